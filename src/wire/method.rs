@@ -1,0 +1,215 @@
+//! The table of methods: number, name, request, response, proof, credit and size limit of each
+//! (`wire-spec/registries.md`, "Methods").
+//!
+//! Code ranges: 0x00xx server, 0x01xx Authentication Service, 0x02xx Queuing Service, 0x03xx Delivery Service, 0x04xx
+//! federation. Numbers left out below belong to methods of the protocol that this version does not have yet.
+
+use super::{Decode, Encode, authentication as auth, delivery, queue, queuing, server};
+
+/// How the sender of a method is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProofKind {
+    /// Not at all; a proof sent along is refused.
+    None,
+    /// A client credential's key.
+    AsClient,
+    /// The key in the certificate signing request.
+    Request,
+    /// A QS client record's key.
+    QsClient,
+    /// A leaf's key, and the group's EAR key.
+    Leaf,
+    /// The only leaf of a group that does not exist yet.
+    FirstLeaf,
+    /// The leaf key in the KeyPackage that a joiner was added by.
+    KeyPackage,
+    /// The group's EAR key alone.
+    EarKey,
+    /// A user's friendship token.
+    FriendshipToken,
+}
+
+/// Whether a method needs credit once tokens are required.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credit {
+    /// It does.
+    Charged,
+    /// It does not.
+    Exempt,
+}
+
+/// The shape of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One request, one response.
+    Once,
+    /// A response header, then frames in both directions.
+    Streaming,
+}
+
+/// A method with its types.
+pub trait Call {
+    /// Its entry in the table.
+    const METHOD: Method;
+    /// What is sent.
+    type Request: Encode + Decode;
+    /// What comes back.
+    type Response: Encode + Decode;
+}
+
+/// Room for the envelope around a body: two proofs with the longest sender ids, a token, and their framing.
+pub const ENVELOPE: usize = 1_536;
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $proof:ident, $credit:ident, $shape:ident, $max:expr,
+        $request:ty => $response:ty;)*) => {
+        /// A method of the protocol.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Method { $($(#[$doc])* $name = $code,)* }
+
+        impl Method {
+            /// Every method, in the order of their codes.
+            pub const ALL: &[Method] = &[$(Method::$name),*];
+
+            /// The method of a code on the wire.
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+
+            /// Its name in the specification, logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// How its sender is proven.
+            pub const fn proof(self) -> ProofKind {
+                match self { $(Self::$name => ProofKind::$proof,)* }
+            }
+
+            /// Whether it needs credit.
+            pub const fn credit(self) -> Credit {
+                match self { $(Self::$name => Credit::$credit,)* }
+            }
+
+            /// The shape of its exchange.
+            pub const fn shape(self) -> Shape {
+                match self { $(Self::$name => Shape::$shape,)* }
+            }
+
+            /// Its largest request in bytes, envelope included.
+            pub const fn max_request(self) -> usize {
+                ENVELOPE + match self { $(Self::$name => $max,)* }
+            }
+        }
+
+        /// One type per method, by which a caller names it.
+        pub mod call {
+            use super::*;
+            $($(#[$doc])* #[derive(Clone, Copy, Debug)] pub struct $name;
+
+            impl Call for $name {
+                const METHOD: Method = Method::$name;
+                type Request = $request;
+                type Response = $response;
+            })*
+        }
+    };
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+methods! {
+    /// What the server is and allows.
+    ServerInfo = 0x0001, None, Exempt, Once, 64, server::GetServerInfo => server::ServerInfo;
+    /// Proves possession of keys for the rest of the connection.
+    Bind = 0x0002, None, Exempt, Once, 4 * KIB, server::Bind => server::Done;
+
+    /// The AS's credentials.
+    AsGetCredentials = 0x0101, None, Exempt, Once, 64, auth::GetCredentials => auth::Credentials;
+    /// OPAQUE registration, first half.
+    AsInitRegistration = 0x0102, None, Exempt, Once, KIB, auth::InitRegistration => auth::InitRegistrationResponse;
+    /// OPAQUE registration, second half; makes the user.
+    AsFinishRegistration = 0x0103, Request, Exempt, Once, 256 * KIB, auth::FinishRegistration => auth::Registered;
+    /// Replaces the sender's profile.
+    AsUpdateUserProfile = 0x0108, AsClient, Charged, Once, 256 * KIB, auth::UpdateUserProfile => server::Done;
+    /// A user's profile.
+    AsGetUserProfile = 0x0109, None, Exempt, Once, KIB, auth::GetUserProfile => auth::SealedUserProfile;
+    /// Replaces the sender's connection packages.
+    AsPublishConnectionPackages = 0x010a, AsClient, Charged, Once, 64 * KIB,
+        auth::PublishConnectionPackages => server::Done;
+    /// One connection package of a user.
+    AsGetConnectionPackage = 0x010b, None, Charged, Once, KIB, auth::GetConnectionPackage => auth::ConnectionPackageOf;
+    /// Puts a message into a direct queue.
+    AsEnqueue = 0x010c, None, Charged, Once, 64 * KIB, auth::EnqueueDirect => server::Done;
+    /// Fetches from the sender's direct queue.
+    AsDequeue = 0x010d, AsClient, Exempt, Once, KIB, queue::Dequeue => queue::QueueEntries;
+    /// Streams the sender's direct queue.
+    AsListen = 0x010e, AsClient, Exempt, Streaming, KIB, queue::Listen => queue::QueueEntries;
+
+    /// The QS's keys.
+    QsGetKeys = 0x0201, None, Exempt, Once, 64, queuing::GetQueuingKeys => queuing::QueuingKeys;
+    /// Creates a user record with its first client.
+    QsCreateUser = 0x0202, None, Charged, Once, 4 * KIB, queuing::CreateQueuingUser => queuing::QueuingUserCreated;
+    /// Replaces the sender's KeyPackages.
+    QsPublishKeyPackages = 0x020a, QsClient, Charged, Once, MIB, queuing::PublishKeyPackages => server::Done;
+    /// One AddPackage of each client of a user.
+    QsGetAddPackages = 0x020b, FriendshipToken, Charged, Once, KIB, queuing::GetAddPackages => queuing::AddPackages;
+    /// A shared body.
+    QsGetBody = 0x020c, None, Exempt, Once, KIB, queuing::GetBody => queuing::Body;
+    /// Fetches from the sender's queue.
+    QsDequeue = 0x020d, QsClient, Exempt, Once, KIB, queue::Dequeue => queue::QueueEntries;
+    /// Streams the sender's queue.
+    QsListen = 0x020e, QsClient, Exempt, Streaming, KIB, queue::Listen => queue::QueueEntries;
+
+    /// An unused group id.
+    DsRequestGroupId = 0x0301, None, Charged, Once, 64, delivery::RequestGroupId => delivery::GroupTicket;
+    /// Creates a group of one.
+    DsCreateGroup = 0x0302, FirstLeaf, Charged, Once, 256 * KIB, delivery::CreateGroup => server::Done;
+    /// Sends an application message.
+    DsSendMessage = 0x0303, Leaf, Charged, Once, MIB, delivery::SendMessage => delivery::MessageSent;
+    /// Adds members.
+    DsAddUsers = 0x0304, Leaf, Charged, Once, 8 * MIB, delivery::AddUsers => delivery::CommitAccepted;
+    /// Removes members.
+    DsRemoveUsers = 0x0305, Leaf, Charged, Once, MIB, delivery::RemoveUsers => delivery::CommitAccepted;
+    /// Renews the sender's keys.
+    DsUpdateClient = 0x0306, Leaf, Charged, Once, MIB, delivery::UpdateClient => delivery::CommitAccepted;
+    /// Joins a connection group.
+    DsJoinConnectionGroup = 0x030a, EarKey, Charged, Once, 256 * KIB,
+        delivery::JoinConnectionGroup => delivery::CommitAccepted;
+    /// Removes everybody else and deletes the group.
+    DsDeleteGroup = 0x030d, Leaf, Charged, Once, MIB, delivery::DeleteGroup => delivery::CommitAccepted;
+    /// What a Welcome does not contain.
+    DsWelcomeInfo = 0x030e, KeyPackage, Charged, Once, KIB, delivery::GetWelcomeInfo => delivery::WelcomeInfo;
+    /// What an external commit needs.
+    DsExternalCommitInfo = 0x030f, EarKey, Charged, Once, KIB,
+        delivery::GetExternalCommitInfo => delivery::ExternalCommitInfo;
+    /// The DS's key.
+    DsGetKeys = 0x0310, None, Exempt, Once, 64, delivery::GetDeliveryKeys => delivery::DeliveryKeys;
+}
+
+/// Largest request of the method with this code; of an unknown one, as much as an envelope can hold.
+pub fn max_request(code: u16) -> usize {
+    Method::from_code(code).map_or(ENVELOPE, Method::max_request)
+}
+
+/// Whether the method with this code is a streaming exchange.
+pub fn is_streaming(code: u16) -> bool {
+    Method::from_code(code).is_some_and(|method| method.shape() == Shape::Streaming)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_invertible_and_limits_fit() {
+        for (index, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(Method::from_code(*method as u16), Some(*method));
+            assert!(Method::ALL[..index].iter().all(|other| (*other as u16) < *method as u16));
+            assert!(method.max_request() < crate::base::limits::MAX_RESPONSE);
+        }
+        assert_eq!(max_request(0xffff), ENVELOPE);
+    }
+}

@@ -1,0 +1,132 @@
+//! Methods of the Queuing Service (`wire-spec/queuing.tls`).
+
+use super::{
+    Opaque,
+    credential::{HpkePublicKey, Signature, SignaturePublicKey},
+    queue::Incarnation,
+};
+use crate::base::{Domain, QsClientId, QsUserId, Secret};
+
+/// Names an HPKE key of a QS: the first eight bytes of the SHA-256 of the public key.
+pub type HpkeKeyId = [u8; 8];
+
+wire_structs! {
+    /// Asks for the QS's keys.
+    pub struct GetQueuingKeys {}
+
+    /// The QS's keys.
+    pub struct QueuingKeys {
+        /// For sealing queue configs, the preferred one first.
+        pub hpke_keys: Vec<QueuingHpkeKey>,
+        /// Verifies what the QS signs.
+        pub verifying_key: SignaturePublicKey,
+    }
+
+    /// A key for sealing queue configs.
+    pub struct QueuingHpkeKey {
+        /// Its name.
+        pub key_id: HpkeKeyId,
+        /// The key.
+        pub public_key: HpkePublicKey,
+    }
+
+    /// Creates a user record with its first client.
+    pub struct CreateQueuingUser {
+        /// Proves the user in later requests.
+        pub auth_key: SignaturePublicKey,
+        /// Whoever holds it may fetch this user's AddPackages.
+        pub friendship_token: Secret,
+        /// The first client.
+        pub client: QueuingClient,
+    }
+
+    /// A client record as its owner gives it.
+    pub struct QueuingClient {
+        /// Proves the client, and signs its queue configs.
+        pub auth_key: SignaturePublicKey,
+        /// Secrets of its queue are sent to this key.
+        pub queue_key: HpkePublicKey,
+        /// Where to push, under a key that travels in the queue configs.
+        pub push_token: Option<Opaque>,
+    }
+
+    /// The pseudonyms of a new user and its client.
+    pub struct QueuingUserCreated {
+        /// The user.
+        pub user: QsUserId,
+        /// The client, also the name of its queue.
+        pub client: QsClientId,
+        /// Of the queue.
+        pub incarnation: Incarnation,
+    }
+
+    /// Replaces the client's KeyPackages.
+    pub struct PublishKeyPackages {
+        /// At least one last-resort package among them.
+        pub packages: Vec<AddPackage>,
+    }
+
+    /// What it takes to add a client to a group.
+    pub struct AddPackage {
+        /// A KeyPackage (RFC 9420 section 10).
+        pub key_package: Opaque,
+        /// A [`LeafChain`](super::credential::LeafChain) under the owner's friendship encryption key.
+        pub sealed_chain: Opaque,
+    }
+
+    /// Fetches one AddPackage of each client of a user.
+    pub struct GetAddPackages {
+        /// The user's token.
+        pub friendship_token: Secret,
+    }
+
+    /// One AddPackage of each client.
+    pub struct AddPackages {
+        /// In no particular order.
+        pub packages: Vec<AddPackage>,
+    }
+
+    /// Fetches a shared body.
+    pub struct GetBody {
+        /// From the queue entry.
+        pub id: [u8; 16],
+    }
+
+    /// A shared body.
+    pub struct Body {
+        /// A padded [`FanOut`](super::queue::FanOut) under the key in the queue entry.
+        pub ciphertext: Opaque,
+    }
+
+    /// Where a member's messages go: given to a DS, which cannot read it.
+    pub struct ClientQueueConfig {
+        /// The member's home domain.
+        pub domain: Domain,
+        /// Of the key it is sealed to.
+        pub key_id: HpkeKeyId,
+        /// HPKE encapsulated key.
+        pub kem_output: Opaque,
+        /// A [`QueueConfig`] under HPKE.
+        pub ciphertext: Opaque,
+    }
+
+    /// The inside of a [`ClientQueueConfig`].
+    pub struct QueueConfig {
+        /// What is signed.
+        pub content: QueueConfigContent,
+        /// By the QS client record key (label `QueueConfig`).
+        pub signature: Signature,
+    }
+
+    /// What a queue config says.
+    pub struct QueueConfigContent {
+        /// Whose queue.
+        pub client: QsClientId,
+        /// Names groups in the client's blocklist.
+        pub blocklist_key: Secret,
+        /// Opens the push token.
+        pub push_token_key: Option<Secret>,
+        /// Random, so that no two configs are alike.
+        pub salt: [u8; 16],
+    }
+}
