@@ -1,1 +1,80 @@
-//! (under construction)
+//! Cryptography: labelled signatures, encryption at rest and under shared keys, HPKE, the queue ratchet, credentials,
+//! OPAQUE, and what MLS needs around OpenMLS. Verified things are types of their own, so that what was not verified
+//! cannot be used by mistake. Randomness is always an argument.
+
+pub mod aead;
+pub mod at_rest;
+pub mod credential;
+pub mod hpke;
+pub mod mls;
+pub mod opaque;
+pub mod proof;
+pub mod ratchet;
+pub mod signature;
+
+pub use rand_core::CryptoRngCore as Rng;
+
+use crate::base::Secret;
+
+/// Why a cryptographic check failed. Says nothing of what was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CryptoError {
+    /// A signature, MAC or ciphertext does not verify.
+    #[error("does not verify")]
+    Invalid,
+    /// A key, signature or ciphertext is not of the form its algorithm has.
+    #[error("has the wrong form")]
+    Form,
+    /// Verified, but not valid now.
+    #[error("is expired or not yet valid")]
+    Expired,
+    /// Verified, but revoked by its signer.
+    #[error("is revoked")]
+    Revoked,
+    /// The signer is not known.
+    #[error("is signed by an unknown key")]
+    UnknownSigner,
+    /// Verified, but of somebody or something else.
+    #[error("is of another subject")]
+    Subject,
+}
+
+impl From<crate::wire::DecodeError> for CryptoError {
+    fn from(_: crate::wire::DecodeError) -> Self {
+        Self::Form
+    }
+}
+
+/// The operating system's generator.
+pub fn system_rng() -> rand_core::OsRng {
+    rand_core::OsRng
+}
+
+/// Random bytes that name something.
+pub fn random<const N: usize>(rng: &mut dyn Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Random bytes that must stay secret.
+pub fn random_secret(rng: &mut dyn Rng) -> Secret {
+    Secret::new(random(rng))
+}
+
+/// SHA-256.
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, data).as_ref());
+    hash
+}
+
+/// HMAC-SHA-256 of `data` under a key derived for `label`.
+pub fn mac(key: &Secret, label: crate::wire::label::KeyLabel, data: &[u8]) -> [u8; 32] {
+    use aws_lc_rs::hmac;
+    let derived = aead::derive::<32>(key, &[], label);
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, derived.expose()), data);
+    let mut out = [0; 32];
+    out.copy_from_slice(tag.as_ref());
+    out
+}

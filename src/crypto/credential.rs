@@ -1,0 +1,326 @@
+//! The chain of credentials, from a home domain's root down to the pseudonymous leaf (`wire-spec/credentials.md`): made
+//! here, verified here, and once verified a type of its own.
+
+use super::{
+    CryptoError, Rng, aead, random, random_secret, sha256,
+    signature::{SigningKey, verify},
+};
+use crate::{
+    base::{ClientId, Day, Domain, Secret, Timestamp},
+    wire::{
+        Decode, Encode,
+        authentication::Credentials,
+        credential::{
+            AsCredential, AsCredentialPayload, AsIntermediateCredential, AsIntermediatePayload, AsIntermediateRequest,
+            CIPHERSUITE, ClientCredential, ClientPayload, ClientRequest, DayValidity, Fingerprint, LeafChain,
+            LeafCredential, LeafSignature, LeafTbs, SignaturePublicKey, Validity,
+        },
+        label::{KeyLabel, SignatureLabel},
+        padding::{MESSAGE_FLOOR, pad_value, unpad_value},
+    },
+};
+
+/// The name of a credential: the hash of its encoding.
+pub fn fingerprint(credential: &impl Encode) -> Fingerprint {
+    sha256(&credential.to_vec())
+}
+
+impl Validity {
+    /// Whether `now` lies within.
+    pub const fn covers(&self, now: Timestamp) -> bool {
+        self.not_before <= now.seconds() && now.seconds() <= self.not_after
+    }
+
+    /// Whether all of `other` lies within.
+    pub const fn contains(&self, other: &Self) -> bool {
+        self.not_before <= other.not_before && other.not_before <= other.not_after && other.not_after <= self.not_after
+    }
+}
+
+impl DayValidity {
+    /// Whether `day` lies within.
+    pub const fn covers(&self, day: Day) -> bool {
+        self.not_before <= day.0 && day.0 <= self.not_after
+    }
+}
+
+/// Makes a self-signed root credential.
+pub fn issue_root(domain: Domain, validity: Validity, key: &SigningKey) -> AsCredential {
+    let payload =
+        AsCredentialPayload { domain, ciphersuite: CIPHERSUITE, validity, verifying_key: key.verifying_key() };
+    let signature = key.sign(SignatureLabel::AsCredential, &payload);
+    AsCredential { payload, signature }
+}
+
+/// Asks for an intermediate credential for `key`.
+pub fn request_intermediate(
+    domain: Domain,
+    validity: Validity,
+    signer: &AsCredential,
+    key: &SigningKey,
+) -> AsIntermediateRequest {
+    let payload = AsIntermediatePayload {
+        domain,
+        ciphersuite: CIPHERSUITE,
+        validity,
+        verifying_key: key.verifying_key(),
+        signer: fingerprint(signer),
+    };
+    let self_signature = key.sign(SignatureLabel::AsIntermediateRequest, &payload);
+    AsIntermediateRequest { payload, self_signature }
+}
+
+/// Signs an intermediate credential.
+pub fn issue_intermediate(request: AsIntermediateRequest, root: &SigningKey) -> AsIntermediateCredential {
+    let signature = root.sign(SignatureLabel::AsIntermediateCredential, &request);
+    AsIntermediateCredential { request, signature }
+}
+
+/// Asks for a client credential for `key`.
+pub fn request_client(
+    client: ClientId,
+    validity: Validity,
+    signer: &AsIntermediateCredential,
+    key: &SigningKey,
+) -> ClientRequest {
+    let payload = ClientPayload {
+        client,
+        ciphersuite: CIPHERSUITE,
+        validity,
+        verifying_key: key.verifying_key(),
+        signer: fingerprint(signer),
+    };
+    let self_signature = key.sign(SignatureLabel::ClientRequest, &payload);
+    ClientRequest { payload, self_signature }
+}
+
+/// Checks what a client asks the AS to sign: its own signature, the ciphersuite, and that it is valid now and within
+/// the signer's validity.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_client_request(
+    request: &ClientRequest,
+    signer: &AsIntermediateCredential,
+    now: Timestamp,
+) -> Result<(), CryptoError> {
+    let ClientRequest { payload, self_signature } = request;
+    if payload.ciphersuite != CIPHERSUITE {
+        return Err(CryptoError::Form);
+    }
+    if payload.signer != fingerprint(signer) {
+        return Err(CryptoError::UnknownSigner);
+    }
+    if payload.client.user.domain != signer.request.payload.domain {
+        return Err(CryptoError::Subject);
+    }
+    if !signer.request.payload.validity.contains(&payload.validity) || !payload.validity.covers(now) {
+        return Err(CryptoError::Expired);
+    }
+    verify(&payload.verifying_key, SignatureLabel::ClientRequest, payload, self_signature)
+}
+
+/// Signs a client credential; the request must have passed [`check_client_request`].
+pub fn issue_client(request: ClientRequest, intermediate: &SigningKey) -> ClientCredential {
+    let signature = intermediate.sign(SignatureLabel::ClientCredential, &request);
+    ClientCredential { request, signature }
+}
+
+/// The verified credentials of one home domain: what users of that domain are verified against.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    domain: Domain,
+    roots: Vec<Fingerprint>,
+    intermediates: Vec<(Fingerprint, AsIntermediateCredential)>,
+    revoked: Vec<Fingerprint>,
+}
+
+/// A client credential whose chain was verified up to its domain's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedClient(ClientCredential);
+
+/// A leaf credential that was verified to be of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedLeaf {
+    /// Who is behind the leaf.
+    pub client: ClientId,
+    /// The leaf's pseudonymous identity in its group.
+    pub identity: [u8; 32],
+}
+
+impl Authority {
+    /// Verifies what GetCredentials of `domain` answered, over a connection that proved the domain. Credentials that
+    /// are revoked or not valid now are left out.
+    ///
+    /// # Errors
+    /// What does not verify; [`CryptoError::UnknownSigner`] if no usable chain is left.
+    pub fn verify(domain: Domain, credentials: &Credentials, now: Timestamp) -> Result<Self, CryptoError> {
+        let usable = |fingerprint: &Fingerprint, validity: &Validity| {
+            validity.covers(now) && !credentials.revoked.contains(fingerprint)
+        };
+        let mut roots = Vec::new();
+        for root in &credentials.roots {
+            let AsCredential { payload, signature } = root;
+            if payload.domain != domain || payload.ciphersuite != CIPHERSUITE {
+                return Err(CryptoError::Subject);
+            }
+            verify(&payload.verifying_key, SignatureLabel::AsCredential, payload, signature)?;
+            let name = fingerprint(root);
+            if usable(&name, &payload.validity) {
+                roots.push((name, root));
+            }
+        }
+        let mut intermediates = Vec::new();
+        for credential in &credentials.intermediates {
+            let AsIntermediateRequest { payload, self_signature } = &credential.request;
+            if payload.domain != domain || payload.ciphersuite != CIPHERSUITE {
+                return Err(CryptoError::Subject);
+            }
+            verify(&payload.verifying_key, SignatureLabel::AsIntermediateRequest, payload, self_signature)?;
+            let Some((_, root)) = roots.iter().find(|(name, _)| *name == payload.signer) else { continue };
+            let label = SignatureLabel::AsIntermediateCredential;
+            verify(&root.payload.verifying_key, label, &credential.request, &credential.signature)?;
+            let name = fingerprint(credential);
+            if root.payload.validity.contains(&payload.validity) && usable(&name, &payload.validity) {
+                intermediates.push((name, credential.clone()));
+            }
+        }
+        if intermediates.is_empty() {
+            return Err(CryptoError::UnknownSigner);
+        }
+        let roots = roots.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { domain, roots, intermediates, revoked: credentials.revoked.clone() })
+    }
+
+    /// The domain.
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Fingerprints of the root credentials, for pinning.
+    pub fn roots(&self) -> &[Fingerprint] {
+        &self.roots
+    }
+
+    /// The intermediate credential that signs new clients.
+    pub fn preferred(&self) -> Option<&AsIntermediateCredential> {
+        self.intermediates.first().map(|(_, credential)| credential)
+    }
+
+    /// Verifies a client credential.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn verify_client(&self, credential: &ClientCredential, now: Timestamp) -> Result<VerifiedClient, CryptoError> {
+        let ClientPayload { client, ciphersuite, validity, verifying_key, signer } = &credential.request.payload;
+        if client.user.domain != self.domain || *ciphersuite != CIPHERSUITE {
+            return Err(CryptoError::Subject);
+        }
+        let signer = self.intermediates.iter().find(|(name, _)| name == signer).ok_or(CryptoError::UnknownSigner)?;
+        let signer = &signer.1.request.payload;
+        let request = &credential.request;
+        verify(verifying_key, SignatureLabel::ClientRequest, &request.payload, &request.self_signature)?;
+        verify(&signer.verifying_key, SignatureLabel::ClientCredential, request, &credential.signature)?;
+        if self.revoked.contains(&fingerprint(credential)) {
+            return Err(CryptoError::Revoked);
+        }
+        if !signer.validity.contains(validity) || !validity.covers(now) {
+            return Err(CryptoError::Expired);
+        }
+        Ok(VerifiedClient(credential.clone()))
+    }
+}
+
+impl VerifiedClient {
+    /// Who.
+    pub const fn client(&self) -> &ClientId {
+        &self.0.request.payload.client
+    }
+
+    /// The identity key.
+    pub const fn verifying_key(&self) -> &SignaturePublicKey {
+        &self.0.request.payload.verifying_key
+    }
+
+    /// The credential.
+    pub const fn credential(&self) -> &ClientCredential {
+        &self.0
+    }
+
+    /// Verifies that this client is behind `leaf`, on `today`.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn verify_leaf(
+        &self,
+        leaf: &LeafCredential,
+        signature_encryption_key: &Secret,
+        today: Day,
+    ) -> Result<VerifiedLeaf, CryptoError> {
+        let key = leaf.verifying_key.as_slice();
+        let opened = aead::open(signature_encryption_key, KeyLabel::LeafSignature, key, leaf.sealed_signature.as_slice())?;
+        let LeafSignature { signer, signature } = LeafSignature::from_bytes(opened)?;
+        if signer != fingerprint(&self.0) {
+            return Err(CryptoError::UnknownSigner);
+        }
+        verify(self.verifying_key(), SignatureLabel::LeafCredential, &leaf_tbs(leaf, signer), &signature)?;
+        if !leaf.validity.covers(today) {
+            return Err(CryptoError::Expired);
+        }
+        Ok(VerifiedLeaf { client: self.client().clone(), identity: leaf.identity })
+    }
+}
+
+fn leaf_tbs(leaf: &LeafCredential, signer: Fingerprint) -> LeafTbs {
+    LeafTbs {
+        identity: leaf.identity,
+        validity: leaf.validity.clone(),
+        ciphersuite: leaf.ciphersuite,
+        verifying_key: leaf.verifying_key.clone(),
+        signer,
+    }
+}
+
+/// Makes a pseudonymous credential for the leaf key `leaf_key`, signed by the client; beside it what members need to
+/// see who is behind it. `identity` is fresh for a new member and kept when a member renews its leaf.
+pub fn issue_leaf(
+    client: &ClientCredential,
+    client_key: &SigningKey,
+    leaf_key: SignaturePublicKey,
+    identity: Option<[u8; 32]>,
+    validity: DayValidity,
+    rng: &mut dyn Rng,
+) -> (LeafCredential, LeafChain) {
+    let signature_encryption_key = random_secret(rng);
+    let mut leaf = LeafCredential {
+        identity: identity.unwrap_or_else(|| random(rng)),
+        validity,
+        ciphersuite: CIPHERSUITE,
+        verifying_key: leaf_key,
+        sealed_signature: Vec::new().into(),
+    };
+    let signer = fingerprint(client);
+    let signature = client_key.sign(SignatureLabel::LeafCredential, &leaf_tbs(&leaf, signer));
+    let plaintext = LeafSignature { signer, signature }.to_vec();
+    let key = leaf.verifying_key.as_slice();
+    let sealed = aead::seal(&signature_encryption_key, KeyLabel::LeafSignature, key, &plaintext, rng);
+    leaf.sealed_signature = sealed.into();
+    (leaf, LeafChain { credential: client.clone(), signature_encryption_key })
+}
+
+/// Seals a chain under a credential key or friendship encryption key, bound to the leaf's signature key.
+pub fn seal_chain(key: &Secret, leaf_key: &SignaturePublicKey, chain: &LeafChain, rng: &mut dyn Rng) -> Vec<u8> {
+    aead::seal(key, KeyLabel::LeafChain, leaf_key.as_slice(), &pad_value(chain, MESSAGE_FLOOR), rng)
+}
+
+/// Opens what [`seal_chain`] gave for the same leaf.
+///
+/// # Errors
+/// [`CryptoError`] if it was sealed under another key or for another leaf.
+pub fn open_chain(key: &Secret, leaf_key: &SignaturePublicKey, sealed: &[u8]) -> Result<LeafChain, CryptoError> {
+    let padded = aead::open(key, KeyLabel::LeafChain, leaf_key.as_slice(), sealed)?;
+    Ok(unpad_value(padded, MESSAGE_FLOOR)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Password registration by OPAQUE (RFC 9807): ristretto255, SHA-512, triple Diffie-Hellman, Argon2id on the client. The
+//! server never sees the password, nor anything it could try passwords against without its own secret
+//! (`wire-spec/authentication.md`, "Passwords").
+
+use opaque_ke::{CipherSuite, RegistrationRequest, RegistrationUpload, Ristretto255, ServerRegistration, TripleDh};
+
+use super::{CryptoError, Rng};
+use crate::{
+    base::UserId,
+    wire::{Encode, Opaque},
+};
+
+struct Suite;
+
+impl CipherSuite for Suite {
+    type OprfCs = Ristretto255;
+    type KeyExchange = TripleDh<Ristretto255, sha2::Sha512>;
+    #[cfg(feature = "client")]
+    type Ksf = client::Stretching;
+    // Only clients stretch passwords.
+    #[cfg(not(feature = "client"))]
+    type Ksf = opaque_ke::ksf::Identity;
+}
+
+/// The server's OPAQUE secret: seed of every user's OPRF key, and the server's key pair. Losing it makes every password
+/// useless.
+pub struct OpaqueServer(opaque_ke::ServerSetup<Suite>);
+
+impl OpaqueServer {
+    /// A fresh secret.
+    pub fn generate(mut rng: &mut dyn Rng) -> Self {
+        Self(opaque_ke::ServerSetup::new(&mut rng))
+    }
+
+    /// The stored secret.
+    ///
+    /// # Errors
+    /// [`CryptoError::Form`] if it is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CryptoError> {
+        opaque_ke::ServerSetup::deserialize(bytes).map(Self).map_err(|_| CryptoError::Form)
+    }
+
+    /// For storing.
+    pub fn to_bytes(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        self.0.serialize().to_vec().into()
+    }
+
+    /// Answers a RegistrationRequest of `user`. One scalar multiplication.
+    ///
+    /// # Errors
+    /// [`CryptoError::Form`] if the request is none (wrong length, not a group element, the identity).
+    pub fn start_registration(&self, user: &UserId, request: &[u8]) -> Result<Opaque, CryptoError> {
+        let request = RegistrationRequest::<Suite>::deserialize(request).map_err(|_| CryptoError::Form)?;
+        let answer =
+            ServerRegistration::start(&self.0, request, &user.to_vec()).map_err(|_| CryptoError::Form)?;
+        Ok(answer.message.serialize().as_slice().into())
+    }
+}
+
+/// Checks a RegistrationRecord: what is stored is what came.
+///
+/// # Errors
+/// [`CryptoError::Form`] if it is none.
+pub fn check_record(record: &[u8]) -> Result<(), CryptoError> {
+    RegistrationUpload::<Suite>::deserialize(record).map(drop).map_err(|_| CryptoError::Form)
+}
+
+#[cfg(feature = "client")]
+pub use client::Registration;
+
+#[cfg(feature = "client")]
+mod client {
+    use opaque_ke::{
+        ClientRegistration, ClientRegistrationFinishParameters, Identifiers, RegistrationResponse,
+        errors::InternalError,
+        generic_array::{ArrayLength, GenericArray},
+    };
+
+    use super::*;
+
+    /// Argon2id as RFC 9106 section 4 recommends for constrained machines: 64 MiB, 3 passes, 4 lanes, zero salt (the
+    /// OPRF is the salt, RFC 9807 section 7).
+    #[derive(Default)]
+    pub struct Stretching;
+
+    impl opaque_ke::ksf::Ksf for Stretching {
+        fn hash<L: ArrayLength<u8>>(&self, input: GenericArray<u8, L>) -> Result<GenericArray<u8, L>, InternalError> {
+            let mut output = GenericArray::<u8, L>::default();
+            let parameters =
+                argon2::Params::new(64 << 10, 3, 4, Some(output.len())).map_err(|_| InternalError::KsfError)?;
+            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters)
+                .hash_password_into(&input, &[0; 16], &mut output)
+                .map_err(|_| InternalError::KsfError)?;
+            Ok(output)
+        }
+    }
+
+    /// A client in the middle of registering.
+    pub struct Registration {
+        state: ClientRegistration<Suite>,
+        user: UserId,
+    }
+
+    impl Registration {
+        /// Starts: the state, and the RegistrationRequest to send.
+        ///
+        /// # Errors
+        /// [`CryptoError::Form`] if the password cannot be blinded, which holds for none of less than 64 KiB.
+        pub fn start(user: UserId, password: &str, mut rng: &mut dyn Rng) -> Result<(Self, Opaque), CryptoError> {
+            let start =
+                ClientRegistration::start(&mut rng, password.as_bytes()).map_err(|_| CryptoError::Form)?;
+            let request = start.message.serialize().as_slice().into();
+            Ok((Self { state: start.state, user }, request))
+        }
+
+        /// Makes the RegistrationRecord to upload. Takes a tenth of a second and 64 MiB: call it on a blocking thread.
+        ///
+        /// # Errors
+        /// [`CryptoError::Form`] if the server's answer is none.
+        pub fn finish(self, password: &str, response: &[u8], mut rng: &mut dyn Rng) -> Result<Opaque, CryptoError> {
+            let response = RegistrationResponse::deserialize(response).map_err(|_| CryptoError::Form)?;
+            let (client, server) = (self.user.to_vec(), self.user.domain.to_vec());
+            let identifiers = Identifiers { client: Some(&client), server: Some(&server) };
+            let parameters = ClientRegistrationFinishParameters::new(identifiers, None);
+            let finish = self
+                .state
+                .finish(&mut rng, password.as_bytes(), response, parameters)
+                .map_err(|_| CryptoError::Form)?;
+            Ok(finish.message.serialize().as_slice().into())
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::crypto::system_rng;
+
+        #[test]
+        fn a_registration_gives_a_record_of_the_fixed_size_and_rubbish_is_refused() {
+            let mut rng = system_rng();
+            let server = OpaqueServer::generate(&mut rng);
+            let server = OpaqueServer::from_bytes(&server.to_bytes()).unwrap();
+            let user: UserId = "00112233-4455-6677-8899-aabbccddeeff@a.test".parse().unwrap();
+            let (state, request) = Registration::start(user.clone(), "correct horse", &mut rng).unwrap();
+            assert_eq!(request.as_slice().len(), 32);
+            let response = server.start_registration(&user, request.as_slice()).unwrap();
+            assert_eq!(response.as_slice().len(), 64);
+            let record = state.finish("correct horse", response.as_slice(), &mut rng).unwrap();
+            assert_eq!(record.as_slice().len(), 192);
+            assert_eq!(check_record(record.as_slice()), Ok(()));
+
+            assert!(check_record(&record.as_slice()[1..]).is_err());
+            assert!(server.start_registration(&user, &[0; 32]).is_err(), "the identity element");
+            assert!(server.start_registration(&user, &[0xff; 32]).is_err(), "no group element");
+            assert!(server.start_registration(&user, &[1; 31]).is_err());
+        }
+    }
+}
