@@ -1,0 +1,59 @@
+//! FinishRegistration: the second half of OPAQUE registration, and everything that makes a user, in one batch.
+
+use super::{Authentication, publish_connection_packages::replace_packages, records};
+use crate::{
+    base::{ClientId, Refusal},
+    crypto::{
+        CryptoError,
+        credential::{check_client_request, issue_client},
+        opaque,
+    },
+    service::{Context, Outcome, QueueId, Verified, queue::Queue},
+    store::{Batch, Table},
+    wire::authentication::{FinishRegistration, Registered},
+};
+
+/// Certifies the client's key and stores user, client, profile, direct queue and connection packages. The same request
+/// again returns the same credential, so that a lost reply does no harm.
+///
+/// # Errors
+/// `already_exists` for a user id in use, `malformed` for an invalid record, `forbidden` for a request that the AS does
+/// not certify (another domain, another signer, a validity beyond the signer's).
+pub async fn handle(
+    service: &Authentication,
+    context: &mut Context<'_>,
+    sender: Verified<ClientId>,
+    request: FinishRegistration,
+) -> Result<Outcome<Registered>, Refusal> {
+    let client = sender.get();
+    let user = records::UserRecord { password: request.record.as_slice().to_vec() };
+    if let Some(existing) = records::user(context, &client.user).await? {
+        let credential = records::client(context, client).await?;
+        return match credential {
+            Some(credential) if existing == user && credential.request == request.request => {
+                Ok(Outcome::unchanged(Registered { credential, incarnation: context.incarnation }))
+            }
+            _ => Err(Refusal::already_exists("the user id is taken")),
+        };
+    }
+    opaque::check_record(&user.password).map_err(|_| Refusal::malformed("the OPAQUE record is not valid"))?;
+    check_client_request(&request.request, &service.intermediate, context.now).map_err(refused)?;
+
+    let mut batch = Batch::new();
+    let credential = issue_client(request.request, &service.signing_key);
+    records::insert(&mut batch, &user, &credential)?;
+    batch.put(Table::AsUsers, records::profile_key(&client.user), request.profile.0);
+    let key = &credential.request.payload.verifying_key;
+    replace_packages(context, &mut batch, client, key, &request.packages)?;
+    Queue::create(QueueId::direct(client), &request.queue_key, context, &mut batch)?;
+    Ok(Outcome::write(batch, Registered { credential, incarnation: context.incarnation }))
+}
+
+fn refused(error: CryptoError) -> Refusal {
+    match error {
+        CryptoError::Subject => Refusal::forbidden("users register with the homeserver of their own domain"),
+        CryptoError::UnknownSigner => Refusal::forbidden("the request names another signer than the current one"),
+        CryptoError::Expired => Refusal::forbidden("the validity asked for is not now, or not within the signer's"),
+        _ => Refusal::malformed("the credential request does not verify"),
+    }
+}

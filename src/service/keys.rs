@@ -1,0 +1,49 @@
+//! The servers' own long-lived secrets: made at first start, stored wrapped, loaded at every later start.
+
+use bytes::Bytes;
+
+use super::{Context, damaged};
+use crate::{
+    base::{Refusal, Secret},
+    crypto::random_secret,
+    store::{Batch, Key, Table},
+};
+
+/// Loads the secret `name` of a service, or makes it and adds it to the batch.
+///
+/// # Errors
+/// `internal` if it cannot be read or unwrapped (another storage key, a damaged row).
+pub async fn secret(context: &mut Context<'_>, batch: &mut Batch, table: Table, name: &str) -> Result<Secret, Refusal> {
+    let fresh = random_secret(context.rng);
+    let bytes = bytes(context, batch, table, name, fresh.expose()).await?;
+    <[u8; 32]>::try_from(&bytes[..]).map(Secret::new).map_err(damaged)
+}
+
+/// Loads the secret bytes `name` of a service, or stores `fresh` as such.
+///
+/// # Errors
+/// As [`secret`].
+pub async fn bytes(
+    context: &mut Context<'_>,
+    batch: &mut Batch,
+    table: Table,
+    name: &str,
+    fresh: &[u8],
+) -> Result<Bytes, Refusal> {
+    let key = Key::new().bytes(name);
+    let place = [table.name().as_bytes(), b"/", name.as_bytes()].concat();
+    if let Some(wrapped) = context.get(table, &key).await? {
+        return context.storage_key.unwrap(&place, &wrapped).map_err(damaged);
+    }
+    batch.put(table, key, context.storage_key.wrap(&place, fresh, context.rng));
+    Ok(Bytes::copy_from_slice(fresh))
+}
+
+/// Loads the public value `name` of a service, if it was stored.
+///
+/// # Errors
+/// `internal` if the store fails or the value does not decode.
+pub async fn public<T: crate::wire::Decode>(context: &Context<'_>, table: Table, name: &str) -> Result<Option<T>, Refusal> {
+    let row = context.get(table, &Key::new().bytes(name)).await?;
+    row.map(T::from_bytes).transpose().map_err(damaged)
+}

@@ -1,0 +1,134 @@
+//! What the three services share: the shape of a handler (what it gets, what it returns), proven senders, and encrypted
+//! queues. A handler does no I/O but awaiting reads of the view it was given; it never reads a clock, never draws
+//! randomness of its own, never spawns. So the same code runs under QUIC, in memory and in a simulation.
+
+pub mod keys;
+pub mod proof;
+pub mod queue;
+
+use bytes::Bytes;
+
+use crate::{
+    base::{Domain, Refusal, Timestamp},
+    crypto::{Rng, at_rest::StorageKey},
+    store::{Batch, Key, StoreError, Table, View, record},
+    wire::queue::Incarnation,
+};
+
+pub use proof::Verified;
+pub use queue::QueueId;
+
+/// What a handler is given besides the request.
+pub struct Context<'a> {
+    /// The home domain.
+    pub domain: &'a Domain,
+    /// The time.
+    pub now: Timestamp,
+    /// Everything submitted so far.
+    pub view: View,
+    /// Wraps secrets at rest.
+    pub storage_key: &'a StorageKey,
+    /// Of the store.
+    pub incarnation: Incarnation,
+    /// Randomness.
+    pub rng: &'a mut (dyn Rng + Send),
+}
+
+impl Context<'_> {
+    /// A stored row.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn get(&self, table: Table, key: &Key) -> Result<Option<Bytes>, Refusal> {
+        self.view.get(table, key).await.map_err(store_failure)
+    }
+
+    /// A stored record of this version.
+    ///
+    /// # Errors
+    /// `internal` if the store fails or the record is damaged.
+    pub async fn record<T>(&self, table: Table, key: &Key, version: u8) -> Result<Option<T>, Refusal>
+    where
+        T: serde::de::DeserializeOwned,
+    {
+        let row = self.get(table, key).await?;
+        row.map(|row| record::decode(version, &row)).transpose().map_err(damaged)
+    }
+}
+
+/// What a handler decides: to be written as one batch, together with what goes into queues.
+pub struct Outcome<R> {
+    /// Rows to write.
+    pub batch: Batch,
+    /// Messages for queues, in order.
+    pub appends: Vec<Append>,
+    /// The reply.
+    pub reply: Reply<R>,
+}
+
+/// The reply of a handler.
+pub enum Reply<R> {
+    /// Known already.
+    Ready(R),
+    /// Depends on how many queues took their message; may add rows to the batch (the first answer to an idempotency
+    /// key). If it refuses, nothing is written.
+    AfterAppends(Box<dyn FnOnce(Appended, &mut Batch) -> Result<R, Refusal> + Send>),
+}
+
+/// What became of the appends of an outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// How many queues refused because they are full or gone.
+    pub refused: u32,
+}
+
+/// A message for a queue.
+pub struct Append {
+    /// Which queue.
+    pub queue: QueueId,
+    /// An encoded [`QueueMessage`](crate::wire::queue::QueueMessage).
+    pub content: Bytes,
+    /// How full the queue may be.
+    pub class: Class,
+}
+
+/// How important a message is to the state of its recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Refused when the first limit of a queue is reached.
+    Application,
+    /// Refused when the second is.
+    Handshake,
+}
+
+impl<R> Outcome<R> {
+    /// Changes nothing.
+    pub fn unchanged(reply: R) -> Self {
+        Self::write(Batch::new(), reply)
+    }
+
+    /// Writes rows.
+    pub fn write(batch: Batch, reply: R) -> Self {
+        Self { batch, appends: Vec::new(), reply: Reply::Ready(reply) }
+    }
+}
+
+/// A failed read or write as a refusal. The cause goes to the log here, once, and not to the peer.
+pub fn store_failure(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Overloaded => {
+            Refusal::overloaded("too much is waiting to be written").with_retry_after(std::time::Duration::from_secs(1))
+        }
+        StoreError::Closed => Refusal::overloaded("the server is shutting down"),
+        error => {
+            tracing::error!(%error, "the store failed");
+            Refusal::internal("the store failed")
+        }
+    }
+}
+
+/// A record that does not decode as a refusal.
+pub fn damaged(error: impl std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "a stored record is damaged");
+    Refusal::internal("a stored record is damaged")
+}

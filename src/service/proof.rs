@@ -1,0 +1,175 @@
+//! Proven senders. A handler that needs one takes a [`Verified`] of it, which only this file can make
+//! (`wire-spec/authentication.md`, "Proofs").
+
+use std::sync::Mutex;
+
+use crate::{
+    base::{ClientId, GroupId, QsClientId, Refusal, limits::MAX_BOUND_KEYS},
+    crypto::proof::RequestContext,
+    wire::{Authentication, Opaque, Proof, SenderId, credential::SignaturePublicKey},
+};
+
+/// A sender that has proven to be the sender of the request at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// Who.
+    pub const fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A leaf of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf(pub u32);
+
+/// A joiner, by its KeyPackageRef.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joiner(pub Opaque);
+
+/// The keys that one connection has proven to possess: at most [`MAX_BOUND_KEYS`], the least recently used goes first.
+#[derive(Default)]
+pub struct BoundKeys(Mutex<Vec<SignaturePublicKey>>);
+
+impl BoundKeys {
+    /// Adds a key whose possession was proven.
+    pub fn insert(&self, key: SignaturePublicKey) {
+        let mut keys = self.lock();
+        keys.retain(|known| *known != key);
+        if keys.len() >= MAX_BOUND_KEYS {
+            keys.remove(0);
+        }
+        keys.push(key);
+    }
+
+    /// Whether a key is bound, which counts as a use.
+    pub fn contains(&self, key: &SignaturePublicKey) -> bool {
+        let mut keys = self.lock();
+        let Some(at) = keys.iter().rposition(|known| known == key) else { return false };
+        keys[at..].rotate_left(1);
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SignaturePublicKey>> {
+        // A panic while the list is held leaves a list; nothing about it can be half done.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What a request presents as proof of its sender.
+pub struct Presented<'a> {
+    /// What a signature must cover.
+    pub context: RequestContext<'a>,
+    /// Sent along.
+    pub auth: &'a [Authentication],
+    /// Of the connection.
+    pub bound: &'a BoundKeys,
+}
+
+impl Presented<'_> {
+    /// For methods without a sender: none may be named, so that nothing is read into a request that it does not prove.
+    ///
+    /// # Errors
+    /// `unauthenticated` if one is.
+    pub fn nobody(&self) -> Result<(), Refusal> {
+        if self.auth.is_empty() { Ok(()) } else { Err(Refusal::unauthenticated("this method takes no sender")) }
+    }
+
+    /// The client credential that claims to send.
+    ///
+    /// # Errors
+    /// `unauthenticated` if there is not exactly one sender, of this kind.
+    pub fn client(&self) -> Result<&ClientId, Refusal> {
+        match self.sender()? {
+            SenderId::AsClient(client) => Ok(client),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The QS client that claims to send.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn qs_client(&self) -> Result<QsClientId, Refusal> {
+        match self.sender()? {
+            SenderId::QsClient(client) => Ok(*client),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The leaf of `group` that claims to send.
+    ///
+    /// # Errors
+    /// As [`Self::client`]; also if it claims to be of another group.
+    pub fn leaf(&self, group: &GroupId) -> Result<Leaf, Refusal> {
+        match self.sender()? {
+            SenderId::DsLeaf(leaf) if leaf.group == *group => Ok(Leaf(leaf.leaf)),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The joiner of `group` that claims to send.
+    ///
+    /// # Errors
+    /// As [`Self::leaf`].
+    pub fn joiner(&self, group: &GroupId) -> Result<Joiner, Refusal> {
+        match self.sender()? {
+            SenderId::DsKeyPackage(joiner) if joiner.group == *group => Ok(Joiner(joiner.reference.clone())),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// Checks the proof against the sender's current key. `sender` is what one of the methods above has read from the
+    /// request, or something found by it.
+    ///
+    /// # Errors
+    /// `unauthenticated` if the key neither signed this request nor is bound to the connection.
+    pub fn prove<T>(&self, sender: T, key: &SignaturePublicKey) -> Result<Verified<T>, Refusal> {
+        let [Authentication { sender: id, proof }] = self.auth else { return Err(missing()) };
+        match proof {
+            Proof::Bound if self.bound.contains(key) => Ok(Verified(sender)),
+            Proof::Signature(signature) if self.context.verify(id, key, signature).is_ok() => Ok(Verified(sender)),
+            Proof::Bound | Proof::Signature(_) => Err(unproven()),
+        }
+    }
+
+    fn sender(&self) -> Result<&SenderId, Refusal> {
+        match self.auth {
+            [Authentication { sender, .. }] => Ok(sender),
+            _ => Err(missing()),
+        }
+    }
+}
+
+/// The refusal for a wrong proof, and for a sender that does not exist: nobody learns which it is.
+pub fn unproven() -> Refusal {
+    Refusal::unauthenticated("the proof of the sender does not verify for this request on this stream")
+}
+
+fn missing() -> Refusal {
+    Refusal::unauthenticated("this method needs exactly one sender and its proof")
+}
+
+fn wrong_kind() -> Refusal {
+    Refusal::unauthenticated("the sender is not of the kind that this method needs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_key_is_forgotten_first() {
+        let key = |n: usize| SignaturePublicKey::from(&n.to_be_bytes()[..]);
+        let bound = BoundKeys::default();
+        for n in 0..MAX_BOUND_KEYS {
+            bound.insert(key(n));
+        }
+        assert!(bound.contains(&key(0)), "a use");
+        bound.insert(key(1_000));
+        assert!(bound.contains(&key(0)));
+        assert!(!bound.contains(&key(1)));
+        assert!(bound.contains(&key(1_000)));
+    }
+}

@@ -1,0 +1,342 @@
+//! Encrypted queues as state machines without I/O: a head (where entries are added, with the ratchet) and a tail (where
+//! they are deleted), each one row, and the entries between them (`wire-spec/queues.md`).
+//!
+//! Every transition changes the state and adds the rows to a batch; the caller holds the queue's lock until the batch is
+//! submitted, and forgets the state if it is not.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Class, Context, damaged, store_failure};
+use crate::{
+    base::{ClientId, QsClientId, Refusal, Secret, Timestamp, limits::MAX_DEQUEUE},
+    crypto::ratchet::{Ratchet, entry_aad},
+    store::{Batch, Key, Limit, Table, View, record},
+    wire::{
+        Decode, Encode, Opaque, Reader,
+        credential::HpkePublicKey,
+        queue::{EntryKind, Incarnation, QueueEntries, QueueEntry},
+    },
+};
+
+const HEAD_VERSION: u8 = 1;
+const TAIL_VERSION: u8 = 1;
+
+/// Most bytes of entries in one dequeue response or listen frame.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// Names a queue. The kinds share no names, and nothing joins them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId {
+    kind: u8,
+    id: [u8; 16],
+}
+
+impl QueueId {
+    /// The direct queue of a client at the AS.
+    pub const fn direct(client: &ClientId) -> Self {
+        Self { kind: 1, id: client.client }
+    }
+
+    /// The queue of a client at the QS.
+    pub const fn client(client: QsClientId) -> Self {
+        Self { kind: 2, id: client.0 }
+    }
+
+    fn key(&self) -> Key {
+        Key::new().u8(self.kind).bytes(self.id)
+    }
+
+    fn head_key(&self) -> Key {
+        self.key().u8(0)
+    }
+
+    fn tail_key(&self) -> Key {
+        self.key().u8(1)
+    }
+
+    fn entry_key(&self, sequence: u64) -> Key {
+        self.key().u64(sequence)
+    }
+
+    fn place(&self) -> [u8; 17] {
+        let mut place = [self.kind; 17];
+        place[1..].copy_from_slice(&self.id);
+        place
+    }
+}
+
+/// How full queues may get, and when their ratchets get fresh randomness.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Entries up to which application messages are taken.
+    pub entries: u64,
+    /// Bytes up to which application messages are taken.
+    pub bytes: u64,
+    /// How much further handshake messages may go, in percent of both.
+    pub handshake_percent: u64,
+    /// A key update after so many entries,
+    pub update_entries: u32,
+    /// or after so much time.
+    pub update_after: Duration,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            entries: 200_000,
+            bytes: 1 << 30,
+            handshake_percent: 25,
+            update_entries: 1_000,
+            update_after: Duration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Head {
+    incarnation: Incarnation,
+    queue_key: Vec<u8>,
+    /// Number of the next entry.
+    next: u64,
+    /// Bytes of all entries ever added.
+    bytes: u64,
+    wrapped_secret: Vec<u8>,
+    entries_since_update: u32,
+    updated: u64,
+    /// Whether an overflow entry was written since the queue was last below its limit.
+    overflowed: bool,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Tail {
+    /// Number of the oldest entry.
+    first: u64,
+    /// Bytes of all entries ever deleted.
+    bytes: u64,
+}
+
+/// The state of a queue.
+#[derive(Clone)]
+pub struct Queue {
+    id: QueueId,
+    head: Head,
+    ratchet: Ratchet,
+    tail: Tail,
+}
+
+impl Queue {
+    /// A new queue: adds its head, its tail, and as its first entry the secret for the owner of `queue_key`.
+    ///
+    /// # Errors
+    /// `malformed` if `queue_key` is no usable key.
+    pub fn create(
+        id: QueueId,
+        queue_key: &HpkePublicKey,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<Self, Refusal> {
+        let aad = entry_aad(context.incarnation, 0, EntryKind::Secret);
+        let (ratchet, entry) = Ratchet::start(queue_key, &aad, context.rng)
+            .map_err(|_| Refusal::malformed("the queue encryption key is not usable"))?;
+        let head = Head {
+            incarnation: context.incarnation,
+            queue_key: queue_key.as_slice().to_vec(),
+            next: 0,
+            bytes: 0,
+            wrapped_secret: Vec::new(),
+            entries_since_update: 0,
+            updated: context.now.0,
+            overflowed: false,
+        };
+        let mut queue = Self { id, head, ratchet, tail: Tail::default() };
+        batch.require_absent(Table::Queues, id.head_key());
+        batch.put(Table::Queues, id.tail_key(), record::encode(TAIL_VERSION, &queue.tail).map_err(damaged)?);
+        queue.push(entry, batch);
+        queue.persist(context, batch)?;
+        Ok(queue)
+    }
+
+    /// The stored state of a queue, if there is one.
+    ///
+    /// # Errors
+    /// `internal` if it cannot be read.
+    pub async fn load(id: QueueId, context: &Context<'_>) -> Result<Option<Self>, Refusal> {
+        let Some(head) = context.record::<Head>(Table::Queues, &id.head_key(), HEAD_VERSION).await? else {
+            return Ok(None);
+        };
+        let tail = context.record(Table::Queues, &id.tail_key(), TAIL_VERSION).await?;
+        let tail = tail.ok_or_else(|| damaged("a queue without a tail"))?;
+        let secret = context.storage_key.unwrap(&id.place(), &head.wrapped_secret).map_err(damaged)?;
+        let secret = <[u8; 32]>::try_from(&secret[..]).map(Secret::new).map_err(damaged)?;
+        Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), tail }))
+    }
+
+    /// Adds a message, where the limits leave room for it: `false` if they do not. The first one refused leaves an
+    /// overflow entry, so that the owner learns of the gap.
+    ///
+    /// # Errors
+    /// `internal` if the state cannot be written.
+    pub fn append(
+        &mut self,
+        content: &[u8],
+        class: Class,
+        limits: &QueueLimits,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<bool, Refusal> {
+        let full = self.fill_percent(limits);
+        let accepted = match class {
+            Class::Application => full < 100,
+            Class::Handshake => full < 100 + limits.handshake_percent,
+        };
+        if !accepted && self.head.overflowed {
+            return Ok(false);
+        }
+        self.refresh(limits, context, batch)?;
+        if accepted {
+            self.head.overflowed &= full >= 100;
+            self.push_sealed(EntryKind::Message, content, batch);
+        } else {
+            self.head.overflowed = true;
+            self.push_sealed(EntryKind::Overflow, &[], batch);
+        }
+        self.persist(context, batch)?;
+        Ok(accepted)
+    }
+
+    /// Deletes what the owner no longer wants: everything before `next`.
+    ///
+    /// # Errors
+    /// `malformed` beyond the head, with the head as detail; `internal` if the state cannot be read or written.
+    pub async fn acknowledge(&mut self, next: u64, view: &View, batch: &mut Batch) -> Result<(), Refusal> {
+        if next > self.head.next {
+            let beyond = Refusal::malformed("the start lies beyond the head of the queue");
+            return Err(beyond.with_detail(self.head.next.to_vec()));
+        }
+        if next <= self.tail.first {
+            return Ok(());
+        }
+        let last = view.get(Table::QueueEntries, &self.id.entry_key(next - 1)).await.map_err(store_failure)?;
+        let last = StoredEntry::decode(&last.ok_or_else(|| damaged("a queue with a gap"))?)?;
+        let first = std::mem::replace(&mut self.tail, Tail { first: next, bytes: last.bytes }).first;
+        batch.put(Table::Queues, self.id.tail_key(), record::encode(TAIL_VERSION, &self.tail).map_err(damaged)?);
+        // A few rows are cheaper to delete one by one than to cover with a range.
+        if next - first <= 64 {
+            for sequence in first..next {
+                batch.delete(Table::QueueEntries, self.id.entry_key(sequence));
+            }
+        } else {
+            batch.delete_range(Table::QueueEntries, self.id.entry_key(first), self.id.entry_key(next));
+        }
+        Ok(())
+    }
+
+    /// Whether `incarnation` is this queue's.
+    pub fn is_incarnation(&self, incarnation: &Incarnation) -> bool {
+        self.head.incarnation == *incarnation
+    }
+
+    fn fill_percent(&self, limits: &QueueLimits) -> u64 {
+        let percent = |used: u64, limit: u64| used.saturating_mul(100) / limit.max(1);
+        percent(self.head.next - self.tail.first, limits.entries)
+            .max(percent(self.head.bytes.saturating_sub(self.tail.bytes), limits.bytes))
+    }
+
+    /// Mixes fresh randomness into the ratchet when it is time.
+    fn refresh(&mut self, limits: &QueueLimits, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
+        let age = Duration::from_millis(context.now.0.saturating_sub(self.head.updated));
+        if self.head.entries_since_update < limits.update_entries && age < limits.update_after {
+            return Ok(());
+        }
+        let aad = entry_aad(self.head.incarnation, self.head.next, EntryKind::KeyUpdate);
+        let key = HpkePublicKey::from(&self.head.queue_key[..]);
+        let entry = self.ratchet.update(&key, &aad, context.rng).map_err(damaged)?;
+        self.push(entry, batch);
+        self.head.entries_since_update = 0;
+        self.head.updated = context.now.0;
+        Ok(())
+    }
+
+    fn push_sealed(&mut self, kind: EntryKind, content: &[u8], batch: &mut Batch) {
+        let aad = entry_aad(self.head.incarnation, self.head.next, kind);
+        let entry = self.ratchet.seal(&aad, content);
+        self.push(entry, batch);
+    }
+
+    fn push(&mut self, entry: QueueEntry, batch: &mut Batch) {
+        self.head.bytes += entry.ciphertext.as_slice().len() as u64;
+        let stored = StoredEntry { bytes: self.head.bytes, kind: entry.kind, ciphertext: entry.ciphertext };
+        batch.put(Table::QueueEntries, self.id.entry_key(self.head.next), stored.encode());
+        self.head.next += 1;
+        self.head.entries_since_update += 1;
+    }
+
+    fn persist(&mut self, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
+        let secret = self.ratchet.secret().expose();
+        self.head.wrapped_secret = context.storage_key.wrap(&self.id.place(), secret, context.rng);
+        batch.put(Table::Queues, self.id.head_key(), record::encode(HEAD_VERSION, &self.head).map_err(damaged)?);
+        Ok(())
+    }
+}
+
+/// Reads what a queue holds from `start` on: at most `max` entries and [`MAX_FRAME`] bytes, all of them durable. `None`
+/// if there is no such queue.
+///
+/// # Errors
+/// `internal` if the store fails.
+pub async fn read(id: QueueId, start: u64, max: u32, durable: &View) -> Result<Option<QueueEntries>, Refusal> {
+    let get = async |key| durable.get(Table::Queues, &key).await.map_err(store_failure);
+    let (Some(head), Some(tail)) = (get(id.head_key()).await?, get(id.tail_key()).await?) else { return Ok(None) };
+    let head: Head = record::decode(HEAD_VERSION, &head).map_err(damaged)?;
+    let tail: Tail = record::decode(TAIL_VERSION, &tail).map_err(damaged)?;
+    let mut found =
+        QueueEntries { incarnation: head.incarnation, first: tail.first, head: head.next, entries: Vec::new() };
+    let start = start.max(tail.first);
+    if start < head.next && max > 0 {
+        let limit = Limit::rows(max.min(MAX_DEQUEUE) as usize).bytes(MAX_FRAME);
+        let range = id.entry_key(start)..id.entry_key(head.next);
+        let rows = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
+        for (sequence, row) in (start..).zip(rows) {
+            if row.key != id.entry_key(sequence) {
+                return Err(damaged("a queue with a gap"));
+            }
+            let StoredEntry { kind, ciphertext, .. } = StoredEntry::decode(&row.value)?;
+            found.entries.push(QueueEntry { sequence, kind, ciphertext });
+        }
+    }
+    Ok(Some(found))
+}
+
+/// An entry as stored.
+struct StoredEntry {
+    /// Bytes of all entries up to and with this one, by which deleting knows how much it freed.
+    bytes: u64,
+    kind: EntryKind,
+    ciphertext: Opaque,
+}
+
+impl StoredEntry {
+    const VERSION: u8 = 1;
+
+    fn encode(&self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(10 + self.ciphertext.as_slice().len());
+        row.push(Self::VERSION);
+        self.bytes.encode(&mut row);
+        self.kind.encode(&mut row);
+        row.extend_from_slice(self.ciphertext.as_slice());
+        row
+    }
+
+    fn decode(row: &bytes::Bytes) -> Result<Self, Refusal> {
+        let mut reader = Reader::new(row.clone());
+        if u8::decode(&mut reader).map_err(damaged)? != Self::VERSION {
+            return Err(damaged("a queue entry of an unknown version"));
+        }
+        let bytes = u64::decode(&mut reader).map_err(damaged)?;
+        let kind = EntryKind::decode(&mut reader).map_err(damaged)?;
+        let ciphertext = Opaque(reader.take(reader.remaining()).map_err(damaged)?);
+        Ok(Self { bytes, kind, ciphertext })
+    }
+}
