@@ -1,0 +1,217 @@
+//! A UDP socket that serves connections, opens them, or both. Socket and quinn runtime come from outside, so that a
+//! whole federation can run on simulated ones. Handshakes and connections are bounded here; under load, peers first have
+//! to prove that they own the address they send from.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use quinn::{AsyncUdpSocket, Incoming, Runtime};
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+
+use super::{
+    Closed, Code, Connection, DialError, Handler, PeerInfo, Settings, TlsError, codes, connection,
+    exchange::Shared,
+    pipe::Link,
+    tls::{self, Identity, PeerVerifier},
+};
+use crate::base::Domain;
+
+/// A UDP socket with QUIC on it. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    settings: Settings,
+    draining: Arc<watch::Sender<bool>>,
+    /// One permit per accepted connection.
+    connections: Arc<Semaphore>,
+}
+
+impl Endpoint {
+    /// On the operating system's socket and tokio's runtime.
+    pub fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let socket = runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?;
+        Self::new(socket, runtime, settings)
+    }
+
+    /// On a socket and a runtime from outside.
+    pub fn new(socket: Arc<dyn AsyncUdpSocket>, runtime: Arc<dyn Runtime>, settings: Settings) -> io::Result<Self> {
+        let quic = quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), None, socket, runtime)?;
+        Ok(Self::from_quic(quic, settings))
+    }
+
+    /// For dialling only, on a port of its own of every address family there is.
+    pub(super) fn any_port(settings: Settings) -> io::Result<Self> {
+        let unspecified = |v6| {
+            if v6 { SocketAddr::from(([0u16; 8], 0)) } else { SocketAddr::from(([0u8; 4], 0)) }
+        };
+        let quic =
+            quinn::Endpoint::client(unspecified(true)).or_else(|_| quinn::Endpoint::client(unspecified(false)))?;
+        Ok(Self::from_quic(quic, settings))
+    }
+
+    fn from_quic(quic: quinn::Endpoint, settings: Settings) -> Self {
+        let connections = Arc::new(Semaphore::new(settings.max_connections as usize));
+        Self { quic, settings, draining: Arc::new(watch::Sender::new(false)), connections }
+    }
+
+    /// The address that the socket is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// The limits and deadlines it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Accepts connections as `identity`, and has `handler` answer their requests. Connecting homeservers are checked
+    /// against `roots`. The returned future runs until [`Self::shutdown`]; connections that it accepted run on in
+    /// tasks of their own.
+    pub fn serve<H: Handler>(
+        &self,
+        identity: Identity,
+        roots: Arc<RootCertStore>,
+        handler: Arc<H>,
+    ) -> Result<impl Future<Output = ()> + Send + use<H>, TlsError> {
+        let crypto = tls::server_config(identity, roots.clone())?;
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(crypto).map_err(|e| TlsError(e.to_string()))?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        config
+            .transport_config(Arc::new(self.settings.accepting()))
+            .max_incoming(self.settings.max_handshakes as usize)
+            // Before a connection is accepted there is no more than the rest of a ClientHello.
+            .incoming_buffer_size(32 << 10)
+            .incoming_buffer_size_total(u64::from(self.settings.max_handshakes) * (32 << 10));
+        self.quic.set_server_config(Some(config));
+        let acceptor = Acceptor {
+            shared: Arc::new(Shared { handler, settings: self.settings.clone(), draining: self.draining.subscribe() }),
+            verifier: Arc::new(PeerVerifier::new(roots)),
+            connections: self.connections.clone(),
+            handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),
+        };
+        Ok(acceptor.run(self.quic.clone()))
+    }
+
+    /// Stops accepting connections and streams, lets exchanges in flight finish within the time set for it, closes
+    /// every connection with [`codes::SHUTDOWN`], and returns when the peers know.
+    pub async fn shutdown(&self) {
+        self.draining.send_replace(true);
+        // Each connection bounds its own end; the permits come back when all have ended.
+        let _ = self.connections.acquire_many(self.settings.max_connections).await;
+        self.end(codes::SHUTDOWN).await;
+    }
+
+    /// Closes every connection at once, and returns when the peers know.
+    pub(super) async fn close(&self) {
+        self.end(codes::DONE).await;
+    }
+
+    async fn end(&self, code: Code) {
+        self.quic.close(code.into(), code.name().as_bytes());
+        let _ = timeout(self.settings.shutdown_grace, self.quic.wait_idle()).await;
+    }
+
+    /// Opens a connection to whoever can show a certificate for `domain` at `address`.
+    pub(super) async fn dial(
+        &self,
+        config: quinn::ClientConfig,
+        address: SocketAddr,
+        domain: &Domain,
+    ) -> Result<Connection, DialError> {
+        let connecting = self
+            .quic
+            .connect_with(config, address, domain.as_str())
+            .map_err(|error| DialError::Socket(error.to_string()))?;
+        let connection = timeout(self.settings.handshake_deadline, connecting)
+            .await
+            .map_err(|_| DialError::Deadline)?
+            .map_err(|error| DialError::Handshake(error.into()))?;
+        let binding =
+            tls::binding(&connection).map_err(|error| DialError::Handshake(Closed::Failed(error.to_string())))?;
+        Ok(Connection::new(Link::Quic(connection), binding, &self.settings))
+    }
+}
+
+/// Takes in connections for one handler.
+struct Acceptor<H> {
+    shared: Arc<Shared<H>>,
+    verifier: Arc<PeerVerifier>,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl<H: Handler> Acceptor<H> {
+    async fn run(self, quic: quinn::Endpoint) {
+        while let Some(incoming) = quic.accept().await {
+            if *self.shared.draining.borrow() {
+                incoming.refuse();
+            } else if let Some((incoming, permits)) = self.admit(incoming) {
+                let (shared, verifier) = (self.shared.clone(), self.verifier.clone());
+                tokio::spawn(accept(shared, verifier, incoming, permits));
+            }
+        }
+    }
+
+    /// Holds an attempt against the limits.
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, Permits)> {
+        let Ok(handshake) = self.handshakes.clone().try_acquire_owned() else {
+            // The peer sends its first packet again.
+            incoming.ignore();
+            return None;
+        };
+        let settings = &self.shared.settings;
+        let under_way = settings.max_handshakes as usize - self.handshakes.available_permits();
+        if under_way > settings.retry_handshakes as usize && !incoming.remote_address_validated() {
+            // Cannot fail: an address that is not validated may be asked to retry.
+            let _ = incoming.retry();
+            return None;
+        }
+        let Ok(connection) = self.connections.clone().try_acquire_owned() else {
+            incoming.refuse();
+            return None;
+        };
+        Some((incoming, Permits { handshake, connection }))
+    }
+}
+
+struct Permits {
+    handshake: OwnedSemaphorePermit,
+    connection: OwnedSemaphorePermit,
+}
+
+/// Completes a handshake and serves the connection to its end.
+async fn accept<H: Handler>(shared: Arc<Shared<H>>, verifier: Arc<PeerVerifier>, incoming: Incoming, permits: Permits) {
+    let Permits { handshake, connection: _connection } = permits;
+    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(Ok(connection)) = timeout(shared.settings.handshake_deadline, connecting).await else {
+        return;
+    };
+    drop(handshake);
+    let remote = connection.remote_address();
+    let (domains, binding) = match (proven_domains(&verifier, &connection), tls::binding(&connection)) {
+        (Ok(domains), Ok(binding)) => (domains, binding),
+        _ => return connection.close(codes::BAD_CERTIFICATE.into(), codes::BAD_CERTIFICATE.name().as_bytes()),
+    };
+    let session = shared.handler.open(PeerInfo { remote, binding, domains });
+    connection::serve(shared, session, Link::Quic(connection)).await;
+}
+
+/// The domains that the peer's certificate proves. A resumed session brings the certificate of the first, which TLS does
+/// not check again: it may have expired since.
+fn proven_domains(verifier: &PeerVerifier, connection: &quinn::Connection) -> Result<Vec<Domain>, rustls::Error> {
+    let Some(identity) = connection.peer_identity() else {
+        return Ok(Vec::new());
+    };
+    let chain = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| rustls::Error::General("not a certificate chain".into()))?;
+    match chain.split_first() {
+        Some((leaf, intermediates)) => verifier.domains(leaf, intermediates, UnixTime::now()),
+        None => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,122 @@
+//! What can go wrong between two peers, without a type of the QUIC library in it.
+
+use super::Code;
+
+/// Why an exchange, or a read or write in it, failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The peer reset its side of the stream.
+    #[error("the peer reset the stream: {0}")]
+    Reset(Code),
+    /// The peer does not want to read on.
+    #[error("the peer stopped reading: {0}")]
+    Stopped(Code),
+    /// The connection is gone.
+    #[error("{0}")]
+    Closed(Closed),
+    /// More bytes than allowed; nothing beyond the limit was buffered.
+    #[error("larger than the limit of {0} bytes")]
+    TooLarge(usize),
+    /// Not the framing that the exchange must have.
+    #[error("the stream does not follow the framing")]
+    Malformed,
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame")]
+    Truncated,
+    /// The peer took too long.
+    #[error("the peer took too long")]
+    Deadline,
+    /// This homeserver is stopping: say goodbye and return.
+    #[error("the homeserver is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// This side closed it.
+    #[error("the connection was closed here")]
+    Here,
+    /// The peer closed it with a code.
+    #[error("the peer closed the connection: {0}")]
+    Peer(Code),
+    /// The peer fell silent for longer than the idle time-out.
+    #[error("the connection timed out")]
+    TimedOut,
+    /// TLS or QUIC failed.
+    #[error("the connection failed: {0}")]
+    Failed(String),
+}
+
+/// Why no connection came about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The name could not be resolved.
+    #[error("cannot resolve {name}: {reason}")]
+    Lookup {
+        /// What was looked up.
+        name: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// No address to try.
+    #[error("no address for {0}")]
+    NoAddress(String),
+    /// The socket could not be opened, or the address cannot be dialled from it.
+    #[error("cannot dial: {0}")]
+    Socket(String),
+    /// The handshake took too long.
+    #[error("the handshake took too long")]
+    Deadline,
+    /// The handshake failed: no homeserver there, or not the one that was asked for.
+    #[error("{0}")]
+    Handshake(Closed),
+}
+
+/// Why a TLS configuration could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("TLS: {0}")]
+pub struct TlsError(pub(super) String);
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<quinn::ConnectionError> for Closed {
+    fn from(error: quinn::ConnectionError) -> Self {
+        match error {
+            quinn::ConnectionError::LocallyClosed => Self::Here,
+            quinn::ConnectionError::ApplicationClosed(close) => Self::Peer(close.error_code.into()),
+            quinn::ConnectionError::TimedOut => Self::TimedOut,
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<quinn::ConnectionError> for StreamError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        Self::Closed(error.into())
+    }
+}
+
+impl From<quinn::ReadError> for StreamError {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::Reset(code) => Self::Reset(code.into()),
+            quinn::ReadError::ConnectionLost(error) => error.into(),
+            other => Self::Closed(Closed::Failed(other.to_string())),
+        }
+    }
+}
+
+impl From<quinn::WriteError> for StreamError {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::Stopped(code) => Self::Stopped(code.into()),
+            quinn::WriteError::ConnectionLost(error) => error.into(),
+            other => Self::Closed(Closed::Failed(other.to_string())),
+        }
+    }
+}

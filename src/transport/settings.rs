@@ -1,0 +1,79 @@
+//! The limits and deadlines of connections. All of them are an operator's choice; the defaults suit a homeserver.
+
+use std::time::Duration;
+
+/// Limits and deadlines of an endpoint and its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Exchanges one connection may have open at a time. QUIC keeps an entry for each, so a number just under 7/8 of a
+    /// power of two costs least memory.
+    pub max_streams: u32,
+    /// Unread bytes one stream may have in flight.
+    pub stream_window: u32,
+    /// Unread bytes all streams of a connection may have in flight, and unacknowledged ones it may have sent.
+    pub connection_window: u32,
+    /// A connection without a packet for so long is dropped.
+    pub idle_timeout: Duration,
+    /// The side that dialled sends a packet after so much silence.
+    pub keep_alive: Duration,
+    /// A handshake must be complete within this.
+    pub handshake_deadline: Duration,
+    /// A request, or a frame that has begun, must be complete within this.
+    pub request_deadline: Duration,
+    /// A response or frame must be taken by the peer within this; a caller waits this long for its response.
+    pub response_deadline: Duration,
+    /// Exchanges in flight at shutdown get this long.
+    pub shutdown_grace: Duration,
+    /// Connections accepted at a time; above it, attempts are refused.
+    pub max_connections: u32,
+    /// Handshakes under way at a time; above it, attempts are ignored and peers try again.
+    pub max_handshakes: u32,
+    /// From this many handshakes under way on, a peer must first prove that it has the address it sends from.
+    pub retry_handshakes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_streams: 28,
+            stream_window: 1 << 20,
+            connection_window: 4 << 20,
+            idle_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(25),
+            handshake_deadline: Duration::from_secs(10),
+            request_deadline: Duration::from_secs(30),
+            response_deadline: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(10),
+            max_connections: 100_000,
+            max_handshakes: 1_000,
+            retry_handshakes: 100,
+        }
+    }
+}
+
+/// What every connection has in common, whichever side opened it.
+fn transport(settings: &Settings) -> quinn::TransportConfig {
+    let mut config = quinn::TransportConfig::default();
+    // A longer time-out than QUIC can express means none.
+    let idle = quinn::IdleTimeout::try_from(settings.idle_timeout).ok();
+    config.max_idle_timeout(idle).max_concurrent_uni_streams(0u32.into()).datagram_receive_buffer_size(None);
+    config
+}
+
+impl Settings {
+    pub(super) fn accepting(&self) -> quinn::TransportConfig {
+        let mut config = transport(self);
+        config
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            .stream_receive_window(self.stream_window.into())
+            .receive_window(self.connection_window.into())
+            .send_window(self.connection_window.into());
+        config
+    }
+
+    pub(super) fn dialling(&self) -> quinn::TransportConfig {
+        let mut config = transport(self);
+        config.max_concurrent_bidi_streams(0u32.into()).keep_alive_interval(Some(self.keep_alive));
+        config
+    }
+}
