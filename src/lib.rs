@@ -16,3 +16,6 @@ pub mod transport;
 
 #[cfg(feature = "server")]
 pub mod store;
+
+#[cfg(feature = "client")]
+pub mod client;
