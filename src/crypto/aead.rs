@@ -53,7 +53,22 @@ fn keyed(material: &Secret<{ KEY + NONCE }>) -> Result<(LessSafeKey, Nonce), Cry
 
 /// Encrypts `plaintext` under a key and nonce derived from `key` for this use alone.
 pub fn seal(key: &Secret, label: KeyLabel, aad: &[u8], plaintext: &[u8], rng: &mut dyn Rng) -> Vec<u8> {
-    let salt = random::<SALT>(rng);
+    seal_salted(key, label, aad, plaintext, Salt::draw(rng))
+}
+
+/// The randomness of one use, drawn ahead of it. It can be used once.
+pub struct Salt([u8; SALT]);
+
+impl Salt {
+    /// Draws it.
+    pub fn draw(rng: &mut dyn Rng) -> Self {
+        Self(random(rng))
+    }
+}
+
+/// [`seal`] with randomness drawn before.
+pub fn seal_salted(key: &Secret, label: KeyLabel, aad: &[u8], plaintext: &[u8], salt: Salt) -> Vec<u8> {
+    let Salt(salt) = salt;
     let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD);
     sealed.extend_from_slice(&salt);
     sealed.extend_from_slice(plaintext);
