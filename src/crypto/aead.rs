@@ -6,7 +6,7 @@
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    hkdf::{HKDF_SHA256, KeyType, Salt},
+    hkdf::{self, HKDF_SHA256, KeyType},
 };
 use bytes::Bytes;
 
@@ -37,7 +37,7 @@ pub fn derive<const N: usize>(key: &Secret, salt: &[u8], label: KeyLabel) -> Sec
 pub(super) fn derive_with<const N: usize>(key: &Secret, salt: &[u8], info: &[&[u8]]) -> Secret<N> {
     const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives at most 255 blocks") };
     let mut out = [0; N];
-    let extracted = Salt::new(HKDF_SHA256, salt).extract(key.expose());
+    let extracted = hkdf::Salt::new(HKDF_SHA256, salt).extract(key.expose());
     // The only error of either call is a length above 255 blocks, excluded above.
     let filled = extracted.expand(info, Length(N)).and_then(|okm| okm.fill(&mut out));
     debug_assert!(filled.is_ok());
@@ -53,7 +53,22 @@ fn keyed(material: &Secret<{ KEY + NONCE }>) -> Result<(LessSafeKey, Nonce), Cry
 
 /// Encrypts `plaintext` under a key and nonce derived from `key` for this use alone.
 pub fn seal(key: &Secret, label: KeyLabel, aad: &[u8], plaintext: &[u8], rng: &mut dyn Rng) -> Vec<u8> {
-    let salt = random::<SALT>(rng);
+    seal_salted(key, label, aad, plaintext, Salt::draw(rng))
+}
+
+/// The randomness of one use, drawn ahead of it. It can be used once.
+pub struct Salt([u8; SALT]);
+
+impl Salt {
+    /// Draws it.
+    pub fn draw(rng: &mut dyn Rng) -> Self {
+        Self(random(rng))
+    }
+}
+
+/// [`seal`] with randomness drawn before.
+pub fn seal_salted(key: &Secret, label: KeyLabel, aad: &[u8], plaintext: &[u8], salt: Salt) -> Vec<u8> {
+    let Salt(salt) = salt;
     let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD);
     sealed.extend_from_slice(&salt);
     sealed.extend_from_slice(plaintext);

@@ -1,1 +1,133 @@
-//! (under construction)
+//! The store: ordered tables with atomic, durable batches. Handlers read through a [`View`], submit one [`Batch`] and
+//! wait for its [`Commit`]; one committer merges what is waiting into one synced write. Databases sit behind [`Engine`],
+//! the only seam: RocksDB for a real server, memory for tests and simulations.
+//!
+//! Order of submission is the order on disk. A row of a submitted batch is visible in [`Store::pending`] at once and in
+//! [`Store::durable`] when it would survive a crash. A reply that rests on pending rows waits for [`Store::barrier`].
+
+mod batch;
+mod catalogue;
+mod committer;
+mod engine;
+mod faults;
+mod key;
+mod memory;
+mod overlay;
+pub mod record;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{fmt, sync::Arc};
+
+pub use batch::{Batch, Change, Operation};
+pub use catalogue::{Shape, Table};
+pub use committer::Commit;
+pub use engine::{Engine, EngineError, Limit, Page, Read, Row};
+pub use faults::{Fault, Faults, Faulty};
+pub use key::{Key, KeyError, KeyRange, KeyReader};
+pub use memory::MemoryEngine;
+#[cfg(feature = "rocksdb")]
+pub use rocks::{OpenError, RocksEngine, RocksOptions};
+pub use view::View;
+
+use committer::Committer;
+
+/// How a store commits.
+pub struct Options {
+    /// Commit inside `submit` instead of on a thread, for simulations on virtual time. Batches are durable at once.
+    pub inline: bool,
+    /// Batches that may be submitted and not yet durable.
+    pub max_outstanding_batches: usize,
+    /// Their size in bytes. One batch alone may exceed it.
+    pub max_outstanding_bytes: usize,
+    /// Called once when a write has failed, before anybody who waits is answered. A node ends its process here.
+    pub on_failure: Box<dyn Fn(&EngineError) + Send + Sync>,
+}
+
+impl Options {
+    /// The defaults, with what to do when a write has failed.
+    pub fn new(on_failure: impl Fn(&EngineError) + Send + Sync + 'static) -> Self {
+        Self {
+            inline: false,
+            max_outstanding_batches: 16 << 10,
+            max_outstanding_bytes: 128 << 20,
+            on_failure: Box::new(on_failure),
+        }
+    }
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A precondition of the batch does not hold; nothing was submitted.
+    #[error("a precondition of the batch does not hold")]
+    Conflict,
+    /// Too much is waiting for the disk; nothing was submitted.
+    #[error("too much is waiting to be written")]
+    Overloaded,
+    /// A write has failed, this one or an earlier one; whether this one is on disk is not known.
+    #[error("the store has failed")]
+    Failed,
+    /// The store is being closed; nothing was submitted.
+    #[error("the store is closed")]
+    Closed,
+    /// The engine could not read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A handle on the database. Cheap to clone. Dropping the last one writes what was submitted; [`Store::close`] does the
+/// same without blocking and tells how it went.
+#[derive(Clone)]
+pub struct Store(Arc<Committer>);
+
+impl Store {
+    /// Puts a store on an engine.
+    pub fn open(engine: impl Engine, options: Options) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(Committer::start(Arc::new(engine), options)?)))
+    }
+
+    /// Submits a batch: checks its preconditions against everything submitted before, makes it visible in
+    /// [`Store::pending`] and queues it for the disk. On an error nothing was submitted.
+    ///
+    /// Never waits for the disk (except with [`Options::inline`]), so locks may be held around it.
+    pub fn submit(&self, batch: Batch) -> Result<Commit, StoreError> {
+        self.0.submit(batch)
+    }
+
+    /// Resolves when everything submitted so far is durable; at once if nothing is outstanding.
+    pub fn barrier(&self) -> Commit {
+        self.0.barrier()
+    }
+
+    /// Reads everything submitted so far.
+    pub fn pending(&self) -> View {
+        View::pending(self.0.clone())
+    }
+
+    /// Reads what is durable only.
+    pub fn durable(&self) -> View {
+        View::durable(self.0.clone())
+    }
+
+    /// Lets the write-ahead log go (see [`Engine::flush`]). Blocks; a background job calls it on a blocking thread.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        Ok(self.0.engine().flush()?)
+    }
+
+    /// Refuses further batches, waits until what was submitted is durable, and ends the committer. Views stay readable.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.0.close().await?;
+        self.0.join();
+        Ok(self.0.engine().close()?)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}

@@ -15,6 +15,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod label;
 pub mod method;
+pub mod mls;
 pub mod padding;
 pub mod queue;
 pub mod queuing;

@@ -1,0 +1,62 @@
+//! SendMessage: an application message to all other members. Reads the head and nothing else of the group.
+
+use super::{Services, group::Group, idempotency::Answer};
+use crate::{
+    base::Refusal,
+    queuing::fan_out,
+    service::{Class, Context, Outcome, Reply, Verified, proof::Leaf, proof::unproven},
+    store::Batch,
+    wire::{
+        Decode, Encode, Opaque,
+        delivery::{MessageSent, SendMessage},
+        mls::{APPLICATION, MLS10, PRIVATE_MESSAGE, PrivateMessage},
+        queue::{FanOut, FanOutContent},
+    },
+};
+
+/// Sends the message to the queues of all members but the sender.
+///
+/// # Errors
+/// `malformed` if it is no application message of this group with empty AAD, `wrong_epoch`.
+pub async fn handle(
+    services: Services<'_>,
+    context: &mut Context<'_>,
+    sender: Verified<Leaf>,
+    mut group: Group,
+    request: SendMessage,
+) -> Result<Outcome<MessageSent>, Refusal> {
+    let Leaf(leaf) = *sender.get();
+    let identity = group.member(leaf).ok_or_else(unproven)?.identity;
+    let answer = Answer::to(&group, &identity, &request.idempotency_key);
+    if let Some(first) = answer.find(context).await? {
+        return Ok(Outcome::unchanged(first));
+    }
+    group.check_epoch(epoch_of(&group, &request.message)?)?;
+
+    let mut batch = Batch::new();
+    if group.is_stale(context.now) {
+        group.save(context, &mut batch)?;
+    }
+    let configs = group.queue_configs(|member| member == leaf)?;
+    let message = FanOut { group: group.id.clone(), content: FanOutContent::Application(request.message) };
+    let mut delivery = fan_out::Delivery::default();
+    delivery.add(services.queuing, context, &mut batch, message, &configs, Class::Application).await?;
+    let answer = answer.prepare(context);
+    let fan_out::Delivery { appends, unreachable } = delivery;
+    let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
+        let sent = MessageSent { unreached: unreachable + appended.refused };
+        answer.store(&sent, batch);
+        Ok(sent)
+    }));
+    Ok(Outcome { batch, appends, reply })
+}
+
+/// The epoch of a PrivateMessage with an application message of this group. Its content is not looked at.
+fn epoch_of(group: &Group, message: &Opaque) -> Result<u64, Refusal> {
+    let malformed = || Refusal::malformed("the message is no application message of this group with empty AAD");
+    let message = PrivateMessage::from_bytes(message.0.clone()).map_err(|_| malformed())?;
+    let fits = (message.version, message.wire_format, message.content_type) == (MLS10, PRIVATE_MESSAGE, APPLICATION)
+        && message.group_id.as_slice() == group.id.to_vec()
+        && message.authenticated_data.as_slice().is_empty();
+    if fits { Ok(message.epoch) } else { Err(malformed()) }
+}

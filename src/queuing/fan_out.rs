@@ -1,0 +1,116 @@
+//! Fan-out: takes what the Delivery Service tells its members to their queues. Sealed configs are opened once and
+//! remembered in memory; a message that many queues get is stored once.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::Queuing;
+use crate::{
+    base::{
+        Refusal,
+        limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
+    },
+    crypto::{aead, random, random_secret, sha256, signature::verify},
+    service::{Append, Class, Context, QueueId},
+    store::{Batch, Key, Table},
+    wire::{
+        Encode,
+        credential::HpkeCiphertext,
+        label::{HpkeLabel, KeyLabel, SignatureLabel},
+        padding::{MESSAGE_FLOOR, pad, unpad_value},
+        queue::{FanOut, QueueMessage, SharedBody},
+        queuing::{ClientQueueConfig, QueueConfig},
+    },
+};
+
+/// Days that a shared body is kept: the longest a queue keeps an entry.
+pub const BODY_RETENTION: u32 = 90;
+
+/// What a fan-out adds to an outcome.
+#[derive(Default)]
+pub struct Delivery {
+    /// For the queues.
+    pub appends: Vec<Append>,
+    /// How many configs lead nowhere.
+    pub unreachable: u32,
+}
+
+impl Delivery {
+    /// Sends `message` to the queues behind `configs`, each once. A shared body goes into `batch`.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn add(
+        &mut self,
+        service: &Queuing,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+        message: FanOut,
+        configs: impl IntoIterator<Item = &ClientQueueConfig>,
+        class: Class,
+    ) -> Result<(), Refusal> {
+        let mut queues = BTreeSet::new();
+        for config in configs {
+            match service.open(context, config).await? {
+                Some(queue) => _ = queues.insert(queue),
+                None => self.unreachable += 1,
+            }
+        }
+        let content = content(context, batch, message, queues.len());
+        self.appends.extend(queues.into_iter().map(|queue| Append { queue, content: content.clone(), class }));
+        Ok(())
+    }
+}
+
+/// The content of the queue entries: the message, or where it is if it is long and goes to many.
+fn content(context: &mut Context<'_>, batch: &mut Batch, message: FanOut, queues: usize) -> Bytes {
+    if message.encoded_len() <= SHARED_BODY_SIZE || queues <= SHARED_BODY_QUEUES {
+        return QueueMessage::FanOut(message).to_vec().into();
+    }
+    let mut id = random::<16>(context.rng);
+    // Ids begin with the day they expire, so that a day's bodies are deleted as one range.
+    id[..4].copy_from_slice(&context.now.day().plus(BODY_RETENTION).0.to_be_bytes());
+    let key = random_secret(context.rng);
+    let padded = pad(&message.to_vec(), MESSAGE_FLOOR);
+    let ciphertext = aead::seal(&key, KeyLabel::SharedBody, &id, &padded, context.rng);
+    let hash = sha256(&ciphertext);
+    batch.put(Table::QsBodies, body_key(id), ciphertext);
+    QueueMessage::Shared(SharedBody { id, key, hash }).to_vec().into()
+}
+
+/// Where a shared body is.
+pub fn body_key(id: [u8; 16]) -> Key {
+    Key::new().bytes(id)
+}
+
+impl Queuing {
+    /// The queue behind a config: opened, its signature checked against the client record. `None` if it is not for
+    /// this QS, does not open, or its client is gone.
+    async fn open(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Result<Option<QueueId>, Refusal> {
+        let name = sha256(&config.to_vec());
+        if let Some(queue) = self.opened().get(&name) {
+            return Ok(Some(*queue));
+        }
+        let Some(opened) = self.unseal(context, config) else { return Ok(None) };
+        let client = opened.content.client;
+        let Some(record) = super::records::client(context, client).await? else { return Ok(None) };
+        let label = SignatureLabel::QueueConfig;
+        if verify(&record.auth_key(), label, &opened.content, &opened.signature).is_err() {
+            return Ok(None);
+        }
+        let queue = QueueId::client(client);
+        self.opened().insert(name, queue);
+        Ok(Some(queue))
+    }
+
+    fn unseal(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Option<QueueConfig> {
+        if config.domain != *context.domain || config.key_id != self.key_id {
+            return None;
+        }
+        let sealed = HpkeCiphertext { kem_output: config.kem_output.clone(), ciphertext: config.ciphertext.clone() };
+        let aad = config.domain.to_vec();
+        let padded = self.config_key.open(HpkeLabel::QueueConfig, &[], &aad, &sealed).ok()?;
+        unpad_value(padded, MESSAGE_FLOOR).ok()
+    }
+}

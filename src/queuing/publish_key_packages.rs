@@ -1,0 +1,52 @@
+//! PublishKeyPackages: replaces the KeyPackages by which a client can be added to groups.
+
+use super::records;
+use crate::{
+    base::{QsClientId, Refusal},
+    crypto::mls::validate_key_package,
+    service::{Context, Outcome, Verified, damaged},
+    store::{Batch, Table},
+    wire::{Encode, queuing::PublishKeyPackages, server::Done},
+};
+
+/// Most KeyPackages a client can have waiting.
+pub const MAX_PACKAGES: usize = 200;
+
+/// Validates the packages (RFC 9420 section 10.1) and stores them in place of all earlier ones.
+///
+/// # Errors
+/// `malformed` for too many or without a last-resort package, `invalid_mls_message` for one that is not valid.
+pub async fn handle(
+    context: &mut Context<'_>,
+    sender: Verified<QsClientId>,
+    request: PublishKeyPackages,
+) -> Result<Outcome<Done>, Refusal> {
+    let client = *sender.get();
+    if request.packages.len() > MAX_PACKAGES {
+        return Err(Refusal::malformed("at most 200 KeyPackages can be waiting"));
+    }
+    let mut record = records::client(context, client).await?.ok_or_else(|| damaged("a proven client is gone"))?;
+    let mut batch = Batch::new();
+    for last_resort in [false, true] {
+        let range = records::package_prefix(client, last_resort).prefix();
+        batch.delete_range(Table::QsKeyPackages, range.from, range.to.unwrap_or_default());
+    }
+    let mut last_resort_given = false;
+    for package in request.packages {
+        let valid = validate_key_package(package.key_package.as_slice())
+            .map_err(|_| Refusal::invalid_mls("a KeyPackage is not valid (RFC 9420 section 10.1, wire-spec/mls.md)"))?;
+        if valid.queue_config.domain != *context.domain {
+            return Err(Refusal::invalid_mls("a KeyPackage has a queue config of another domain"));
+        }
+        last_resort_given |= valid.last_resort;
+        let key = records::package_prefix(client, valid.last_resort).u64(record.next_package);
+        record.next_package += 1;
+        batch.put(Table::QsKeyPackages, key, package.to_vec());
+    }
+    if !last_resort_given {
+        return Err(Refusal::malformed("a last-resort KeyPackage is needed"));
+    }
+    record.touch(context.now.day());
+    records::put_client(&mut batch, client, &record)?;
+    Ok(Outcome::write(batch, Done {}))
+}

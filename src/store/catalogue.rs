@@ -1,0 +1,87 @@
+//! The table of tables: every kind of record the server keeps, its name on disk and how it is used, in one place. A new
+//! table is one line here; engines create what an older database lacks.
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $shape:ident;)*) => {
+        /// A table of the database: an ordered map of keys to values.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Table { $($(#[$doc])* $variant,)* }
+
+        impl Table {
+            /// Every table, in the order in which a batch writes them.
+            pub const ALL: &'static [Table] = &[$(Table::$variant),*];
+
+            /// The name on disk; it never changes.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// How the table is used, for tuning.
+            pub const fn shape(self) -> Shape {
+                match self { $(Self::$variant => Shape::$shape,)* }
+            }
+        }
+    };
+}
+
+/// How a table is used. Engines tune by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Single rows are looked up, often ones that do not exist.
+    Points,
+    /// Rows are appended in key order, read in ranges and deleted from the front.
+    Log,
+}
+
+tables! {
+    /// About the database itself: format version, incarnation.
+    Meta = "meta", Points;
+    /// Keys and credentials of the AS.
+    AsKeys = "as_keys", Points;
+    /// Users as the AS knows them.
+    AsUsers = "as_users", Points;
+    /// Clients of users as the AS knows them.
+    AsClients = "as_clients", Points;
+    /// Finished registrations, so that a repeat gets the same answer.
+    AsRegistrations = "as_registrations", Points;
+    /// Connection packages.
+    AsPackages = "as_packages", Log;
+    /// Heads of queues: sequence number and ratchet.
+    Queues = "queues", Points;
+    /// Entries of queues, by queue and sequence number.
+    QueueEntries = "queue_entries", Log;
+    /// Keys of the QS.
+    QsKeys = "qs_keys", Points;
+    /// Users as the QS knows them.
+    QsUsers = "qs_users", Points;
+    /// Clients as the QS knows them.
+    QsClients = "qs_clients", Points;
+    /// Friendship tokens.
+    QsTokens = "qs_tokens", Points;
+    /// KeyPackages waiting to be given out.
+    QsKeyPackages = "qs_key_packages", Log;
+    /// Shared bodies.
+    QsBodies = "qs_bodies", Points;
+    /// Keys of the DS.
+    DsKeys = "ds_keys", Points;
+    /// Heads of groups.
+    DsHeads = "ds_heads", Points;
+    /// Trees of groups: checkpoints and what followed them, by group and epoch.
+    DsLog = "ds_log", Log;
+    /// What is stored about a group in clear.
+    DsMeta = "ds_meta", Points;
+    /// Ids of deleted groups whose tickets have not expired.
+    DsTombstones = "ds_tombstones", Points;
+    /// First answers to idempotency keys.
+    DsIdempotency = "ds_idempotency", Points;
+}
+
+impl Table {
+    /// Number of tables.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Table::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}

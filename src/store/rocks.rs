@@ -1,0 +1,326 @@
+//! The RocksDB engine: one column family per table, one synced write per commit, tuned for a small machine. Opening
+//! refuses with a clear message what it cannot use, and creates a database only where it was asked to and nothing is.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
+    ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::{Change, Engine, EngineError, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table};
+
+/// The format of the database as a whole: which tables there are and how keys are built. Records have versions of their
+/// own.
+const FORMAT: u32 = 1;
+
+/// Row of [`Table::Meta`] that holds the format, as a big-endian number.
+const FORMAT_KEY: &[u8] = b"format";
+
+/// Longer scans go to a blocking thread, shorter ones are as quick as point reads.
+const INLINE_ROWS: usize = 32;
+
+/// Settings of the engine.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Whether to create the database if the directory is empty, or is missing while its parent exists.
+    pub create: bool,
+    /// Memory for cached blocks, indexes and filters, in bytes.
+    pub cache_bytes: usize,
+    /// Memory for rows not yet in sorted files, over all tables, in bytes.
+    pub memtable_bytes: usize,
+    /// Size of the write-ahead log above which it is let go, in bytes.
+    pub log_bytes: u64,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self { create: false, cache_bytes: 64 << 20, memtable_bytes: 64 << 20, log_bytes: 128 << 20 }
+    }
+}
+
+/// Why a data directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another engine of this process, has it open.
+    #[error("data directory {} is in use by another bennu process", .0.display())]
+    InUse(PathBuf),
+    /// It was written by a newer program.
+    #[error("the database in {} has format {found}, newer than format {FORMAT} of this bennu: upgrade bennu", .path.display())]
+    Newer {
+        /// The data directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// Its files contradict each other or their checksums.
+    #[error("the database in {} is damaged, restore it from a backup: {reason}", .path.display())]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// There is a file in its place.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// There is nothing, or only an empty directory, and nothing is to be created.
+    #[error("there is no database in {}", .0.display())]
+    Missing(PathBuf),
+    /// There is something else in the directory.
+    #[error("{} holds files but no database: choose an empty directory", .0.display())]
+    NotADatabase(PathBuf),
+    /// The operating system refused.
+    #[error("cannot open the database in {}: {reason}", .path.display())]
+    Io {
+        /// The data directory.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A RocksDB database.
+pub struct RocksEngine(Arc<Tables>);
+
+struct Tables {
+    db: DB,
+}
+
+impl RocksEngine {
+    /// Opens the database in a directory.
+    pub fn open(path: impl AsRef<Path>, options: &RocksOptions) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let tuning = Tuning::new(options);
+        let exists = prepare_directory(path, options.create)?;
+        let mut database = tuning.database(options);
+        let names = if exists {
+            DB::list_cf(&database, path).map_err(|error| open_error(path, &error))?
+        } else {
+            database.create_if_missing(true);
+            database.create_missing_column_families(true);
+            Table::ALL.iter().map(|table| table.name().to_owned()).chain(["default".to_owned()]).collect()
+        };
+        let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
+        let mut db = DB::open_cf_descriptors(&database, path, families).map_err(|error| open_error(path, &error))?;
+        // Only now, so that a database of a newer format is left as it is.
+        check_format(&db, path)?;
+        for table in Table::ALL.iter().filter(|table| !names.iter().any(|name| name == table.name())) {
+            db.create_cf(table.name(), &tuning.family(table.name())).map_err(|error| open_error(path, &error))?;
+        }
+        Ok(Self(Arc::new(Tables { db })))
+    }
+}
+
+/// Options that the tables share.
+struct Tuning {
+    cache: Cache,
+    memtable_bytes: usize,
+}
+
+impl Tuning {
+    fn new(options: &RocksOptions) -> Self {
+        Self { cache: Cache::new_lru_cache(options.cache_bytes), memtable_bytes: options.memtable_bytes }
+    }
+
+    fn database(&self, options: &RocksOptions) -> rocksdb::Options {
+        let mut database = rocksdb::Options::default();
+        database.set_db_write_buffer_size(options.memtable_bytes);
+        database.set_max_total_wal_size(options.log_bytes);
+        // An acknowledged row was synced, so only what follows the last synced write may be torn. Damage anywhere else
+        // must be reported; the default would silently drop everything after it. This rules out recycled log files,
+        // which would moreover keep old batches readable long after they were flushed.
+        database.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        database.set_track_and_verify_wals_in_manifest(true);
+        database.set_max_background_jobs(2);
+        database.set_max_open_files(512);
+        database.set_avoid_unnecessary_blocking_io(true);
+        database.set_keep_log_file_num(4);
+        database.set_max_log_file_size(4 << 20);
+        database
+    }
+
+    fn family(&self, name: &str) -> rocksdb::Options {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&self.cache);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_bloom_filter(10.0, false);
+        let mut family = rocksdb::Options::default();
+        family.set_block_based_table_factory(&blocks);
+        // Values are ciphertext or keys, and keys are random ids: nothing to compress.
+        family.set_compression_type(DBCompressionType::None);
+        family.set_level_compaction_dynamic_level_bytes(true);
+        family.set_write_buffer_size((self.memtable_bytes / 4).max(1 << 20));
+        let shape = Table::ALL.iter().find(|table| table.name() == name).map(|table| table.shape());
+        if shape == Some(Shape::Log) {
+            // What was deleted from the front must not be walked over by every read of a queue.
+            family.add_compact_on_deletion_collector_factory(4096, 1024, 0.5);
+        }
+        family
+    }
+}
+
+/// Whether the directory holds a database; if not, makes sure that one may be created in it.
+fn prepare_directory(path: &Path, create: bool) -> Result<bool, OpenError> {
+    let failed = |error: io::Error| OpenError::Io { path: path.to_owned(), reason: error.to_string() };
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => Err(OpenError::NotADirectory(path.to_owned())),
+        Ok(_) if path.join("CURRENT").exists() => Ok(true),
+        Ok(_) if fs::read_dir(path).map_err(failed)?.next().is_some() => Err(OpenError::NotADatabase(path.to_owned())),
+        Ok(_) if create => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            create_private(path).map_err(failed)?;
+            Ok(false)
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+        Ok(_) | Err(_) => Err(OpenError::Missing(path.to_owned())),
+    }
+}
+
+/// Creates a directory for this user only, not its parents: a missing parent is more likely a disk not mounted.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Refuses other formats; gives a database that is still empty this one.
+fn check_format(db: &DB, path: &Path) -> Result<(), OpenError> {
+    let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.into() };
+    let stored = match db.cf_handle(Table::Meta.name()) {
+        Some(meta) => db.get_cf(meta, FORMAT_KEY).map_err(|error| open_error(path, &error))?,
+        None => None,
+    };
+    let Some(stored) = stored else {
+        let families = Table::ALL.iter().filter_map(|table| db.cf_handle(table.name()));
+        for family in families {
+            if db.iterator_cf(family, IteratorMode::Start).next().is_some() {
+                return Err(damaged("it does not say its format"));
+            }
+        }
+        let meta = db.cf_handle(Table::Meta.name()).ok_or_else(|| damaged("it has no table `meta`"))?;
+        return db
+            .put_cf_opt(meta, FORMAT_KEY, FORMAT.to_be_bytes(), &synced())
+            .map_err(|error| open_error(path, &error));
+    };
+    match <[u8; 4]>::try_from(&stored[..]).map(u32::from_be_bytes) {
+        Ok(FORMAT) => Ok(()),
+        Ok(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
+        _ => Err(damaged("its format is not readable")),
+    }
+}
+
+/// Tells apart what an operator can act on. RocksDB has no error code for a taken lock, only these words.
+fn open_error(path: &Path, error: &rocksdb::Error) -> OpenError {
+    let path = path.to_owned();
+    let reason = error.as_ref().to_owned();
+    let locked = ["While lock file", "lock hold by current process"].iter().any(|words| reason.contains(words));
+    match error.kind() {
+        ErrorKind::IOError if locked => OpenError::InUse(path),
+        ErrorKind::IOError if reason.contains("No such file or directory") => OpenError::Damaged { path, reason },
+        ErrorKind::Corruption => OpenError::Damaged { path, reason },
+        _ => OpenError::Io { path, reason },
+    }
+}
+
+fn engine_error(error: rocksdb::Error) -> EngineError {
+    match error.kind() {
+        ErrorKind::Corruption => EngineError::Damaged(error.into_string()),
+        _ => EngineError::Io(error.into_string()),
+    }
+}
+
+fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+impl Tables {
+    fn family(&self, table: Table) -> Result<&ColumnFamily, EngineError> {
+        let missing = || EngineError::Damaged(format!("table {} is missing", table.name()));
+        self.db.cf_handle(table.name()).ok_or_else(missing)
+    }
+
+    fn flush(&self) -> Result<(), rocksdb::Error> {
+        let families: Vec<_> = Table::ALL.iter().filter_map(|table| self.db.cf_handle(table.name())).collect();
+        self.db.flush_cfs_opt(&families, &FlushOptions::default())
+    }
+
+    fn scan(&self, table: Table, range: &KeyRange, limit: Limit) -> Result<Page, EngineError> {
+        let mut page = Page::new(limit);
+        if range.is_empty() || page.is_full() {
+            return Ok(page);
+        }
+        let mut options = ReadOptions::default();
+        if let Some(to) = &range.to {
+            options.set_iterate_upper_bound(to.as_bytes());
+        }
+        let start = IteratorMode::From(range.from.as_bytes(), Direction::Forward);
+        for row in self.db.iterator_cf_opt(self.family(table)?, options, start) {
+            let (key, value) = row.map_err(engine_error)?;
+            page.push(Key::from(key), Bytes::from(value));
+            if page.is_full() {
+                break;
+            }
+        }
+        Ok(page)
+    }
+}
+
+impl Engine for RocksEngine {
+    fn get_now(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let row = self.0.db.get_cf(self.0.family(table)?, key).map_err(engine_error)?;
+        Ok(row.map(Bytes::from))
+    }
+
+    fn scan(&self, table: Table, range: KeyRange, limit: Limit) -> Read<'_, Page> {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if limit.rows > INLINE_ROWS => {
+                let tables = self.0.clone();
+                let task = runtime.spawn_blocking(move || tables.scan(table, &range, limit));
+                Read::Pending(Box::pin(async move {
+                    task.await.unwrap_or_else(|error| Err(EngineError::Io(format!("a scan did not finish: {error}"))))
+                }))
+            }
+            _ => Read::ready(self.0.scan(table, &range, limit)),
+        }
+    }
+
+    fn write(&self, operations: &[Operation]) -> Result<(), EngineError> {
+        let mut batch = WriteBatch::default();
+        for Operation { table, key, change } in operations {
+            let family = self.0.family(*table)?;
+            match change {
+                Change::Put(value) => batch.put_cf(family, key, value),
+                Change::Delete => batch.delete_cf(family, key),
+                Change::DeleteTo(to) => batch.delete_range_cf(family, key, to),
+            }
+        }
+        self.0.db.write_opt(batch, &synced()).map_err(engine_error)
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.0.flush().map_err(engine_error)
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
+        match self.0.flush() {
+            // Closed before.
+            Err(error) if error.kind() == ErrorKind::ShutdownInProgress => Ok(()),
+            Err(error) => Err(engine_error(error)),
+            Ok(()) => {
+                self.0.db.cancel_all_background_work(true);
+                Ok(())
+            }
+        }
+    }
+}
