@@ -2,6 +2,7 @@
 
 use super::{
     event::Event,
+    packages::LOW_CONNECTION_PACKAGES,
     queue::{Stop, Work},
     state::{
         chats::{self, ChatState},
@@ -9,7 +10,6 @@ use super::{
         keys::{self, ConnectionKey},
         outbox::{self, Chore},
     },
-    packages::LOW_CONNECTION_PACKAGES,
 };
 use crate::{
     crypto::{hpke::HpkePrivateKey, signature::verify},

@@ -232,12 +232,13 @@ impl Live {
 }
 
 fn envelope(method: Method, auth: Vec<Authentication>, body: Bytes) -> Bytes {
-    Request { version: VERSION, method: method as u16, auth, token: None, body: crate::wire::Opaque(body) }.to_vec().into()
+    Request { version: VERSION, method: method as u16, auth, token: None, body: crate::wire::Opaque(body) }
+        .to_vec()
+        .into()
 }
 
 fn answer(response: Bytes) -> Result<Bytes, ClientError> {
-    let response =
-        Response::from_bytes(response).map_err(|_| ClientError::from(StreamError::Malformed))?;
+    let response = Response::from_bytes(response).map_err(|_| ClientError::from(StreamError::Malformed))?;
     response.into_result().map_err(ClientError::Refused)
 }
 
@@ -253,32 +254,31 @@ fn is_unbound(refusal: &Refusal, sender: &Sender<'_>) -> bool {
 
 /// Pauses between attempts: growing, jittered, and bounded in all.
 pub struct Retries {
-    deadline: Instant,
+    /// None: there is always another attempt.
+    deadline: Option<Instant>,
     next: Duration,
 }
 
 impl Retries {
     /// Attempts for as long as `patience`.
     pub fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now() + patience, next: FIRST_PAUSE }
+        Self { deadline: Instant::now().checked_add(patience), next: FIRST_PAUSE }
+    }
+
+    /// Attempts without end.
+    pub const fn endless() -> Self {
+        Self { deadline: None, next: FIRST_PAUSE }
     }
 
     /// Waits before the next attempt, at least `wanted`; `false` if there is to be none.
     pub async fn pause(&mut self, wanted: Option<Duration>) -> bool {
         let pause = jittered(self.next).max(wanted.unwrap_or_default());
         self.next = (self.next * 2).min(LONGEST_PAUSE);
-        if Instant::now() + pause > self.deadline {
+        if self.deadline.is_some_and(|deadline| Instant::now() + pause > deadline) {
             return false;
         }
         sleep(pause).await;
         true
-    }
-
-    /// Waits before the next attempt, however many there were.
-    pub async fn pause_forever(&mut self) {
-        let pause = jittered(self.next);
-        self.next = (self.next * 2).min(LONGEST_PAUSE);
-        sleep(pause).await;
     }
 
     /// All is well again: the next pause is a short one.
