@@ -28,3 +28,6 @@ pub mod queuing;
 pub mod service;
 #[cfg(feature = "server")]
 pub mod store;
+
+#[cfg(feature = "client")]
+pub mod client;
