@@ -31,3 +31,6 @@ pub mod store;
 
 #[cfg(feature = "client")]
 pub mod client;
+
+#[cfg(feature = "cli")]
+pub mod cli;
