@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Seconds for which `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := request response
+FUZZ_TARGETS := request response body
 # Tests that start servers share the machine with each other.
 RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
 export RUST_TEST_THREADS

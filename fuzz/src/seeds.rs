@@ -14,15 +14,20 @@ const LENGTH: usize = 2_048;
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    let (requests, responses) = (corpus.join("request"), corpus.join("response"));
-    fs::create_dir_all(&requests)?;
-    fs::create_dir_all(&responses)?;
+    let [requests, responses, bodies] = ["request", "response", "body"].map(|target| corpus.join(target));
+    for directory in [&requests, &responses, &bodies] {
+        fs::create_dir_all(directory)?;
+    }
     for &method in Method::ALL {
         let code = method as u16;
         for sample in 0..SAMPLES {
             let bytes = noise(u64::from(code) << 8 | sample);
             let mut random = Unstructured::new(&bytes);
             let Ok((request, response)) = method.sample(&mut random) else { continue };
+            for (kind, body) in [("request", &request), ("response", &response)] {
+                let seed = [&code.to_be_bytes(), &body[..]].concat();
+                fs::write(bodies.join(format!("seed-{}-{kind}-{sample}", method.name())), seed)?;
+            }
             // Some with a sender and a token, some without.
             let auth: Vec<Authentication> = (0..sample % 3).filter_map(|_| random.arbitrary().ok()).collect();
             let token = if sample % 2 == 1 { Arbitrary::arbitrary(&mut random).ok() } else { None };
