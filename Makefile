@@ -6,6 +6,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Seconds for which `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
+FUZZ_TARGET := $(abspath $(TARGET))/fuzz
 FUZZ_TARGETS := request response body
 # Tests that start servers share the machine with each other.
 RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
@@ -35,6 +36,7 @@ lint: fmt clippy clippy-parts doc ## Formatting, clippy on every set of features
 
 fmt:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 
 clippy: patience
 	$(CARGO) clippy --all-targets -- -D warnings
@@ -51,11 +53,11 @@ doc: patience
 # cargo-fuzz without a sanitizer runs on the stable toolchain: the code has no `unsafe`, and overflow checks and debug
 # assertions are on. The fuzz crate has a target directory of its own, because its flags are its own.
 fuzz: ## Fuzzes the decoders, FUZZ_SECONDS (60) for each target.
-	@command -v cargo-fuzz >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
-	@$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --target-dir fuzz/target --bin seeds
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	@$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_TARGET) --bin seeds
 	@for target in $(FUZZ_TARGETS); do \
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-		$(CARGO) fuzz run --sanitizer none --target-dir fuzz/target "$$target" -- \
+		$(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ_TARGET) "$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/corpus/wire.dict -malloc_limit_mb=64 -rss_limit_mb=1024 \
 			-timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done

@@ -21,7 +21,8 @@ fn read(path: &str) -> String {
 /// The rows of the first table below a heading of registries.md, with so many of their cells.
 fn table(heading: &str, cells: usize) -> Vec<Vec<String>> {
     let text = read("wire-spec/registries.md");
-    let below = text.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading || !line.starts_with('#'));
+    let below =
+        text.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading || !line.starts_with('#'));
     let rows = below.skip(1).take_while(|line| !line.starts_with('#'));
     let rows = rows.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
     let cell = |cell: &str| cell.trim().to_owned();
@@ -105,10 +106,9 @@ fn methods() {
 
 #[test]
 fn statuses() {
-    let row = |status: &Status| {
-        vec![(*status as u16).to_string(), status.name().to_owned(), status.sentence().to_owned()]
-    };
-    same("Statuses", &table("Statuses", 3), &Status::ALL.iter().map(row).collect::<Vec<_>>());
+    let row =
+        |status: &Status| vec![(*status as u16).to_string(), status.name().to_owned(), status.sentence().to_owned()];
+    same("Status values", &table("Status values", 3), &Status::ALL.iter().map(row).collect::<Vec<_>>());
 }
 
 #[cfg(feature = "net")]
@@ -128,8 +128,10 @@ fn close_codes() {
 #[test]
 fn labels() {
     let compare = |heading: &str, implemented: Vec<&str>| {
-        let specified: Vec<_> =
-            table(heading, 1).into_iter().map(|row| row.iter().map(|label| format!("Bennu 1.0 {label}")).collect()).collect();
+        let specified: Vec<_> = table(heading, 1)
+            .into_iter()
+            .map(|row| row.iter().map(|label| format!("Bennu 1.0 {label}")).collect())
+            .collect();
         same(heading, &specified, &implemented.iter().map(|label| vec![(*label).to_owned()]).collect::<Vec<_>>());
     };
     compare("Signatures", SignatureLabel::ALL.iter().map(|label| label.as_str()).collect());
@@ -232,12 +234,57 @@ fn no_structure_is_left_out_and_every_type_is_declared() {
     for (name, parts) in &all {
         for part in parts {
             let kind = part.split_once(": ").map_or(part.as_str(), |(_, kind)| kind);
-            for word in kind.split([' ', '<', '>', '[', ']', '{', '}']).take(if kind.contains("optional") { 2 } else { 1 }) {
-                let known = word.is_empty() || builtin.contains(&word) || all.contains_key(word) || part.starts_with('(');
+            for word in
+                kind.split([' ', '<', '>', '[', ']', '{', '}']).take(if kind.contains("optional") { 2 } else { 1 })
+            {
+                let known =
+                    word.is_empty() || builtin.contains(&word) || all.contains_key(word) || part.starts_with('(');
                 assert!(known, "wire-spec: {name} uses {word}, which is declared nowhere");
             }
         }
     }
+}
+
+/// What the code says is written in wire-spec is there: pages, structures, and headings in quotation marks.
+#[test]
+fn references_from_the_code_lead_somewhere() {
+    let mut missing = String::new();
+    for (path, source) in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        for (at, _) in source.match_indices("wire-spec/") {
+            let rest = &source[at + "wire-spec/".len()..];
+            let page: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || ['-', '.'].contains(c)).collect();
+            let page = page.trim_end_matches('.');
+            let Ok(text) = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("wire-spec").join(page))
+            else {
+                if !page.is_empty() {
+                    missing += &format!("\n{}: wire-spec/{page}", path.display());
+                }
+                continue;
+            };
+            let heading = rest[page.len()..].strip_prefix("`, \"").and_then(|rest| rest.split('"').next());
+            let there = |heading: &str| {
+                text.lines().any(|line| line.starts_with('#') && line.ends_with(&format!("# {heading}")))
+            };
+            if let Some(heading) = heading.filter(|heading| !there(heading)) {
+                missing += &format!("\n{}: wire-spec/{page}, \"{heading}\"", path.display());
+            }
+        }
+    }
+    assert!(missing.is_empty(), "references to what is not there:{missing}");
+}
+
+fn rust_files(directory: &Path) -> Vec<(std::path::PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            found.push((path, source));
+        }
+    }
+    found
 }
 
 /// A type and a name as TLS presentation language writes them.
@@ -275,7 +322,8 @@ fn rust_declarations(source: &str) -> Declarations {
                 open = None;
             } else if *is_enum {
                 let (variant, code) = line.trim_end_matches(',').split_once(" = ").unwrap();
-                let (variant, body) = variant.split_once('(').map_or((variant, None), |(v, b)| (v, b.strip_suffix(')')));
+                let (variant, body) =
+                    variant.split_once('(').map_or((variant, None), |(v, b)| (v, b.strip_suffix(')')));
                 let body = body.map_or("struct {}".to_owned(), |body| tls_field(body, "value"));
                 parts.push(format!("{}({code}): {body}", snake(variant)));
             } else {
@@ -293,7 +341,8 @@ fn rust_declarations(source: &str) -> Declarations {
         } else if let Some((name, width)) = line.strip_prefix("pub enum ").and_then(|rest| rest.split_once(": ")) {
             let max = if width.starts_with("u8") { "(255)" } else { "(65535)" };
             open = Some((name.to_owned(), vec![max.to_owned()], true));
-        } else if let Some((name, length)) = line.strip_prefix("pub type ").and_then(|rest| rest.split_once(" = [u8; ")) {
+        } else if let Some((name, length)) = line.strip_prefix("pub type ").and_then(|rest| rest.split_once(" = [u8; "))
+        {
             found.insert(name.to_owned(), vec![format!("opaque {name}[{}", length.trim_end_matches(';'))]);
         }
     }
@@ -328,7 +377,8 @@ fn tls_declarations(text: &str) -> Declarations {
             let mut codes: Vec<String> = body.split(',').map(|code| code.trim().to_owned()).collect();
             // The width first; without bodies for now.
             codes.rotate_right(1);
-            let codes = codes.into_iter().map(|code| if code.starts_with('(') { code } else { format!("{code}: struct {{}}") });
+            let codes =
+                codes.into_iter().map(|code| if code.starts_with('(') { code } else { format!("{code}: struct {{}}") });
             found.insert(name, codes.collect());
         } else if let Some((_, cases)) = body.split_once("select") {
             let (_, cases) = cases.split_once('{').unwrap();
@@ -339,7 +389,8 @@ fn tls_declarations(text: &str) -> Declarations {
                     (tag.to_owned(), body.to_owned())
                 })
                 .collect();
-            let codes = found.remove(&format!("{name}Type")).unwrap_or_else(|| panic!("{name} has no {name}Type before it"));
+            let codes =
+                found.remove(&format!("{name}Type")).unwrap_or_else(|| panic!("{name} has no {name}Type before it"));
             let codes = codes.into_iter().map(|code| match code.split_once(": ") {
                 None => code,
                 Some((code, _)) => {

@@ -29,15 +29,32 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "dispatch",
         &[
-            "base", "wire", "crypto", "store", "transport", "service", "authentication", "queuing", "delivery",
+            "base",
+            "wire",
+            "crypto",
+            "store",
+            "transport",
+            "service",
+            "authentication",
+            "queuing",
+            "delivery",
             "federation",
         ],
     ),
     (
         "node",
         &[
-            "base", "wire", "crypto", "store", "transport", "service", "authentication", "queuing", "delivery",
-            "federation", "dispatch",
+            "base",
+            "wire",
+            "crypto",
+            "store",
+            "transport",
+            "service",
+            "authentication",
+            "queuing",
+            "delivery",
+            "federation",
+            "dispatch",
         ],
     ),
     ("cli", &["base", "wire", "crypto", "node", "client"]),
@@ -98,7 +115,8 @@ impl Source {
     /// Whether the line gives a reason, or the comment above it does.
     fn has_reason(&self, line: usize) -> bool {
         let lines: Vec<&str> = self.text.lines().collect();
-        let gives = |text: &str| text.split_once("//").is_some_and(|(_, comment)| comment.trim_start().starts_with("Reason:"));
+        let gives =
+            |text: &str| text.split_once("//").is_some_and(|(_, comment)| comment.trim_start().starts_with("Reason:"));
         let above = lines[..line - 1].iter().rev().take_while(|text| text.trim_start().starts_with("//"));
         gives(lines[line - 1]) || above.into_iter().any(|text| gives(text))
     }
@@ -192,7 +210,11 @@ fn the_table_of_rooms_has_no_cycles() {
         if left.is_empty() {
             return;
         }
-        assert!(left.len() < before, "these rooms use each other in a circle: {:?}", left.iter().map(|(room, _)| room).collect::<Vec<_>>());
+        assert!(
+            left.len() < before,
+            "these rooms use each other in a circle: {:?}",
+            left.iter().map(|(room, _)| room).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -216,7 +238,11 @@ fn no_file_is_too_long() {
         let tests = source.code.lines().zip(source.product.lines()).filter(|(code, product)| code != product).count();
         let lines = source.text.lines().count() - tests;
         if lines > MAX_LINES {
-            complaints.add(source, MAX_LINES + 1, &format!("{lines} lines without its tests, at most {MAX_LINES}: split the file by subject"));
+            complaints.add(
+                source,
+                MAX_LINES + 1,
+                &format!("{lines} lines without its tests, at most {MAX_LINES}: split the file by subject"),
+            );
         }
     }
     complaints.none();
@@ -250,7 +276,11 @@ fn crates_stay_in_their_rooms() {
         for (name, rooms) in CONFINED.iter().filter(|(_, rooms)| !rooms.contains(&room.as_str())) {
             for pattern in [format!("{name}::"), format!("use {name};")] {
                 for line in lines_with(&source.code, &pattern) {
-                    complaints.add(source, line, &format!("`{name}` is used only in {}: use what that room offers instead", rooms.join(" and ")));
+                    complaints.add(
+                        source,
+                        line,
+                        &format!("`{name}` is used only in {}: use what that room offers instead", rooms.join(" and ")),
+                    );
                 }
             }
         }
@@ -262,9 +292,8 @@ fn crates_stay_in_their_rooms() {
 fn tests_wait_for_events_and_not_for_time() {
     let mut complaints = Complaints::default();
     for source in &sources(&["src", "tests", "benches"]) {
-        let in_tests = |line: usize| {
-            source.is_test() || source.code.lines().nth(line - 1) != source.product.lines().nth(line - 1)
-        };
+        let in_tests =
+            |line: usize| source.is_test() || source.code.lines().nth(line - 1) != source.product.lines().nth(line - 1);
         for line in lines_with(&source.code, "sleep(") {
             if in_tests(line) && !source.has_reason(line) {
                 complaints.add(source, line, "`sleep(` in a test: wait for what the test is about (a reply, a line of output, a notification) with a deadline, or give a `// Reason: ...`");
@@ -475,8 +504,7 @@ mod this_test {
         let code = "use crate::{base::{Id, cache::X}, wire::Y,\n crypto};\nuse crate::store::{A, B};\nfn f() { crate::node::g(); super::super::cli::h(); super::k(); $crate::wire::X }";
         let mut names: Vec<_> = uses(code, 2).into_iter().collect();
         names.sort();
-        let expected =
-            [(1, "base"), (1, "wire"), (2, "crypto"), (3, "store"), (4, "cli"), (4, "node"), (4, "wire")];
+        let expected = [(1, "base"), (1, "wire"), (2, "crypto"), (3, "store"), (4, "cli"), (4, "node"), (4, "wire")];
         assert_eq!(names, expected.map(|(line, name)| (line, name.to_owned())));
     }
 
