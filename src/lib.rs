@@ -15,4 +15,19 @@ pub mod crypto;
 pub mod transport;
 
 #[cfg(feature = "server")]
+pub mod authentication;
+#[cfg(feature = "server")]
+pub mod delivery;
+#[cfg(feature = "server")]
+pub mod dispatch;
+#[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
+pub mod queuing;
+#[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
 pub mod store;
+
+#[cfg(feature = "client")]
+pub mod client;

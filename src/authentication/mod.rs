@@ -66,7 +66,8 @@ impl Authentication {
                 root
             }
         };
-        let stored = keys::public::<AsIntermediateCredential>(context, Table::AsKeys, "intermediate credential").await?;
+        let stored =
+            keys::public::<AsIntermediateCredential>(context, Table::AsKeys, "intermediate credential").await?;
         let intermediate = match stored {
             Some(intermediate) => intermediate,
             None => {

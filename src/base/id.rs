@@ -142,7 +142,19 @@ mod tests {
             assert!(good.parse::<Domain>().is_ok(), "{good}");
         }
         let long = format!("{}.test", "a".repeat(64));
-        for bad in ["", "localhost", "A.test", "a..test", ".a.test", "a.test.", "-a.test", "a_b.test", "10.0.0.1", "a b.test", &long] {
+        for bad in [
+            "",
+            "localhost",
+            "A.test",
+            "a..test",
+            ".a.test",
+            "a.test.",
+            "-a.test",
+            "a_b.test",
+            "10.0.0.1",
+            "a b.test",
+            &long,
+        ] {
             assert!(bad.parse::<Domain>().is_err(), "{bad}");
         }
     }

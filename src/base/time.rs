@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn months_follow_the_calendar() {
-        for (day, month) in [(0, 0), (30, 0), (31, 1), (58, 1), (59, 2), (364, 11), (365, 12), (19_782, 649), (19_783, 650)] {
+        for (day, month) in
+            [(0, 0), (30, 0), (31, 1), (58, 1), (59, 2), (364, 11), (365, 12), (19_782, 649), (19_783, 650)]
+        {
             assert_eq!(Day(day).month(), month, "day {day}");
         }
     }

@@ -6,7 +6,7 @@
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    hkdf::{HKDF_SHA256, KeyType, Salt},
+    hkdf::{self, HKDF_SHA256, KeyType},
 };
 use bytes::Bytes;
 
@@ -37,7 +37,7 @@ pub fn derive<const N: usize>(key: &Secret, salt: &[u8], label: KeyLabel) -> Sec
 pub(super) fn derive_with<const N: usize>(key: &Secret, salt: &[u8], info: &[&[u8]]) -> Secret<N> {
     const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives at most 255 blocks") };
     let mut out = [0; N];
-    let extracted = Salt::new(HKDF_SHA256, salt).extract(key.expose());
+    let extracted = hkdf::Salt::new(HKDF_SHA256, salt).extract(key.expose());
     // The only error of either call is a length above 255 blocks, excluded above.
     let filled = extracted.expand(info, Length(N)).and_then(|okm| okm.fill(&mut out));
     debug_assert!(filled.is_ok());

@@ -258,7 +258,8 @@ impl VerifiedClient {
         today: Day,
     ) -> Result<VerifiedLeaf, CryptoError> {
         let key = leaf.verifying_key.as_slice();
-        let opened = aead::open(signature_encryption_key, KeyLabel::LeafSignature, key, leaf.sealed_signature.as_slice())?;
+        let opened =
+            aead::open(signature_encryption_key, KeyLabel::LeafSignature, key, leaf.sealed_signature.as_slice())?;
         let LeafSignature { signer, signature } = LeafSignature::from_bytes(opened)?;
         if signer != fingerprint(&self.0) {
             return Err(CryptoError::UnknownSigner);

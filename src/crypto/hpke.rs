@@ -76,8 +76,7 @@ impl HpkePrivateKey {
         let shared = diffie_hellman(&self.key, &enc, &enc, &self.public)?;
         let (key, nonce) = key_schedule(&shared, &info(label, context))?;
         let mut plaintext = sealed.ciphertext.as_slice().to_vec();
-        let length =
-            key.open_in_place(nonce, Aad::from(aad), &mut plaintext).map_err(|_| CryptoError::Invalid)?.len();
+        let length = key.open_in_place(nonce, Aad::from(aad), &mut plaintext).map_err(|_| CryptoError::Invalid)?.len();
         plaintext.truncate(length);
         Ok(plaintext.into())
     }
@@ -208,8 +207,7 @@ mod tests {
         assert_eq!(recipient.public[..], hex("3948cfe0ad1ddb695d780e59077195da6c56506b027329794ab02bca80815c4d"));
         let info = hex("4f6465206f6e2061204772656369616e2055726e");
         let plaintext = hex("4265617574792069732074727574682c20747275746820626561757479");
-        let sealed =
-            seal_with(ephemeral, &recipient.public_key(), &info, &hex("436f756e742d30"), &plaintext).unwrap();
+        let sealed = seal_with(ephemeral, &recipient.public_key(), &info, &hex("436f756e742d30"), &plaintext).unwrap();
         assert_eq!(sealed.kem_output.as_slice(), enc);
         assert_eq!(
             sealed.ciphertext.as_slice(),
@@ -234,7 +232,11 @@ mod tests {
     #[test]
     fn low_order_points_are_refused() {
         let mut rng = system_rng();
-        for point in [[0; 32], { let mut one = [0; 32]; one[0] = 1; one }] {
+        for point in [[0; 32], {
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        }] {
             let sealed = seal(&point[..].into(), HpkeLabel::QueueSecret, b"", b"", b"text", &mut rng);
             assert_eq!(sealed, Err(CryptoError::Form));
         }

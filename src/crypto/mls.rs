@@ -2,9 +2,9 @@
 //! member must have, and reading them out of MLS objects (`wire-spec/mls.md`).
 
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, Extension, ExtensionType, ExternalSender, GroupId as MlsGroupId,
-    KeyPackage, KeyPackageIn, LeafNode, ProposalType, ProtocolVersion, RequiredCapabilitiesExtension, SenderExtensionIndex,
-    SignaturePublicKey as MlsSignatureKey, UnknownExtension,
+    Capabilities, Ciphersuite, Credential, CredentialType, Extension, ExtensionType, ExternalSender,
+    GroupId as MlsGroupId, KeyPackage, KeyPackageIn, LeafNode, ProposalType, ProtocolVersion,
+    RequiredCapabilitiesExtension, SenderExtensionIndex, SignaturePublicKey as MlsSignatureKey, UnknownExtension,
 };
 pub use openmls_rust_crypto::RustCrypto;
 use tls_codec::DeserializeBytes as _;

@@ -51,8 +51,7 @@ impl OpaqueServer {
     /// [`CryptoError::Form`] if the request is none (wrong length, not a group element, the identity).
     pub fn start_registration(&self, user: &UserId, request: &[u8]) -> Result<Opaque, CryptoError> {
         let request = RegistrationRequest::<Suite>::deserialize(request).map_err(|_| CryptoError::Form)?;
-        let answer =
-            ServerRegistration::start(&self.0, request, &user.to_vec()).map_err(|_| CryptoError::Form)?;
+        let answer = ServerRegistration::start(&self.0, request, &user.to_vec()).map_err(|_| CryptoError::Form)?;
         Ok(answer.message.serialize().as_slice().into())
     }
 }
@@ -107,8 +106,7 @@ mod client {
         /// # Errors
         /// [`CryptoError::Form`] if the password cannot be blinded, which holds for none of less than 64 KiB.
         pub fn start(user: UserId, password: &str, mut rng: &mut dyn Rng) -> Result<(Self, Opaque), CryptoError> {
-            let start =
-                ClientRegistration::start(&mut rng, password.as_bytes()).map_err(|_| CryptoError::Form)?;
+            let start = ClientRegistration::start(&mut rng, password.as_bytes()).map_err(|_| CryptoError::Form)?;
             let request = start.message.serialize().as_slice().into();
             Ok((Self { state: start.state, user }, request))
         }

@@ -7,7 +7,8 @@ use openmls::{
     prelude::{
         ConfirmationTag, ContentType, Extension, Extensions, KeyPackage, LeafNode, LeafNodeIndex, MlsMessageBodyIn,
         MlsMessageIn, OpenMlsSignaturePublicKey, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
-        VerifiableGroupInfo, Verifiable as _,
+        Verifiable as _,
+        group_info::{GroupInfo, VerifiableGroupInfo},
     },
 };
 use tls_codec::DeserializeBytes as _;
@@ -22,7 +23,7 @@ use crate::{
     base::{Day, Refusal},
     crypto::mls::{self, RustCrypto},
     queuing::fan_out::Delivery,
-    service::{Class, Context, Outcome, Reply, damaged},
+    service::{Class, Context, Outcome, Reply, Verified, damaged, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
         Decode, Opaque,
@@ -50,6 +51,52 @@ pub struct Commit {
     pub removed: Vec<u32>,
     /// Whether there is any other proposal (beside the ExternalInit of an external commit).
     pub others: bool,
+}
+
+impl Commit {
+    /// Whether it has an update path.
+    pub fn has_path(&self) -> bool {
+        self.staged.update_path_leaf_node().is_some()
+    }
+
+    /// Checks that the commit is by the member who has proven to send it.
+    ///
+    /// # Errors
+    /// `forbidden` otherwise.
+    pub fn check_sender(&self, leaf: u32) -> Result<(), Refusal> {
+        if self.by_member && self.signer == leaf {
+            return Ok(());
+        }
+        Err(Refusal::forbidden("the commit is by another member than the sender"))
+    }
+}
+
+/// The whole way of a commit by a member that adds nobody: repeats, validation, the endpoint's own rule, the change.
+///
+/// # Errors
+/// What a commit can be refused for, and what `allowed` refuses.
+pub async fn member_commit(
+    services: Services<'_>,
+    context: &mut Context<'_>,
+    sender: Verified<Leaf>,
+    group: Group,
+    bundle: CommitBundle,
+    queue_config: Option<ClientQueueConfig>,
+    allowed: impl FnOnce(&Changing, &Commit) -> Result<(), Refusal> + Send,
+) -> Result<Outcome<CommitAccepted>, Refusal> {
+    let Leaf(leaf) = *sender.get();
+    let identity = group.member(leaf).ok_or_else(unproven)?.identity;
+    let answer = Answer::to(&group, &identity, &bundle.idempotency_key);
+    if let Some(first) = answer.find(context).await? {
+        return Ok(Outcome::unchanged(first));
+    }
+    let mut changing = Changing::load(group, context).await?;
+    let commit = changing.validate(&bundle)?;
+    commit.check_sender(leaf)?;
+    allowed(&changing, &commit)?;
+    let mut batch = Batch::new();
+    let applied = changing.apply(commit, queue_config, context, &mut batch)?;
+    applied.finish(services, context, changing, answer, batch, Vec::new()).await
 }
 
 /// A group with the tree that a commit is to change.
@@ -136,7 +183,8 @@ impl Changing {
         batch: &mut Batch,
     ) -> Result<Applied, Refusal> {
         let today = context.now.day();
-        let Commit { staged, confirmation_tag, message, group_info, aad, signer, by_member, added, removed, .. } = commit;
+        let Commit { staged, confirmation_tag, message, group_info, aad, signer, by_member, added, removed, .. } =
+            commit;
         let before = self.group.queue_configs(|_| false)?;
         let infos = self.infos(&aad, &staged, by_member, added.len())?;
         let group_context = staged.group_context().clone();
@@ -162,9 +210,10 @@ impl Changing {
 
         let group = &mut self.group;
         let present: Vec<u32> = group.head.members.iter().map(|member| member.leaf).collect();
-        group.head.joiners.retain(|joiner| {
-            joiner.leaf != signer && present.contains(&joiner.leaf) && joiner.expires >= today.0
-        });
+        group
+            .head
+            .joiners
+            .retain(|joiner| joiner.leaf != signer && present.contains(&joiner.leaf) && joiner.expires >= today.0);
         let rows = group.head.rows;
         group.head.joiners.extend(joined.iter().map(|joined| super::group::Joiner {
             reference: joined.reference.as_slice().to_vec(),
@@ -215,7 +264,8 @@ impl Changing {
         signer: u32,
     ) -> Result<(), Refusal> {
         let refused = || Refusal::invalid_mls("the GroupInfo of the new epoch is not valid");
-        let extensions = Extensions::tls_deserialize_exact_bytes(update.extensions.as_slice()).map_err(|_| refused())?;
+        let extensions =
+            Extensions::tls_deserialize_exact_bytes(update.extensions.as_slice()).map_err(|_| refused())?;
         let kinds_fit = extensions.iter().all(|extension| matches!(extension, Extension::ExternalPub(_)));
         if !kinds_fit || extensions.iter().count() != 1 {
             return Err(Refusal::invalid_mls("the GroupInfo must have the external_pub extension and no other"));
@@ -226,7 +276,7 @@ impl Changing {
         let key = OpenMlsSignaturePublicKey::from_signature_key(leaf.signature_key().clone(), algorithm);
         let signature = update.signature.as_slice().to_vec().into();
         let info = VerifiableGroupInfo::new(group_context, extensions, confirmation_tag, index, signature);
-        let verified: Result<openmls::prelude::group_info::GroupInfo, _> = info.verify(&RustCrypto::default(), &key);
+        let verified: Result<GroupInfo, _> = info.verify(&RustCrypto::default(), &key);
         verified.map(drop).map_err(|_| refused())
     }
 
@@ -425,7 +475,8 @@ fn not_a_commit() -> Refusal {
 }
 
 fn own_credential(leaf: &LeafNode) -> Result<LeafCredential, Refusal> {
-    mls::leaf_credential(leaf).map_err(|_| Refusal::invalid_mls("the leaf's credential is not a leaf credential for its key"))
+    mls::leaf_credential(leaf)
+        .map_err(|_| Refusal::invalid_mls("the leaf's credential is not a leaf credential for its key"))
 }
 
 fn check_days(validity: &DayValidity, today: Day) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! CreateGroup: stores a group of one, as its creator has made it.
 
 use openmls::{
-    group::{PublicGroup, proposal_store::ProposalStore},
+    group::{ProposalStore, PublicGroup},
     prelude::{Extension, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn},
 };
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -18,7 +18,8 @@ use crate::{
     service::{Context, Outcome, Verified, damaged, proof::Leaf},
     store::{Batch, Table},
     wire::{
-        credential::{LeafCredential, SignaturePublicKey},
+        Decode, Opaque,
+        credential::{LeafCredential, Signature, SignaturePublicKey},
         delivery::{CreateGroup, GroupAccess, GroupInfoUpdate, Roles},
         server::Done,
     },
@@ -58,9 +59,8 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
         return Err(invalid("the ciphersuite is not supported"));
     }
     let recorder = Recorder::listening();
-    let (group, info) =
-        PublicGroup::from_external(&RustCrypto::default(), &recorder, tree, info, ProposalStore::new())
-            .map_err(|_| invalid("the group is not valid (RFC 9420 section 12.4.3.1)"))?;
+    let (group, info) = PublicGroup::from_external(&RustCrypto::default(), &recorder, tree, info, ProposalStore::new())
+        .map_err(|_| invalid("the group is not valid (RFC 9420 section 12.4.3.1)"))?;
     if *group.group_id() != mls::group_id(&request.ticket.group) || group.group_context().epoch().as_u64() != 0 {
         return Err(invalid("the group has another id than its ticket, or is not new"));
     }
@@ -68,8 +68,8 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
         return Err(invalid("a new group has one member"));
     }
     let leaf = group.leaf(LeafNodeIndex::new(0)).ok_or_else(|| invalid("the only member must be at leaf 0"))?;
-    let credential =
-        mls::leaf_credential(leaf).map_err(|_| invalid("the leaf's credential is not a leaf credential for its key"))?;
+    let credential = mls::leaf_credential(leaf)
+        .map_err(|_| invalid("the leaf's credential is not a leaf credential for its key"))?;
     if !credential.validity.covers(context.now.day()) {
         return Err(invalid("the leaf credential is not valid today"));
     }
@@ -82,8 +82,10 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
         return Err(invalid("the GroupInfo must have the external_pub extension and no other"));
     }
     let extensions = info.extensions().tls_serialize_detached().map_err(damaged)?;
-    let group_info =
-        GroupInfoUpdate { extensions: extensions.into(), signature: info.signature().as_slice().into() };
+    // OpenMLS gives a signature's bytes as `opaque signature<V>` only.
+    let signature = info.signature().tls_serialize_detached().map_err(damaged)?;
+    let signature = Signature(Opaque::from_slice(&signature).map_err(damaged)?);
+    let group_info = GroupInfoUpdate { extensions: extensions.into(), signature };
     Ok(Validated { recorder, credential, roles, group_info, request })
 }
 

@@ -167,8 +167,7 @@ impl Group {
         }
         let sealed = context.get(Table::DsHeads, &head_key(&access.group)).await?.ok_or_else(not_found)?;
         let label = KeyLabel::GroupHead;
-        let padded =
-            aead::open(&access.ear_key, label, &access.group.uuid, &sealed).map_err(|_| not_found())?;
+        let padded = aead::open(&access.ear_key, label, &access.group.uuid, &sealed).map_err(|_| not_found())?;
         let record = unpad(padded, STATE_FLOOR).map_err(damaged)?;
         let head = record::decode(HEAD_VERSION, &record).map_err(damaged)?;
         Ok(Self { id: access.group.clone(), ear_key: access.ear_key.clone(), head })

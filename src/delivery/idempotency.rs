@@ -65,7 +65,8 @@ impl Prepared {
     /// Adds the answer to the batch. In clear is the day it expires, by which it is swept.
     pub fn store(self, answer: &impl Encode, batch: &mut Batch) {
         let Self { answer: place, expires, salt } = self;
-        let sealed = aead::seal_salted(&place.ear_key, KeyLabel::IdempotencyContent, &place.name, &answer.to_vec(), salt);
+        let sealed =
+            aead::seal_salted(&place.ear_key, KeyLabel::IdempotencyContent, &place.name, &answer.to_vec(), salt);
         let mut row = expires.to_vec();
         row.extend_from_slice(&sealed);
         batch.put(Table::DsIdempotency, place.key(), row);

@@ -7,17 +7,12 @@ use crate::{
     service::{Class, Context, Outcome, Reply, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
-        Decode, Encode, Opaque, Reader,
+        Decode, Encode, Opaque,
         delivery::{MessageSent, SendMessage},
+        mls::{APPLICATION, MLS10, PRIVATE_MESSAGE, PrivateMessage},
         queue::{FanOut, FanOutContent},
     },
 };
-
-/// MLSMessage: mls10, mls_private_message (RFC 9420 section 6).
-const PRIVATE_MESSAGE: [u8; 4] = [0, 1, 0, 2];
-
-/// ContentType application (RFC 9420 section 6).
-const APPLICATION: u8 = 1;
 
 /// Sends the message to the queues of all members but the sender.
 ///
@@ -58,24 +53,10 @@ pub async fn handle(
 
 /// The epoch of a PrivateMessage with an application message of this group. Its content is not looked at.
 fn epoch_of(group: &Group, message: &Opaque) -> Result<u64, Refusal> {
-    let mut reader = Reader::new(message.0.clone());
-    let mut parse = || {
-        let header: [u8; 4] = reader.array()?;
-        let id = Opaque::decode(&mut reader)?;
-        let epoch = u64::decode(&mut reader)?;
-        let content_type = u8::decode(&mut reader)?;
-        let aad = Opaque::decode(&mut reader)?;
-        let _encrypted_sender_data = Opaque::decode(&mut reader)?;
-        let _ciphertext = Opaque::decode(&mut reader)?;
-        Ok::<_, crate::wire::DecodeError>((header, id, epoch, content_type, aad))
-    };
-    let parsed = parse();
-    match (parsed, reader.finish()) {
-        (Ok((PRIVATE_MESSAGE, id, epoch, APPLICATION, aad)), Ok(()))
-            if id.as_slice() == group.id.to_vec() && aad.as_slice().is_empty() =>
-        {
-            Ok(epoch)
-        }
-        _ => Err(Refusal::malformed("the message is no application message of this group with empty AAD")),
-    }
+    let malformed = || Refusal::malformed("the message is no application message of this group with empty AAD");
+    let message = PrivateMessage::from_bytes(message.0.clone()).map_err(|_| malformed())?;
+    let fits = (message.version, message.wire_format, message.content_type) == (MLS10, PRIVATE_MESSAGE, APPLICATION)
+        && message.group_id.as_slice() == group.id.to_vec()
+        && message.authenticated_data.as_slice().is_empty();
+    if fits { Ok(message.epoch) } else { Err(malformed()) }
 }

@@ -5,12 +5,12 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use openmls::{
-    group::{GroupContext, PublicGroup, StagedCommit},
-    prelude::{ConfirmationTag, Extensions, LeafNodeIndex, VerifiableGroupInfo},
+    group::{PublicGroup, StagedCommit},
+    prelude::{Extensions, LeafNodeIndex, group_info::VerifiableGroupInfo},
 };
 use openmls_traits::{
     public_storage::PublicStorageProvider,
-    storage::{CURRENT_VERSION, Entity, traits},
+    storage::{CURRENT_VERSION, traits},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -22,9 +22,10 @@ use crate::{
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table, record},
     wire::{
-        Opaque,
+        Encode, Opaque,
         delivery::{GroupInfoUpdate, MemberInfo, MemberOf},
         label::KeyLabel,
+        mls::{GROUP_INFO, MLS10},
         padding::{MESSAGE_FLOOR, pad, unpad},
     },
 };
@@ -261,7 +262,9 @@ impl Tree {
             signature.clone().into(),
         );
         // struct { ProtocolVersion version = mls10; WireFormat wire_format = mls_group_info; GroupInfo group_info; }
-        let mut message = vec![0, 1, 0, 4];
+        let mut message = Vec::new();
+        MLS10.encode(&mut message);
+        GROUP_INFO.encode(&mut message);
         info.tls_serialize(&mut message).map_err(damaged)?;
         Ok(message.into())
     }
@@ -269,7 +272,8 @@ impl Tree {
 
 /// Deletes the rows that neither the current tree nor a joiner's needs.
 pub fn forget_rows(group: &mut Group, batch: &mut Batch) {
-    let needed = group.head.joiners.iter().map(|joiner| joiner.rows.checkpoint).fold(group.head.rows.checkpoint, u64::min);
+    let needed =
+        group.head.joiners.iter().map(|joiner| joiner.rows.checkpoint).fold(group.head.rows.checkpoint, u64::min);
     if needed > group.head.oldest_row {
         batch.delete_range(Table::DsLog, row_key(&group.id, group.head.oldest_row), row_key(&group.id, needed));
         group.head.oldest_row = needed;
@@ -287,7 +291,13 @@ fn row_aad(group: &GroupId, number: u64) -> [u8; 24] {
     aad
 }
 
-fn put_row(group: &Group, number: u64, row: &Row, context: &mut Context<'_>, batch: &mut Batch) -> Result<u64, Refusal> {
+fn put_row(
+    group: &Group,
+    number: u64,
+    row: &Row,
+    context: &mut Context<'_>,
+    batch: &mut Batch,
+) -> Result<u64, Refusal> {
     let padded = pad(&record::encode(ROW_VERSION, row).map_err(damaged)?, MESSAGE_FLOOR);
     let aad = row_aad(&group.id, number);
     let sealed = aead::seal(&group.ear_key, KeyLabel::GroupLog, &aad, &padded, context.rng);
@@ -454,7 +464,10 @@ impl PublicStorageProvider<CURRENT_VERSION> for Recorder {
         Ok(())
     }
 
-    fn delete_interim_transcript_hash<G: traits::GroupId<CURRENT_VERSION>>(&self, _: &G) -> Result<(), postcard::Error> {
+    fn delete_interim_transcript_hash<G: traits::GroupId<CURRENT_VERSION>>(
+        &self,
+        _: &G,
+    ) -> Result<(), postcard::Error> {
         Ok(())
     }
 

@@ -108,8 +108,7 @@ impl Queuing {
         if config.domain != *context.domain || config.key_id != self.key_id {
             return None;
         }
-        let sealed =
-            HpkeCiphertext { kem_output: config.kem_output.clone(), ciphertext: config.ciphertext.clone() };
+        let sealed = HpkeCiphertext { kem_output: config.kem_output.clone(), ciphertext: config.ciphertext.clone() };
         let aad = config.domain.to_vec();
         let padded = self.config_key.open(HpkeLabel::QueueConfig, &[], &aad, &sealed).ok()?;
         unpad_value(padded, MESSAGE_FLOOR).ok()

@@ -43,7 +43,11 @@ pub async fn bytes(
 ///
 /// # Errors
 /// `internal` if the store fails or the value does not decode.
-pub async fn public<T: crate::wire::Decode>(context: &Context<'_>, table: Table, name: &str) -> Result<Option<T>, Refusal> {
+pub async fn public<T: crate::wire::Decode>(
+    context: &Context<'_>,
+    table: Table,
+    name: &str,
+) -> Result<Option<T>, Refusal> {
     let row = context.get(table, &Key::new().bytes(name)).await?;
     row.map(T::from_bytes).transpose().map_err(damaged)
 }

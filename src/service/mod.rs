@@ -31,7 +31,7 @@ pub struct Context<'a> {
     /// Of the store.
     pub incarnation: Incarnation,
     /// Randomness.
-    pub rng: &'a mut (dyn Rng + Send),
+    pub rng: &'a mut (dyn Rng + Send + Sync),
 }
 
 impl Context<'_> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Class, Context, damaged, store_failure};
 use crate::{
-    base::{ClientId, QsClientId, Refusal, Secret, Timestamp, limits::MAX_DEQUEUE},
+    base::{ClientId, QsClientId, Refusal, Secret, limits::MAX_DEQUEUE},
     crypto::ratchet::{Ratchet, entry_aad},
     store::{Batch, Key, Limit, Table, View, record},
     wire::{
@@ -42,6 +42,11 @@ impl QueueId {
     /// The queue of a client at the QS.
     pub const fn client(client: QsClientId) -> Self {
         Self { kind: 2, id: client.0 }
+    }
+
+    /// A number by which queues can be spread evenly: ids are random.
+    pub const fn spread(&self) -> u8 {
+        self.id[15]
     }
 
     fn key(&self) -> Key {

@@ -3,9 +3,7 @@
 use super::{
     Opaque,
     connection::{ConnectionPackage, DirectMessage},
-    credential::{
-        AsCredential, AsIntermediateCredential, ClientCredential, ClientRequest, Fingerprint, HpkePublicKey,
-    },
+    credential::{AsCredential, AsIntermediateCredential, ClientCredential, ClientRequest, Fingerprint, HpkePublicKey},
     queue::Incarnation,
 };
 use crate::base::{ClientId, UserId};

@@ -15,6 +15,7 @@ pub mod delivery;
 pub mod envelope;
 pub mod label;
 pub mod method;
+pub mod mls;
 pub mod padding;
 pub mod queue;
 pub mod queuing;
@@ -24,6 +25,6 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{Decode, DecodeError, Encode, Opaque, Reader, Text, decode_varint, encode_varint};
+pub use codec::{Decode, DecodeError, Encode, Length, MAX_VECTOR, Opaque, Reader, Text, decode_varint, encode_varint};
 pub use envelope::{Authentication, ErrorDetail, Proof, Request, Response, SenderId, Token, VERSION};
 pub use method::{Call, Method};

@@ -1,7 +1,7 @@
 //! Padding to size classes, so that a ciphertext's length says little: Padmé (Nikitin et al., PETS 2019, section 4),
 //! which leaks O(log log n) bits and costs at most 12 %, with a floor (`wire-spec/encoding.md`, "Padding").
 
-use super::{DecodeError, Decode, Encode, Opaque, Reader, encode_varint};
+use super::{Decode, DecodeError, Encode, Opaque, Reader, encode_varint};
 
 /// Floor of messages: queue entries, application messages, profiles.
 pub const MESSAGE_FLOOR: usize = 256;
@@ -67,7 +67,10 @@ mod tests {
         let mut classes = std::collections::BTreeSet::new();
         for length in 0..100_000 {
             let class = size_class(length, MESSAGE_FLOOR);
-            assert!(class >= length && (length <= MESSAGE_FLOOR || class <= length + length / 8), "{length} -> {class}");
+            assert!(
+                class >= length && (length <= MESSAGE_FLOOR || class <= length + length / 8),
+                "{length} -> {class}"
+            );
             assert_eq!(size_class(class, MESSAGE_FLOOR), class);
             classes.insert(class);
         }

@@ -83,10 +83,8 @@ fn a_broken_or_foreign_link_is_refused() {
     assert!(Authority::verify("a.test".parse().unwrap(), &forged, NOW).is_err());
 
     let mut forged = chain.credentials.clone();
-    forged.intermediates[0].signature = chain.intermediate_key.sign(
-        SignatureLabel::AsIntermediateCredential,
-        &forged.intermediates[0].request,
-    );
+    forged.intermediates[0].signature =
+        chain.intermediate_key.sign(SignatureLabel::AsIntermediateCredential, &forged.intermediates[0].request);
     assert!(Authority::verify("a.test".parse().unwrap(), &forged, NOW).is_err(), "signed by itself");
 
     let authority = chain.authority().unwrap();

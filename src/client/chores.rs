@@ -1,0 +1,93 @@
+//! What received messages call for, done when there is time: groups that nobody wants are deleted, intruders removed,
+//! used-up packages replaced.
+
+use std::sync::Arc;
+
+use super::{
+    commit::Intent,
+    core::Core,
+    error::{ClientError, Local},
+    packages, register,
+    state::{
+        inbox,
+        outbox::{self, Chore, Kind, New},
+    },
+};
+use crate::{
+    crypto::system_rng,
+    wire::{Encode, Method, authentication::PublishConnectionPackages},
+};
+
+impl Core {
+    /// Does what there is to do.
+    pub async fn do_chores(self: &Arc<Self>) -> Result<(), ClientError> {
+        for chore in self.database.run(outbox::chores).await? {
+            let outcome = self.do_chore(&chore).await;
+            match outcome {
+                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => return Err(error),
+                Err(error) => {
+                    let (text, now) = (format!("{chore:?}: {error}"), self.trust.now());
+                    self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
+                }
+                Ok(()) => {}
+            }
+            self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
+        }
+        Ok(())
+    }
+
+    async fn do_chore(self: &Arc<Self>, chore: &Chore) -> Result<(), ClientError> {
+        match chore {
+            Chore::Delete(group) => self.change(group, Intent::Delete).await,
+            Chore::Expel(group, key) => self.change(group, Intent::Expel(key.clone())).await,
+            Chore::RenewLeaf(group) => self.change(group, Intent::Renew).await,
+            Chore::KeyPackages => {
+                let (key, core, done) = (self.queuing_key().await?, self.clone(), chore.clone());
+                let publish = move |connection: &rusqlite::Connection| {
+                    let account = &core.account;
+                    // With the packages in the outbox the chore is done: it must not make another batch.
+                    outbox::remove_chore(connection, &done)?;
+                    register::publish_key_packages(connection, account, &key, account.domain(), core.trust.now())
+                };
+                self.database.run(publish).await?;
+                self.send_common().await
+            }
+            Chore::ConnectionPackages => {
+                let (core, done) = (self.clone(), chore.clone());
+                let publish = move |connection: &rusqlite::Connection| {
+                    outbox::remove_chore(connection, &done)?;
+                    publish_connection_packages(connection, &core)
+                };
+                self.database.run(publish).await?;
+                self.send_common().await
+            }
+        }
+    }
+
+    async fn send_common(self: &Arc<Self>) -> Result<(), ClientError> {
+        let _turn = self.lane(&[]).await;
+        self.send_lane(&[], &[]).await.map(drop)
+    }
+}
+
+fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {
+    let (account, now) = (&core.account, core.trust.now());
+    // Those published earlier are replaced; offers to them may still be on their way.
+    connection.execute("UPDATE connection_keys SET last = 1 WHERE used = 0", [])?;
+    let made = packages::connection_packages(
+        connection,
+        &account.client,
+        &account.keys.identity,
+        now,
+        &mut system_rng(),
+    )?;
+    let new = New {
+        group: None,
+        kind: Kind::Simple,
+        method: Method::AsPublishConnectionPackages,
+        domain: account.domain().clone(),
+        body: PublishConnectionPackages { packages: made }.to_vec(),
+        extra: Vec::new(),
+    };
+    outbox::insert(connection, new).map(drop)
+}

@@ -1,0 +1,441 @@
+//! Changing a group: every change is an intent, made into a commit for the epoch that the group is in, stored with the
+//! state it leaves, and made again if another member's commit came first.
+
+use std::{collections::HashMap, sync::Arc};
+
+use openmls::prelude::{
+    CommitMessageBundle, KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsGroup, NewSignerBundle, OpenMlsProvider as _,
+};
+use rusqlite::Connection;
+
+use super::{
+    account::Account,
+    connector::Isolation,
+    core::{ATTEMPTS, Core},
+    error::ClientError,
+    mls::{self, LeafSigner, Provider},
+    network::Sender,
+    outgoing::lane_of,
+    packages, receive,
+    state::{
+        chats::{self, Chat, ChatState},
+        contacts::{self, Contact},
+        outbox::{self, Kind, New},
+        queues::Queue,
+    },
+    trust::Trust,
+};
+use crate::{
+    base::{GroupId, Secret, UserId},
+    crypto::{
+        Rng, aead,
+        credential::{open_chain, seal_chain},
+        hpke, mls as protocol, random, sha256, system_rng,
+    },
+    wire::{
+        Decode, Encode, Method, Opaque, Reader,
+        connection::{WelcomeAttribution, WelcomeAttributionTbs},
+        credential::{LeafChain, SignaturePublicKey},
+        delivery::{
+            AddUsers, CommitAad, CommitBundle, DeleteGroup, GroupAccess, Joiner, MemberInfo, RemoveUsers, UpdateClient,
+        },
+        label::{HpkeLabel, KeyLabel, SignatureLabel},
+        method::call,
+        padding::{MESSAGE_FLOOR, pad_value},
+        queuing::{GetAddPackages, QueuingHpkeKey},
+    },
+};
+
+/// What a commit is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Add contacts.
+    Invite(Vec<UserId>),
+    /// Remove users.
+    Remove(Vec<UserId>),
+    /// Remove everybody and delete the group.
+    Delete,
+    /// Remove a leaf that has no business here.
+    Expel(SignaturePublicKey),
+    /// Give the own leaf a fresh key, credential and queue config.
+    Renew,
+    /// Commit stored proposals, and renew the own encryption key.
+    Update,
+}
+
+impl Intent {
+    /// Its encoding behind a fresh nonce, which tells it from another like it.
+    pub fn with_nonce(&self) -> Vec<u8> {
+        let mut out = random::<16>(&mut system_rng()).to_vec();
+        match self {
+            Self::Invite(users) => {
+                out.push(1);
+                users.encode(&mut out);
+            }
+            Self::Remove(users) => {
+                out.push(2);
+                users.encode(&mut out);
+            }
+            Self::Delete => out.push(3),
+            Self::Expel(key) => {
+                out.push(4);
+                key.encode(&mut out);
+            }
+            Self::Renew => out.push(5),
+            Self::Update => out.push(6),
+        }
+        out
+    }
+
+    /// What [`Self::with_nonce`] encoded.
+    pub fn of(encoded: &[u8]) -> Result<Self, ClientError> {
+        let mut reader = Reader::new(bytes::Bytes::copy_from_slice(encoded));
+        reader.take(16)?;
+        Ok(match u8::decode(&mut reader)? {
+            1 => Self::Invite(Vec::decode(&mut reader)?),
+            2 => Self::Remove(Vec::decode(&mut reader)?),
+            3 => Self::Delete,
+            4 => Self::Expel(SignaturePublicKey::decode(&mut reader)?),
+            5 => Self::Renew,
+            6 => Self::Update,
+            _ => return Err(ClientError::storage("an unknown intent")),
+        })
+    }
+}
+
+/// What was fetched for a commit, to be used again if it loses the race.
+#[derive(Default)]
+pub struct Materials {
+    joiners: HashMap<UserId, Vec<NewMember>>,
+    queuing_key: Option<QueuingHpkeKey>,
+}
+
+/// A client about to be added.
+#[derive(Clone)]
+struct NewMember {
+    key_package: KeyPackage,
+    leaf_key: SignaturePublicKey,
+    chain: LeafChain,
+    profile_key: Secret,
+    attribution_key: Secret,
+}
+
+impl Core {
+    /// Carries out a change of a group.
+    pub async fn change(self: &Arc<Self>, group: &GroupId, intent: Intent) -> Result<(), ClientError> {
+        let (lane, extra, mut materials) = (lane_of(group), intent.with_nonce(), Materials::default());
+        let _turn = self.lane(&lane).await;
+        if self.prepare_commit(group, &intent, extra.clone(), &mut materials).await? {
+            self.send_lane(&lane, &extra).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a commit into the outbox; `false` if there is nothing to do. The caller holds the lane.
+    pub async fn prepare_commit(
+        self: &Arc<Self>,
+        group: &GroupId,
+        intent: &Intent,
+        extra: Vec<u8>,
+        materials: &mut Materials,
+    ) -> Result<bool, ClientError> {
+        let of = group.clone();
+        for _ in 0..ATTEMPTS {
+            let of = of.clone();
+            if !self.database.run(move |connection| super::outgoing::has_pending_commit(connection, &of)).await? {
+                break;
+            }
+            // One commit at a time: what is left of an earlier one goes first.
+            Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+            self.drain(Queue::Client).await?;
+        }
+        if let Intent::Invite(users) = intent {
+            self.fetch_joiners(&of, users, materials).await?;
+        }
+        if *intent == Intent::Renew {
+            materials.queuing_key = Some(self.queuing_key().await?);
+        }
+        let (core, intent, joiners) = (self.clone(), intent.clone(), materials.joiners.clone());
+        let queuing_key = materials.queuing_key.clone();
+        self.database
+            .run(move |connection| {
+                let build = Build { connection, account: &core.account, trust: &core.trust, queuing_key };
+                build.run(&of, &intent, &joiners, extra)
+            })
+            .await
+    }
+
+    /// Fetches a KeyPackage of every client of users who are contacts and not members yet.
+    async fn fetch_joiners(
+        &self,
+        group: &GroupId,
+        users: &[UserId],
+        materials: &mut Materials,
+    ) -> Result<(), ClientError> {
+        for user in users {
+            let (of, who) = (group.clone(), user.clone());
+            let (contact, is_member) = self
+                .database
+                .run(move |connection| {
+                    let members = chats::members(connection, &of)?;
+                    let is_member = members.iter().any(|member| member.user.as_ref() == Some(&who));
+                    Ok::<_, ClientError>((contacts::contact(connection, &who)?, is_member))
+                })
+                .await?;
+            let contact = contact.ok_or_else(|| ClientError::not_found(format!("{user} is not a contact")))?;
+            if !is_member && !materials.joiners.contains_key(user) {
+                let joiners = self.fetch_add_packages(user, &contact).await?;
+                materials.joiners.insert(user.clone(), joiners);
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_add_packages(&self, user: &UserId, contact: &Contact) -> Result<Vec<NewMember>, ClientError> {
+        let friendship = &contact.friendship;
+        let request = GetAddPackages { friendship_token: friendship.friendship_token.clone() };
+        let domain = &user.domain;
+        let answer = self
+            .network
+            .call::<call::QsGetAddPackages>(domain, Isolation::Anonymous, Sender::Nobody, &request)
+            .await?;
+        let mut joiners = Vec::new();
+        for package in answer.packages {
+            let valid = protocol::validate_key_package(package.key_package.as_slice())?;
+            let leaf_key = valid.credential.verifying_key.clone();
+            let key = &friendship.friendship_encryption_key;
+            let chain = open_chain(key, &leaf_key, package.sealed_chain.as_slice())?;
+            let client = self.verify_client(&chain.credential).await?;
+            let today = self.trust.now().day();
+            let leaf = client.verify_leaf(&valid.credential, &chain.signature_encryption_key, today)?;
+            if leaf.client.user != *user || valid.queue_config.domain != *domain {
+                return Err(ClientError::untrusted(format!("the homeserver gave a package that is not of {user}")));
+            }
+            joiners.push(NewMember {
+                key_package: valid.key_package,
+                leaf_key,
+                chain,
+                profile_key: friendship.user_profile_key.clone(),
+                attribution_key: friendship.welcome_attribution_key.clone(),
+            });
+        }
+        if joiners.is_empty() {
+            return Err(ClientError::not_found(format!("{user} has no client that can be added")));
+        }
+        Ok(joiners)
+    }
+}
+
+/// Builds a commit in one transaction.
+struct Build<'a> {
+    connection: &'a Connection,
+    account: &'a Account,
+    trust: &'a Trust,
+    queuing_key: Option<QueuingHpkeKey>,
+}
+
+/// What goes into a commit.
+#[derive(Default)]
+struct Plan {
+    adds: Vec<NewMember>,
+    removes: Vec<u32>,
+    update: bool,
+}
+
+impl Build<'_> {
+    fn run(
+        &self,
+        group: &GroupId,
+        intent: &Intent,
+        joiners: &HashMap<UserId, Vec<NewMember>>,
+        extra: Vec<u8>,
+    ) -> Result<bool, ClientError> {
+        let chat = chats::require(self.connection, group)?;
+        if !chat.state.is_live() && !(chat.state == ChatState::Declined && *intent == Intent::Delete) {
+            chats::require_active(self.connection, group)?;
+        }
+        let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(false) };
+        let provider = Provider::new(self.connection);
+        let mut state = mls::load(&provider, group)?;
+        let mut rng = system_rng();
+        let (method, body) = match intent {
+            Intent::Renew => self.renew(&chat, &provider, &mut state, &mut rng)?,
+            _ => self.commit(&chat, intent, &plan, &provider, &mut state, &mut rng)?,
+        };
+        let domain = group.domain.clone();
+        let new = New { group: Some(group.clone()), kind: Kind::Commit, method, domain, body, extra };
+        outbox::insert(self.connection, new)?;
+        Ok(true)
+    }
+
+    /// What is to be done now; nothing if the group is as wanted already.
+    fn plan(
+        &self,
+        chat: &Chat,
+        intent: &Intent,
+        joiners: &HashMap<UserId, Vec<NewMember>>,
+    ) -> Result<Option<Plan>, ClientError> {
+        let members = chats::members(self.connection, &chat.group)?;
+        let is_member = |user: &UserId| members.iter().any(|member| member.user.as_ref() == Some(user));
+        let leaves = |wanted: &dyn Fn(&chats::Member) -> bool| -> Vec<u32> {
+            members.iter().filter(|member| member.leaf != chat.leaf && wanted(member)).map(|member| member.leaf).collect()
+        };
+        let plan = match intent {
+            Intent::Invite(users) => {
+                let adds = users.iter().filter(|user| !is_member(user)).filter_map(|user| joiners.get(user));
+                let plan = Plan { adds: adds.flatten().cloned().collect(), ..Plan::default() };
+                return Ok((!plan.adds.is_empty()).then_some(plan));
+            }
+            Intent::Remove(users) => {
+                if users.contains(&self.account.client.user) {
+                    return Err(ClientError::invalid("you cannot remove yourself"));
+                }
+                Plan { removes: leaves(&|member| member.user.as_ref().is_some_and(|user| users.contains(user))), ..Plan::default() }
+            }
+            Intent::Expel(key) => Plan { removes: leaves(&|member| member.key == *key), ..Plan::default() },
+            Intent::Delete => return Ok(Some(Plan { removes: leaves(&|_| true), update: true, ..Plan::default() })),
+            Intent::Renew if !chat.stale_leaf => return Ok(None),
+            Intent::Renew | Intent::Update => return Ok(Some(Plan { update: true, ..Plan::default() })),
+        };
+        Ok((!plan.removes.is_empty()).then_some(plan))
+    }
+
+    fn commit(
+        &self,
+        chat: &Chat,
+        intent: &Intent,
+        plan: &Plan,
+        provider: &Provider<'_>,
+        state: &mut MlsGroup,
+        rng: &mut dyn Rng,
+    ) -> Result<(Method, Vec<u8>), ClientError> {
+        let added = plan.adds.iter().map(|new| member_info(chat, &new.leaf_key, &new.chain, &new.profile_key, rng));
+        let aad = CommitAad { added: added.collect(), own: None, friendship_package: None };
+        state.set_aad(aad.to_vec());
+        let bundle = state
+            .commit_builder()
+            .force_self_update(plan.update)
+            .propose_adds(plan.adds.iter().map(|new| new.key_package.clone()))
+            .propose_removals(plan.removes.iter().copied().map(LeafNodeIndex::new))
+            .load_psks(provider.storage())
+            .map_err(mls::failed)?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(false)
+            .build(provider.rand(), provider.crypto(), &mls::signer(chat)?, |_| true)
+            .map_err(mls::failed)?
+            .stage_commit(provider)
+            .map_err(mls::failed)?;
+        let commit = commit_bundle(chat, &bundle, rng)?;
+        Ok(match intent {
+            Intent::Invite(_) => {
+                let welcome = bundle.to_welcome_msg().ok_or_else(|| mls::failed("no Welcome for new members"))?;
+                let welcome: Opaque = welcome.to_bytes().map_err(mls::failed)?.into();
+                let joiners =
+                    plan.adds.iter().map(|new| self.joiner(chat, new, welcome.as_slice(), provider, rng));
+                let joiners = joiners.collect::<Result<_, _>>()?;
+                (Method::DsAddUsers, AddUsers { commit, welcome, joiners }.to_vec())
+            }
+            Intent::Remove(_) | Intent::Expel(_) => (Method::DsRemoveUsers, RemoveUsers { commit }.to_vec()),
+            Intent::Delete => (Method::DsDeleteGroup, DeleteGroup { commit }.to_vec()),
+            Intent::Renew | Intent::Update => {
+                (Method::DsUpdateClient, UpdateClient { commit, queue_config: None }.to_vec())
+            }
+        })
+    }
+
+    /// Tells a joiner who adds it, and gives it the group's EAR key.
+    fn joiner(
+        &self,
+        chat: &Chat,
+        new: &NewMember,
+        welcome: &[u8],
+        provider: &Provider<'_>,
+        rng: &mut dyn Rng,
+    ) -> Result<Joiner, ClientError> {
+        let reference = new.key_package.hash_ref(provider.crypto()).map_err(mls::failed)?;
+        let content = WelcomeAttributionTbs {
+            sender: self.account.client.clone(),
+            credential_key: chat.credential_key.clone(),
+            group: chat.group.clone(),
+            key_package: reference.as_slice().into(),
+            group_info_hash: sha256(mls::encrypted_group_info(welcome)?.as_slice()),
+        };
+        let signature = self.account.keys.identity.sign(SignatureLabel::WelcomeAttribution, &content);
+        let padded = pad_value(&WelcomeAttribution { content, signature }, MESSAGE_FLOOR);
+        let label = KeyLabel::WelcomeAttribution;
+        let attribution = aead::seal(&new.attribution_key, label, reference.as_slice(), &padded, rng);
+        let init_key = new.key_package.hpke_init_key().as_slice().into();
+        let ear_key = chat.ear_key.expose();
+        let ear_key = hpke::seal(&init_key, HpkeLabel::JoinerEarKey, reference.as_slice(), &[], ear_key, rng)?;
+        Ok(Joiner { attribution: attribution.into(), ear_key })
+    }
+
+    /// A commit that gives this client's leaf a fresh key, credential and queue config.
+    fn renew(
+        &self,
+        chat: &Chat,
+        provider: &Provider<'_>,
+        state: &mut MlsGroup,
+        rng: &mut dyn Rng,
+    ) -> Result<(Method, Vec<u8>), ClientError> {
+        let queuing_key = self.queuing_key.as_ref().ok_or_else(|| ClientError::invalid("the QS has no key"))?;
+        let (key, leaf, chain) = self.account.new_leaf(None, self.trust.now().day(), rng)?;
+        let profile_key = &self.account.keys.friendship.user_profile_key;
+        let own = member_info(chat, &leaf.verifying_key, &chain, profile_key, rng);
+        let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
+        state.set_aad(aad.to_vec());
+        let (signer, credential_with_key) = (LeafSigner::new(&key)?, mls::credential_with_key(&leaf));
+        let parameters = LeafNodeParameters::builder().with_capabilities(protocol::capabilities()).build();
+        let bundle = state
+            .commit_builder()
+            .leaf_node_parameters(parameters)
+            .force_self_update(true)
+            .load_psks(provider.storage())
+            .map_err(mls::failed)?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(false)
+            .build_with_new_signer(
+                provider.rand(),
+                provider.crypto(),
+                &mls::signer(chat)?,
+                NewSignerBundle { signer: &signer, credential_with_key },
+                |_| true,
+            )
+            .map_err(mls::failed)?
+            .stage_commit(provider)
+            .map_err(mls::failed)?;
+        chats::set_next_leaf(self.connection, &chat.group, Some(key.seed()))?;
+        let commit = commit_bundle(chat, &bundle, rng)?;
+        let queue_config = Some(packages::queue_config(self.account, queuing_key, rng)?);
+        Ok((Method::DsUpdateClient, UpdateClient { commit, queue_config }.to_vec()))
+    }
+}
+
+/// What members are told of a leaf, under the group's credential key.
+pub fn member_info(
+    chat: &Chat,
+    leaf_key: &SignaturePublicKey,
+    chain: &LeafChain,
+    profile_key: &Secret,
+    rng: &mut dyn Rng,
+) -> MemberInfo {
+    MemberInfo {
+        sealed_chain: seal_chain(&chat.credential_key, leaf_key, chain, rng).into(),
+        sealed_profile_key: receive::seal_profile_key(&chat.credential_key, leaf_key, profile_key, rng).into(),
+    }
+}
+
+/// A commit as the DS wants it.
+pub fn commit_bundle(
+    chat: &Chat,
+    bundle: &CommitMessageBundle,
+    rng: &mut dyn Rng,
+) -> Result<CommitBundle, ClientError> {
+    let info = bundle.group_info().ok_or_else(|| mls::failed("no GroupInfo with the commit"))?;
+    Ok(CommitBundle {
+        access: GroupAccess { group: chat.group.clone(), ear_key: chat.ear_key.clone() },
+        idempotency_key: random(rng),
+        commit: bundle.commit().to_bytes().map_err(mls::failed)?.into(),
+        group_info: mls::group_info_update(info)?,
+    })
+}

@@ -1,0 +1,79 @@
+//! Where connections come from, and the isolation contexts that keep them apart (`wire-spec/authentication.md`).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    base::{Domain, GroupId},
+    client::error::ClientError,
+    transport::{Connection, Context, Routes, Settings, tls},
+};
+
+/// In which of its roles the client speaks. Connections of different roles share nothing that a homeserver could link
+/// them by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// As the user that the AS knows.
+    Identity,
+    /// As the pseudonym that the QS knows.
+    Pseudonym,
+    /// As a member of groups on its own homeserver's DS.
+    Delivery,
+    /// As a member of one group on the DS of another homeserver.
+    RemoteDelivery(GroupId),
+    /// As nobody.
+    Anonymous,
+}
+
+/// Gives connections: over QUIC, or over whatever a test wants.
+#[async_trait]
+pub trait Connector: Send + Sync + 'static {
+    /// A new connection to the homeserver of `domain`, from the context of `isolation`.
+    async fn connect(&self, domain: &Domain, isolation: &Isolation) -> Result<Connection, ClientError>;
+}
+
+/// Connects over QUIC: a socket, TLS sessions and address-validation tokens per isolation context.
+pub struct QuicConnector {
+    roots: Arc<rustls::RootCertStore>,
+    routes: Routes,
+    contexts: Mutex<HashMap<Isolation, Context>>,
+}
+
+impl QuicConnector {
+    /// Trusts the public certification authorities and those in `ca` (PEM). `at` is where the homeserver of `domain` is,
+    /// if that is not what its name says.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] if `ca` holds no certificate.
+    pub fn new(domain: Domain, at: Option<String>, ca: Option<&[u8]>) -> Result<Self, ClientError> {
+        let configured = ca.map(tls::certificates).transpose()?.unwrap_or_default();
+        let mut routes = Routes::new();
+        if let Some(place) = at {
+            routes.insert(domain, place);
+        }
+        Ok(Self { roots: tls::roots(&configured)?, routes, contexts: Mutex::default() })
+    }
+
+    fn context(&self, isolation: &Isolation) -> Result<Context, ClientError> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = contexts.get(isolation) {
+            return Ok(context.clone());
+        }
+        let context = Context::new(self.roots.clone(), Settings::default())?;
+        contexts.insert(isolation.clone(), context.clone());
+        Ok(context)
+    }
+}
+
+#[async_trait]
+impl Connector for QuicConnector {
+    async fn connect(&self, domain: &Domain, isolation: &Isolation) -> Result<Connection, ClientError> {
+        let context = self.context(isolation)?;
+        let route = self.routes.find(domain).await?;
+        Ok(context.connect(domain, &route).await?)
+    }
+}

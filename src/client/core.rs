@@ -1,0 +1,192 @@
+//! The running client: its state, its connections, its account, and what keeps its tasks out of each other's way.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
+
+use super::{
+    account::Account,
+    connector::Isolation,
+    error::ClientError,
+    event::Event,
+    network::{Network, Sender},
+    state::{Database, chats, outbox::Pending},
+    trust::{Doubt, Trust},
+};
+use crate::{
+    base::{Domain, GroupId},
+    crypto::signature::SigningKey,
+    wire::{
+        Encode, Method, SenderId,
+        credential::{ClientCredential, SignaturePublicKey},
+        delivery::GetDeliveryKeys,
+        envelope::LeafId,
+        method::{ProofKind, call},
+        queuing::{GetQueuingKeys, QueuingHpkeKey},
+    },
+};
+
+/// Events that wait for their reader.
+pub const MAX_EVENTS: usize = 256;
+
+/// Attempts at something that another member may get ahead of.
+pub const ATTEMPTS: u32 = 12;
+
+/// A running client.
+pub struct Core {
+    pub(super) database: Database,
+    pub(super) network: Network,
+    pub(super) account: Arc<Account>,
+    pub(super) trust: Arc<Trust>,
+    /// Told when there are chores.
+    pub(super) chores: Notify,
+    pub(super) events: Mutex<Option<mpsc::Sender<Event>>>,
+    lanes: Mutex<HashMap<Vec<u8>, Weak<tokio::sync::Mutex<()>>>>,
+    queuing_key: tokio::sync::Mutex<Option<QueuingHpkeKey>>,
+    delivery_keys: tokio::sync::Mutex<HashMap<Domain, SignaturePublicKey>>,
+}
+
+impl Core {
+    /// A client on what was opened.
+    pub fn new(database: Database, network: Network, account: Account, trust: Trust) -> Self {
+        Self {
+            database,
+            network,
+            account: Arc::new(account),
+            trust: Arc::new(trust),
+            chores: Notify::new(),
+            events: Mutex::default(),
+            lanes: Mutex::default(),
+            queuing_key: tokio::sync::Mutex::default(),
+            delivery_keys: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Waits until nobody else sends in the lane of a group (or in the common one).
+    pub async fn lane(&self, lane: &[u8]) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.retain(|_, lock| lock.strong_count() > 0);
+            let lock = lanes.get(lane).and_then(Weak::upgrade).unwrap_or_default();
+            lanes.insert(lane.to_vec(), Arc::downgrade(&lock));
+            lock
+        };
+        lock.lock_owned().await
+    }
+
+    /// Tells whoever reads events.
+    pub async fn publish(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let sender = self.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(sender) = sender {
+            for event in events {
+                // A reader that has gone is not told.
+                let _ = sender.send(event).await;
+            }
+        }
+    }
+
+    /// In which role the DS of a group is spoken to.
+    pub fn delivery(&self, group: &GroupId) -> Isolation {
+        if group.domain == *self.account.domain() {
+            Isolation::Delivery
+        } else {
+            Isolation::RemoteDelivery(group.clone())
+        }
+    }
+
+    /// The key that the own QS wants queue configs sealed to.
+    pub async fn queuing_key(&self) -> Result<QueuingHpkeKey, ClientError> {
+        let mut known = self.queuing_key.lock().await;
+        if let Some(key) = &*known {
+            return Ok(key.clone());
+        }
+        let domain = self.account.domain();
+        let request = GetQueuingKeys {};
+        let keys =
+            self.network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        let key = keys.hpke_keys.into_iter().next().ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
+        Ok(known.insert(key).clone())
+    }
+
+    /// The key of the DS of a domain.
+    pub async fn delivery_key(&self, domain: &Domain) -> Result<SignaturePublicKey, ClientError> {
+        let mut known = self.delivery_keys.lock().await;
+        if let Some(key) = known.get(domain) {
+            return Ok(key.clone());
+        }
+        let request = GetDeliveryKeys {};
+        let keys =
+            self.network.call::<call::DsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        known.insert(domain.clone(), keys.verifying_key.clone());
+        Ok(keys.verifying_key)
+    }
+
+    /// Verifies a client credential, fetching what that needs.
+    pub async fn verify_client(
+        &self,
+        credential: &ClientCredential,
+    ) -> Result<crate::crypto::credential::VerifiedClient, ClientError> {
+        if let Err(Doubt::Missing(domain)) = self.trust.client(credential) {
+            self.trust.fetch(&domain, &self.network, &self.database).await?;
+        }
+        self.trust.client(credential).map_err(super::register::doubted)
+    }
+
+    /// Sends a request of the outbox, proven as its method wants it.
+    pub async fn transmit(&self, pending: &Pending) -> Result<Bytes, ClientError> {
+        let Pending { method, domain, body, .. } = pending;
+        let body = Bytes::copy_from_slice(body);
+        let keys = &self.account.keys;
+        let lane = pending.lane.clone();
+        match method.proof() {
+            ProofKind::AsClient => {
+                let sender = Sender::Bound(self.account.identity(), &keys.identity);
+                self.network.send(domain, Isolation::Identity, *method, sender, body).await
+            }
+            ProofKind::QsClient => {
+                let sender = Sender::Bound(self.account.queuing_client(), &keys.queuing_client);
+                self.network.send(domain, Isolation::Pseudonym, *method, sender, body).await
+            }
+            proof @ (ProofKind::Leaf | ProofKind::FirstLeaf) => {
+                let chat = self.chat_of_lane(lane).await?;
+                let key = SigningKey::from_seed(chat.leaf_seed)?;
+                let isolation = self.delivery(&chat.group);
+                let sender = SenderId::DsLeaf(LeafId { group: chat.group, leaf: chat.leaf });
+                let sender = match proof {
+                    ProofKind::FirstLeaf => Sender::Signed(sender, &key),
+                    _ => Sender::Bound(sender, &key),
+                };
+                self.network.send(domain, isolation, *method, sender, body).await
+            }
+            ProofKind::EarKey => {
+                let isolation = self.delivery(&self.chat_of_lane(lane).await?.group);
+                self.network.send(domain, isolation, *method, Sender::Nobody, body).await
+            }
+            _ => self.network.send(domain, Isolation::Anonymous, *method, Sender::Nobody, body).await,
+        }
+    }
+
+    async fn chat_of_lane(&self, lane: Vec<u8>) -> Result<chats::Chat, ClientError> {
+        self.database
+            .run(move |connection| {
+                use crate::wire::Decode;
+                chats::require(connection, &GroupId::from_slice(&lane)?)
+            })
+            .await
+    }
+
+    /// The method that fetches from a queue and the one that listens to it.
+    pub const fn queue_methods(queue: super::state::queues::Queue) -> (Method, Method) {
+        match queue {
+            super::state::queues::Queue::Direct => (Method::AsDequeue, Method::AsListen),
+            super::state::queues::Queue::Client => (Method::QsDequeue, Method::QsListen),
+        }
+    }
+}

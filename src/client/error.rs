@@ -1,0 +1,125 @@
+//! What can go wrong for a caller of the SDK: the homeserver refused, nobody answered, or something here forbids it.
+
+use crate::{
+    base::Refusal,
+    crypto::CryptoError,
+    transport::{DialError, StreamError, TlsError},
+    wire::DecodeError,
+};
+
+/// Why an operation of the SDK failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The homeserver refused the request; nothing of it took effect.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// No answer within the time allowed. What was being sent is kept and sent again with the next command.
+    #[error("the homeserver cannot be reached: {0}")]
+    Unreachable(String),
+    /// Something on this side forbids it.
+    #[error("{1}")]
+    Local(Local, String),
+}
+
+/// Kinds of failures on this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// The home holds no registered client.
+    NotRegistered,
+    /// The home holds a registered client already.
+    AlreadyRegistered,
+    /// Another process uses the home.
+    Busy,
+    /// There is no such chat, contact or request here.
+    NotFound,
+    /// The arguments or the state of the chat do not allow it.
+    Invalid,
+    /// Something received does not verify.
+    Untrusted,
+    /// The client's own storage failed.
+    Storage,
+}
+
+impl Local {
+    /// Its name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotRegistered => "not_registered",
+            Self::AlreadyRegistered => "already_registered",
+            Self::Busy => "busy",
+            Self::NotFound => "not_found",
+            Self::Invalid => "invalid",
+            Self::Untrusted => "untrusted",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+impl ClientError {
+    /// The name of the failure in JSON: a status of the protocol, `unreachable`, or the name of a [`Local`].
+    pub const fn status(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.status.name(),
+            Self::Unreachable(_) => "unreachable",
+            Self::Local(kind, _) => kind.name(),
+        }
+    }
+
+    pub(super) fn not_found(what: impl Into<String>) -> Self {
+        Self::Local(Local::NotFound, what.into())
+    }
+
+    pub(super) fn invalid(what: impl Into<String>) -> Self {
+        Self::Local(Local::Invalid, what.into())
+    }
+
+    pub(super) fn untrusted(what: impl Into<String>) -> Self {
+        Self::Local(Local::Untrusted, what.into())
+    }
+
+    pub(super) fn storage(what: impl std::fmt::Display) -> Self {
+        Self::Local(Local::Storage, format!("the client's storage failed: {what}"))
+    }
+}
+
+impl From<rusqlite::Error> for ClientError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::storage(error)
+    }
+}
+
+impl From<std::io::Error> for ClientError {
+    fn from(error: std::io::Error) -> Self {
+        Self::storage(error)
+    }
+}
+
+impl From<DecodeError> for ClientError {
+    fn from(error: DecodeError) -> Self {
+        Self::untrusted(format!("received or stored data does not decode: {error}"))
+    }
+}
+
+impl From<CryptoError> for ClientError {
+    fn from(error: CryptoError) -> Self {
+        Self::untrusted(format!("received data {error}"))
+    }
+}
+
+impl From<DialError> for ClientError {
+    fn from(error: DialError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+impl From<StreamError> for ClientError {
+    fn from(error: StreamError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+impl From<TlsError> for ClientError {
+    fn from(error: TlsError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}

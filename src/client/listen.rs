@@ -1,0 +1,148 @@
+//! Listening: both queues are streamed, each entry processed and acknowledged, connections made again when they break.
+//! What happens is told through a bounded channel; whoever does not read it slows the streams down and loses nothing.
+
+use std::{sync::Arc, sync::PoisonError, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    core::{Core, MAX_EVENTS},
+    error::ClientError,
+    event::Event,
+    network::Retries,
+    state::queues::{self, Queue},
+};
+use crate::{
+    transport::{Frames, StreamError, codes},
+    wire::{
+        Decode, Encode,
+        queue::{Acknowledge, Listen, QueueEntries},
+    },
+};
+
+/// Events of a running client. Dropping it ends the listening.
+pub struct Events {
+    receiver: mpsc::Receiver<Event>,
+    _tasks: JoinSet<()>,
+}
+
+impl Events {
+    /// The next event; `None` when both queues are listened to by other processes.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.receiver.recv().await
+    }
+}
+
+/// Why a stream of entries ended.
+enum Ended {
+    /// The connection broke, or the homeserver is stopping.
+    Broken,
+    /// Somebody else listens now.
+    Replaced,
+    /// The queue has a new incarnation: listen again from its start.
+    Again,
+}
+
+impl Core {
+    /// Starts listening to both queues. A later call takes over from an earlier one.
+    pub fn events(self: &Arc<Self>) -> Events {
+        let (sender, receiver) = mpsc::channel(MAX_EVENTS);
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        let mut tasks = JoinSet::new();
+        for queue in [Queue::Direct, Queue::Client] {
+            let (core, sender) = (self.clone(), sender.clone());
+            tasks.spawn(async move { core.keep_listening(queue, sender).await });
+        }
+        let core = self.clone();
+        tasks.spawn(async move { core.keep_up().await });
+        Events { receiver, _tasks: tasks }
+    }
+
+    async fn keep_listening(self: Arc<Self>, queue: Queue, events: mpsc::Sender<Event>) {
+        let mut retries = Retries::new(Duration::MAX / 4);
+        loop {
+            match self.listen(queue, &events, &mut retries).await {
+                Ok(Ended::Again) => {}
+                Ok(Ended::Replaced) => {
+                    let _ = events.send(Event::Replaced(queue)).await;
+                    return;
+                }
+                Ok(Ended::Broken) => {
+                    let _ = events.send(Event::Interrupted(queue)).await;
+                    retries.pause_forever().await;
+                }
+                Err(ClientError::Unreachable(_)) => retries.pause_forever().await,
+                Err(error) => {
+                    let _ = events.send(Event::Problem(error.to_string())).await;
+                    retries.pause_forever().await;
+                }
+            }
+        }
+    }
+
+    async fn listen(
+        self: &Arc<Self>,
+        queue: Queue,
+        events: &mpsc::Sender<Event>,
+        retries: &mut Retries,
+    ) -> Result<Ended, ClientError> {
+        let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
+        let request = Listen { incarnation: cursor.incarnation, start: cursor.next };
+        let (isolation, sender) = self.queue_sender(queue);
+        let (_, method) = Self::queue_methods(queue);
+        let body = request.to_vec().into();
+        let (first, mut frames) = self.network.listen(self.account.domain(), isolation, method, sender, body).await?;
+        retries.reset();
+        let _ = events.send(Event::Listening(queue)).await;
+        let mut batch = QueueEntries::from_bytes(first)?;
+        let mut acknowledged = cursor.next;
+        loop {
+            if batch.incarnation != cursor.incarnation {
+                self.take_in(queue, batch).await?;
+                return Ok(Ended::Again);
+            }
+            let next = self.take_in(queue, batch).await?;
+            self.chores.notify_one();
+            if next > acknowledged {
+                acknowledged = next;
+                if let Err(error) = frames.send(Acknowledge { next }.to_vec().into()).await {
+                    return Ok(ended(&error));
+                }
+            }
+            match next_batch(&mut *frames).await? {
+                Ok(entries) => batch = entries,
+                Err(end) => return Ok(end),
+            }
+        }
+    }
+
+    /// Sends what is left in the outbox and does the chores, whenever there may be some.
+    async fn keep_up(self: Arc<Self>) {
+        loop {
+            self.chores.notified().await;
+            let outcome = async {
+                self.flush().await?;
+                self.do_chores().await
+            };
+            // What cannot be done now stays where it is, and is tried again after the next entry or command.
+            let _ = outcome.await;
+        }
+    }
+}
+
+async fn next_batch(frames: &mut dyn Frames) -> Result<Result<QueueEntries, Ended>, ClientError> {
+    match frames.next().await {
+        Ok(Some(frame)) => Ok(Ok(QueueEntries::from_bytes(frame)?)),
+        Ok(None) => Ok(Err(Ended::Broken)),
+        Err(error) => Ok(Err(ended(&error))),
+    }
+}
+
+fn ended(error: &StreamError) -> Ended {
+    match error {
+        StreamError::Reset(codes::REPLACED_BY_NEWER_LISTEN) | StreamError::Stopped(codes::REPLACED_BY_NEWER_LISTEN) => {
+            Ended::Replaced
+        }
+        _ => Ended::Broken,
+    }
+}

@@ -1,0 +1,242 @@
+//! Sending: what is stored in the outbox goes out, one request of a lane after another, until each has its answer. A
+//! request that lost the race for its epoch is made again for the next one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::{
+    commit::{Intent, Materials},
+    core::{ATTEMPTS, Core},
+    error::{ClientError, Local},
+    mls::{self, Provider},
+    network::jittered,
+    state::{
+        chats::{self, ChatKind, ChatState},
+        contacts::{self, Contact},
+        inbox,
+        outbox::{self, Kind, Pending},
+        queues::Queue,
+    },
+};
+use crate::{
+    base::{GroupId, Status},
+    wire::{Decode, Encode, content::ApplicationMessage},
+};
+use openmls::prelude::OpenMlsProvider as _;
+
+/// Longest pause after a lost race.
+const RACE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// What became of a request.
+enum Settled {
+    /// It was carried out.
+    Done(Bytes),
+    /// Another member was first.
+    Lost,
+}
+
+impl Core {
+    /// Sends everything that waits.
+    pub async fn flush(self: &Arc<Self>) -> Result<(), ClientError> {
+        for lane in self.database.run(outbox::lanes).await? {
+            let _turn = self.lane(&lane).await;
+            self.send_lane(&lane, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits in a lane, which the caller holds. Returns the answer to the request that has `mine` beside it;
+    /// what became of the others is noted.
+    pub async fn send_lane(self: &Arc<Self>, lane: &[u8], mine: &[u8]) -> Result<Option<Bytes>, ClientError> {
+        let mut materials = Materials::default();
+        let (mut answer, mut failure, mut lost) = (None, None, 0);
+        while let Some(pending) = self.next_in(lane).await? {
+            let is_mine = pending.extra == mine;
+            let outcome = match self.deliver(&pending).await {
+                Ok(Settled::Lost) if lost >= ATTEMPTS => {
+                    Err(ClientError::invalid("other members were first too many times; try again"))
+                }
+                Ok(Settled::Lost) => {
+                    lost += 1;
+                    tokio::time::sleep(jittered(RACE_PAUSE)).await;
+                    self.make_again(&pending, &mut materials).await
+                }
+                Ok(Settled::Done(bytes)) => Ok(Some(bytes)),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(None) => {}
+                Ok(Some(bytes)) if is_mine => answer = Some(bytes),
+                Ok(Some(_)) => {}
+                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => return Err(error),
+                Err(error) if is_mine => failure = Some(error),
+                Err(error) => {
+                    let (text, now) = (format!("a stored {:?}: {error}", pending.method), self.trust.now());
+                    self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
+                }
+            }
+        }
+        failure.map_or(Ok(answer), Err)
+    }
+
+    async fn next_in(&self, lane: &[u8]) -> Result<Option<Pending>, ClientError> {
+        let lane = lane.to_vec();
+        self.database.run(move |connection| outbox::next(connection, &lane)).await
+    }
+
+    /// Sends one request and records what became of it.
+    async fn deliver(self: &Arc<Self>, pending: &Pending) -> Result<Settled, ClientError> {
+        let outcome = self.transmit(pending).await;
+        let row = pending.clone();
+        match outcome {
+            Ok(answer) => {
+                let now = self.trust.now().0;
+                self.database.run(move |connection| done(connection, &row, now / 1000)).await?;
+                if pending.kind == Kind::Commit {
+                    self.await_echo(&pending.lane).await?;
+                }
+                Ok(Settled::Done(answer))
+            }
+            Err(ClientError::Refused(refusal)) if is_race(pending, refusal.status) => {
+                self.database.run(move |connection| undo(connection, &row, None)).await?;
+                Ok(Settled::Lost)
+            }
+            Err(error @ (ClientError::Refused(_) | ClientError::Local(Local::NotFound, _))) => {
+                let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
+                self.database.run(move |connection| undo(connection, &row, Some(status))).await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The own commit comes back through the queue, and is merged then.
+    async fn await_echo(self: &Arc<Self>, lane: &[u8]) -> Result<(), ClientError> {
+        let group = GroupId::from_slice(lane)?;
+        let mut retries = super::network::Retries::new(std::time::Duration::from_secs(30));
+        loop {
+            self.drain(Queue::Client).await?;
+            let of = group.clone();
+            if !self.database.run(move |connection| has_pending_commit(connection, &of)).await? {
+                return Ok(());
+            }
+            if !retries.pause(None).await {
+                return Err(ClientError::Unreachable("the accepted commit has not come back yet".into()));
+            }
+        }
+    }
+
+    /// Makes a request that lost the race again, for the epoch that the group is in now. `Some` if nothing is left to
+    /// do.
+    async fn make_again(
+        self: &Arc<Self>,
+        pending: &Pending,
+        materials: &mut Materials,
+    ) -> Result<Option<Bytes>, ClientError> {
+        self.drain(Queue::Client).await?;
+        let group = GroupId::from_slice(&pending.lane)?;
+        match pending.kind {
+            Kind::Message => {
+                let message = ApplicationMessage::from_slice(&pending.extra)?;
+                self.prepare_message(&group, message).await?;
+                Ok(None)
+            }
+            Kind::Commit => {
+                let intent = Intent::of(&pending.extra)?;
+                let made = self.prepare_commit(&group, &intent, pending.extra.clone(), materials).await?;
+                Ok(if made { None } else { Some(Bytes::new()) })
+            }
+            _ => Err(ClientError::invalid("the group changed meanwhile")),
+        }
+    }
+}
+
+/// Whether somebody else was first.
+fn is_race(pending: &Pending, status: Status) -> bool {
+    matches!(pending.kind, Kind::Message | Kind::Commit)
+        && matches!(status, Status::WrongEpoch | Status::PendingProposals)
+}
+
+/// Whether a commit of this client is under way.
+pub fn has_pending_commit(connection: &Connection, group: &GroupId) -> Result<bool, ClientError> {
+    let has_state = chats::find(connection, group)?
+        .is_some_and(|chat| chat.state.is_live() || chat.state == ChatState::Declined);
+    if !has_state {
+        return Ok(false);
+    }
+    match mls::load(&Provider::new(connection), group) {
+        Ok(group) => Ok(group.pending_commit().is_some()),
+        Err(ClientError::Local(Local::NotFound, _)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A request was carried out.
+fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), ClientError> {
+    if !outbox::remove(connection, pending.number)? {
+        return Ok(());
+    }
+    match pending.kind {
+        Kind::Create => {
+            let chat = chats::require(connection, &GroupId::from_slice(&pending.lane)?)?;
+            let state = if chat.kind == ChatKind::Connection { ChatState::Waiting } else { ChatState::Active };
+            if chat.state == ChatState::Starting { chats::set_state(connection, &chat.group, state) } else { Ok(()) }
+        }
+        Kind::Join => {
+            let group = GroupId::from_slice(&pending.lane)?;
+            let id = std::str::from_utf8(&pending.extra).map_err(ClientError::storage)?;
+            let Some(offer) = contacts::request(connection, id)? else { return Ok(()) };
+            chats::set_state(connection, &group, ChatState::Active)?;
+            contacts::answer_request(connection, &offer.offer_id)?;
+            let user = &offer.credential.request.payload.client.user;
+            contacts::put_name(connection, user, &super::direct::tidy(&offer.profile.name.0), now)?;
+            let contact = Contact { credential: offer.credential, friendship: offer.friendship, chat: group };
+            contacts::insert_contact(connection, &contact)
+        }
+        Kind::Message | Kind::Commit | Kind::Simple => Ok(()),
+    }
+}
+
+/// A request was not carried out, and what was prepared for it goes. `refused` is why, if it is not to be made again.
+fn undo(connection: &Connection, pending: &Pending, refused: Option<Option<Status>>) -> Result<(), ClientError> {
+    if !outbox::remove(connection, pending.number)? {
+        return Ok(());
+    }
+    let provider = Provider::new(connection);
+    match pending.kind {
+        Kind::Message | Kind::Simple => Ok(()),
+        Kind::Commit => {
+            let group = GroupId::from_slice(&pending.lane)?;
+            chats::set_next_leaf(connection, &group, None)?;
+            match mls::load(&provider, &group) {
+                Ok(mut group) => Ok(group.clear_pending_commit(provider.storage())?),
+                Err(_) => Ok(()),
+            }
+        }
+        Kind::Create => {
+            let group = GroupId::from_slice(&pending.lane)?;
+            mls::delete(&provider, &group)?;
+            contacts::remove_offer(connection, &group)?;
+            chats::remove(connection, &group)?;
+            outbox::clear(connection, &pending.lane)
+        }
+        Kind::Join => {
+            let group = GroupId::from_slice(&pending.lane)?;
+            mls::delete(&provider, &group)?;
+            chats::remove(connection, &group)?;
+            let gone = matches!(refused, Some(Some(Status::NotFound | Status::Forbidden)));
+            let id = std::str::from_utf8(&pending.extra).map_err(ClientError::storage)?;
+            match contacts::request(connection, id)? {
+                Some(offer) if gone => contacts::answer_request(connection, &offer.offer_id),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// The lane of a group.
+pub fn lane_of(group: &GroupId) -> Vec<u8> {
+    group.to_vec()
+}

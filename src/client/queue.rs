@@ -1,0 +1,391 @@
+//! Taking in queue entries: each is decrypted, processed and recorded as processed in one transaction. What cannot be
+//! used is noted and skipped; what needs something from the network waits for it, and nothing is processed twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::{
+    account::Account,
+    connector::Isolation,
+    core::Core,
+    direct,
+    error::{ClientError, Local},
+    event::Event,
+    network::Sender,
+    receive,
+    state::{
+        inbox,
+        queues::{self, Cursor, Queue},
+    },
+    trust::{Doubt, Trust},
+};
+use crate::{
+    base::{Domain, Secret},
+    crypto::{
+        CryptoError, aead,
+        ratchet::{Ratchet, entry_aad},
+        sha256,
+        signature::SigningKey,
+    },
+    wire::{
+        Decode, DecodeError, Encode, SenderId,
+        delivery::{GetWelcomeInfo, WelcomeInfo},
+        envelope::KeyPackageId,
+        label::KeyLabel,
+        method::call,
+        padding::{MESSAGE_FLOOR, unpad},
+        queue::{Dequeue, EntryKind, FanOut, Incarnation, QueueEntries, QueueEntry, QueueMessage, SharedBody},
+        queuing::GetBody,
+    },
+};
+
+/// Entries asked for at a time.
+const BATCH: u32 = 100;
+
+/// Things one entry may need from the network.
+const MAX_NEEDS: u32 = 16;
+
+/// Why an entry was not processed.
+pub enum Stop {
+    /// Something must be fetched first.
+    Need(Box<Need>),
+    /// It cannot be used, now or later.
+    Bad(String),
+    /// This client cannot go on.
+    Failed(ClientError),
+}
+
+/// What must be fetched.
+#[derive(Clone)]
+pub enum Need {
+    /// The credentials of a domain.
+    Authority(Domain),
+    /// A message that is stored apart.
+    Body(SharedBody),
+    /// What a Welcome does not contain.
+    Welcome {
+        /// The request.
+        request: GetWelcomeInfo,
+        /// The KeyPackageRef.
+        reference: Vec<u8>,
+        /// Proves it.
+        leaf_seed: Secret,
+    },
+}
+
+/// What was fetched for an entry.
+#[derive(Clone, Default)]
+pub struct Supplies {
+    /// The ciphertext of a message that is stored apart.
+    pub body: Option<Bytes>,
+    /// What the Welcome does not contain.
+    pub welcome: Option<WelcomeInfo>,
+    /// Domains whose credentials cannot be had.
+    unknown: Vec<Domain>,
+    /// Why the entry will never be usable.
+    give_up: Option<String>,
+}
+
+/// What the processing of an entry works with.
+pub struct Work<'a> {
+    /// In a transaction.
+    pub connection: &'a Connection,
+    /// Whose queue it is.
+    pub account: &'a Account,
+    /// Who is who.
+    pub trust: &'a Trust,
+    /// What was fetched.
+    pub supplies: &'a Supplies,
+    /// What to tell when it is done.
+    pub events: Vec<Event>,
+}
+
+impl Stop {
+    /// An entry that cannot be used.
+    pub fn bad(why: impl Into<String>) -> Self {
+        Self::Bad(why.into())
+    }
+}
+
+impl From<ClientError> for Stop {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Local(Local::NotFound | Local::Invalid | Local::Untrusted, why) => Self::Bad(why),
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        Self::Bad(format!("it does not decode: {error}"))
+    }
+}
+
+impl From<CryptoError> for Stop {
+    fn from(error: CryptoError) -> Self {
+        Self::Bad(format!("something in it {error}"))
+    }
+}
+
+impl From<Doubt> for Stop {
+    fn from(doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::Missing(domain) => Self::Need(Box::new(Need::Authority(domain))),
+            Doubt::Invalid(error) => error.into(),
+        }
+    }
+}
+
+impl Core {
+    /// Fetches and processes everything that is in a queue now.
+    pub async fn drain(self: &Arc<Self>, queue: Queue) -> Result<(), ClientError> {
+        loop {
+            let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
+            let request = Dequeue { incarnation: cursor.incarnation, start: cursor.next, max: BATCH };
+            let (method, _) = Self::queue_methods(queue);
+            let (isolation, sender) = self.queue_sender(queue);
+            let body = request.to_vec().into();
+            let answer = self.network.send(self.account.domain(), isolation, method, sender, body).await?;
+            let entries = QueueEntries::from_bytes(answer)?;
+            let (head, incarnation) = (entries.head, entries.incarnation);
+            let next = self.take_in(queue, entries).await?;
+            if incarnation == cursor.incarnation && next >= head {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Who fetches from a queue.
+    pub fn queue_sender(&self, queue: Queue) -> (Isolation, Sender<'_>) {
+        let account = &self.account;
+        match queue {
+            Queue::Direct => (Isolation::Identity, Sender::Bound(account.identity(), &account.keys.identity)),
+            Queue::Client => {
+                (Isolation::Pseudonym, Sender::Bound(account.queuing_client(), &account.keys.queuing_client))
+            }
+        }
+    }
+
+    /// Processes entries; returns the next wanted one. If the queue has a new incarnation, only that is recorded.
+    pub async fn take_in(self: &Arc<Self>, queue: Queue, batch: QueueEntries) -> Result<u64, ClientError> {
+        let QueueEntries { incarnation, first, entries, .. } = batch;
+        let known = self.database.run(move |connection| queues::load(connection, queue)).await?.incarnation;
+        if known != incarnation {
+            let cursor = Cursor::start(incarnation, first);
+            self.database.run(move |connection| queues::store(connection, queue, &cursor)).await?;
+            return Ok(first);
+        }
+        for entry in entries {
+            self.take_entry(queue, incarnation, entry).await?;
+        }
+        Ok(self.database.run(move |connection| queues::load(connection, queue)).await?.next)
+    }
+
+    async fn take_entry(
+        self: &Arc<Self>,
+        queue: Queue,
+        incarnation: Incarnation,
+        entry: QueueEntry,
+    ) -> Result<(), ClientError> {
+        let mut supplies = Supplies::default();
+        for attempt in 0..MAX_NEEDS {
+            if attempt + 2 == MAX_NEEDS {
+                supplies.give_up = Some("it needs more than an entry may".into());
+            }
+            let (core, entry, at_hand) = (self.clone(), entry.clone(), supplies.clone());
+            let process = move |connection: &Connection| {
+                let (account, trust) = (&core.account, &core.trust);
+                let mut work = Work { connection, account, trust, supplies: &at_hand, events: Vec::new() };
+                work.process(queue, incarnation, &entry)?;
+                Ok::<_, Stop>(work.events)
+            };
+            match self.database.run(process).await {
+                Ok(events) => {
+                    self.publish(events).await;
+                    return Ok(());
+                }
+                Err(Stop::Need(need)) => self.supply(*need, &mut supplies).await?,
+                Err(Stop::Bad(why)) => supplies.give_up = Some(why),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        Err(ClientError::untrusted("an entry cannot even be skipped"))
+    }
+
+    /// Fetches what an entry needs. Only a refusal is final.
+    async fn supply(&self, need: Need, supplies: &mut Supplies) -> Result<(), ClientError> {
+        let outcome = match need {
+            Need::Authority(domain) if supplies.unknown.contains(&domain) => {
+                supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
+                return Ok(());
+            }
+            Need::Authority(domain) => match self.trust.fetch(&domain, &self.network, &self.database).await {
+                Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => {
+                    supplies.unknown.push(domain);
+                    return Ok(());
+                }
+                outcome => outcome,
+            },
+            Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
+            Need::Welcome { request, reference, leaf_seed } => {
+                self.fetch_welcome(&request, &reference, leaf_seed).await.map(|info| supplies.welcome = Some(info))
+            }
+        };
+        match outcome {
+            Err(ClientError::Refused(refusal)) => supplies.give_up = Some(format!("what it needs was refused: {refusal}")),
+            Err(ClientError::Local(Local::Untrusted, why)) => supplies.give_up = Some(why),
+            outcome => return outcome,
+        }
+        Ok(())
+    }
+
+    async fn fetch_body(&self, shared: &SharedBody) -> Result<Bytes, ClientError> {
+        let request = GetBody { id: shared.id };
+        let domain = self.account.domain();
+        let body = self.network.call::<call::QsGetBody>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        Ok(body.ciphertext.0)
+    }
+
+    async fn fetch_welcome(
+        &self,
+        request: &GetWelcomeInfo,
+        reference: &[u8],
+        leaf_seed: Secret,
+    ) -> Result<WelcomeInfo, ClientError> {
+        let group = &request.access.group;
+        let key = SigningKey::from_seed(leaf_seed)?;
+        let sender = SenderId::DsKeyPackage(KeyPackageId { group: group.clone(), reference: reference.into() });
+        let sender = Sender::Bound(sender, &key);
+        self.network.call::<call::DsWelcomeInfo>(&group.domain, self.delivery(group), sender, request).await
+    }
+}
+
+impl Work<'_> {
+    /// Processes an entry, unless it was processed before.
+    fn process(&mut self, queue: Queue, incarnation: Incarnation, entry: &QueueEntry) -> Result<(), Stop> {
+        let cursor = queues::load(self.connection, queue)?;
+        if cursor.incarnation != incarnation || entry.sequence < cursor.next {
+            return Ok(());
+        }
+        if entry.sequence > cursor.next {
+            let why = format!("the {} queue skipped from {} to {}", queue.name(), cursor.next, entry.sequence);
+            return Err(Stop::Failed(ClientError::untrusted(why)));
+        }
+        let (ratchet, content) = self.open(queue, &cursor, entry);
+        let next = entry.sequence + 1;
+        queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
+        let outcome = match (content, &self.supplies.give_up) {
+            (Err(why), _) => Err(Stop::bad(why)),
+            (Ok(Some(_)), Some(why)) => Err(Stop::bad(why.clone())),
+            (Ok(Some(content)), None) => self.within_savepoint(|work| work.handle(queue, content)),
+            (Ok(None), _) => Ok(()),
+        };
+        match outcome {
+            Err(Stop::Bad(why)) => {
+                self.events.clear();
+                self.problem(format!("entry {} of the {} queue: {why}", entry.sequence, queue.name()))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the credentials of a domain may still be fetched.
+    pub fn may_fetch(&self, domain: &Domain) -> bool {
+        !self.supplies.unknown.contains(domain)
+    }
+
+    /// Notes something that could not be used.
+    pub fn problem(&mut self, text: String) -> Result<(), Stop> {
+        inbox::problem(self.connection, &text, self.trust.now())?;
+        self.events.push(Event::Problem(text));
+        Ok(())
+    }
+
+    /// Whatever `f` wrote is undone if it fails, and nothing else.
+    fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+        self.connection.execute_batch("SAVEPOINT entry")?;
+        let outcome = f(self);
+        let end = if outcome.is_ok() { "RELEASE entry" } else { "ROLLBACK TO entry; RELEASE entry" };
+        self.connection.execute_batch(end)?;
+        outcome
+    }
+
+    /// Opens an entry: the ratchet after it, and its content if it is a message.
+    fn open(
+        &mut self,
+        queue: Queue,
+        cursor: &Cursor,
+        entry: &QueueEntry,
+    ) -> (Option<Ratchet>, Result<Option<Bytes>, String>) {
+        let aad = entry_aad(cursor.incarnation, entry.sequence, entry.kind.clone());
+        let keys = &self.account.keys;
+        let key = match queue {
+            Queue::Direct => &keys.direct_queue,
+            Queue::Client => &keys.client_queue,
+        };
+        if entry.kind == EntryKind::Secret {
+            return match Ratchet::accept(key, &aad, &entry.ciphertext) {
+                Ok(ratchet) => (Some(ratchet), Ok(None)),
+                Err(error) => (cursor.ratchet.clone(), Err(format!("its secret {error}"))),
+            };
+        }
+        let Some(ratchet) = &cursor.ratchet else {
+            return (None, Err("it comes before any secret".into()));
+        };
+        // An entry that does not open is stepped over, so that the next one can be opened.
+        let stepped = || {
+            let mut ratchet = ratchet.clone();
+            ratchet.seal(&aad, &[]);
+            ratchet
+        };
+        match entry.kind {
+            EntryKind::KeyUpdate => match ratchet.accept_update(key, &aad, &entry.ciphertext) {
+                Ok(next) => (Some(next), Ok(None)),
+                Err(error) => (Some(ratchet.clone()), Err(format!("its key update {error}"))),
+            },
+            EntryKind::Overflow => {
+                self.events.push(Event::Gap(queue));
+                match ratchet.open(&aad, &entry.ciphertext) {
+                    Ok((next, _)) => (Some(next), Ok(None)),
+                    Err(error) => (Some(stepped()), Err(format!("it {error}"))),
+                }
+            }
+            _ => match ratchet.open(&aad, &entry.ciphertext) {
+                Ok((next, content)) => (Some(next), Ok(Some(content))),
+                Err(error) => (Some(stepped()), Err(format!("it {error}"))),
+            },
+        }
+    }
+
+    fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
+        match (queue, QueueMessage::from_bytes(content)?) {
+            (Queue::Direct, QueueMessage::Direct(message)) => direct::receive(self, &message),
+            (Queue::Client, QueueMessage::FanOut(message)) => receive::receive(self, message),
+            (Queue::Client, QueueMessage::Shared(shared)) => {
+                let message = self.shared(shared)?;
+                receive::receive(self, message)
+            }
+            _ => Err(Stop::bad("it is a message for another kind of queue")),
+        }
+    }
+
+    fn shared(&self, shared: SharedBody) -> Result<FanOut, Stop> {
+        let Some(ciphertext) = &self.supplies.body else {
+            return Err(Stop::Need(Box::new(Need::Body(shared))));
+        };
+        if sha256(ciphertext) != shared.hash {
+            return Err(Stop::bad("the shared body is another than announced"));
+        }
+        let padded = aead::open(&shared.key, KeyLabel::SharedBody, &shared.id, ciphertext)?;
+        Ok(FanOut::from_bytes(unpad(padded, MESSAGE_FLOOR)?)?)
+    }
+}

@@ -1,0 +1,234 @@
+//! What comes through the client's queue: commits, messages and proposals of groups.
+
+use openmls::prelude::{
+    MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit,
+};
+use openmls::prelude::OpenMlsProvider as _;
+
+use super::{
+    event::Event,
+    join, members,
+    mls::{self, Provider},
+    queue::{Stop, Work},
+    state::{
+        chats::{self, Chat, ChatKind, ChatState, Member},
+        contacts::{self, Contact},
+        inbox,
+        outbox::{self, Chore},
+    },
+};
+use crate::{
+    base::{GroupId, Secret},
+    crypto::{aead, credential::open_chain, mls as protocol},
+    wire::{
+        Decode, Encode, Opaque,
+        connection::FriendshipPackage,
+        content::ApplicationMessage,
+        credential::SignaturePublicKey,
+        delivery::CommitAad,
+        label::KeyLabel,
+        padding::{MESSAGE_FLOOR, unpad_value},
+        queue::{FanOut, FanOutContent},
+    },
+};
+
+/// Processes what a DS sent.
+pub fn receive(work: &mut Work<'_>, message: FanOut) -> Result<(), Stop> {
+    let FanOut { group, content } = message;
+    if let FanOutContent::Welcome(bundle) = content {
+        return join::receive(work, &group, &bundle);
+    }
+    let chat = chats::find(work.connection, &group)?.ok_or_else(|| Stop::bad("it is of an unknown group"))?;
+    if !chat.state.is_live() && chat.state != ChatState::Declined {
+        // What was on its way when the chat ended.
+        return Ok(());
+    }
+    match content {
+        FanOutContent::Commit(commit) => receive_commit(work, chat, &commit, false),
+        FanOutContent::GroupDeleted(commit) => receive_commit(work, chat, &commit, true),
+        FanOutContent::Application(message) => receive_message(work, &chat, &message),
+        FanOutContent::Proposal(proposal) => receive_proposal(work, &chat, &proposal),
+        FanOutContent::Welcome(_) => Ok(()),
+    }
+}
+
+fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: bool) -> Result<(), Stop> {
+    let provider = Provider::new(work.connection);
+    let mut group = mls::load(&provider, &chat.group)?;
+    let message = mls::message(commit.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    if message.epoch() < group.epoch() {
+        // The own commit by which this client joined.
+        return Ok(());
+    }
+    let processed = group.process_message(&provider, message).map_err(mls::failed)?;
+    let sender = processed.sender().clone();
+    // A commit is merged whatever its authenticated data: members that it does not explain are quarantined.
+    let aad = CommitAad::from_slice(processed.aad()).unwrap_or(CommitAad {
+        added: Vec::new(),
+        own: None,
+        friendship_package: None,
+    });
+    let (infos, removed) = match processed.into_content() {
+        ProcessedMessageContent::OwnPendingCommit => {
+            let infos = group.pending_commit().map(|staged| members::infos_of(staged, &aad)).unwrap_or_default();
+            group.merge_pending_commit(&provider).map_err(mls::failed)?;
+            if let Some(seed) = &chat.next_leaf {
+                chats::renew_leaf(work.connection, &chat.group, seed)?;
+            }
+            (infos, false)
+        }
+        ProcessedMessageContent::StagedCommitMessage(staged) => {
+            if breaks_roles(&group, &sender, &staged) {
+                work.problem(format!("a member of {} changed the group without being an admin", chat.group))?;
+            }
+            let (infos, removed) = (members::infos_of(&staged, &aad), staged.self_removed());
+            group.merge_staged_commit(&provider, *staged).map_err(mls::failed)?;
+            chats::set_next_leaf(work.connection, &chat.group, None)?;
+            (infos, removed)
+        }
+        _ => return Err(Stop::bad("it is no commit")),
+    };
+    if deleted || removed {
+        return end(work, &chat, if deleted { ChatState::Deleted } else { ChatState::Removed });
+    }
+    let members = members::refresh(work, &chat, &group, &infos)?;
+    if chat.kind == ChatKind::Connection {
+        return connected(work, &chat, &members, &infos, &aad);
+    }
+    work.events.push(Event::Changed { chat: chat.group });
+    Ok(())
+}
+
+/// This client is no member any more.
+fn end(work: &mut Work<'_>, chat: &Chat, state: ChatState) -> Result<(), Stop> {
+    mls::delete(&Provider::new(work.connection), &chat.group)?;
+    chats::put_members(work.connection, &chat.group, &[])?;
+    let group = chat.group.clone();
+    if chat.state != ChatState::Declined {
+        chats::set_state(work.connection, &group, state)?;
+        let deleted = state == ChatState::Deleted;
+        work.events.push(if deleted { Event::Deleted { chat: group } } else { Event::Removed { chat: group } });
+    }
+    Ok(())
+}
+
+/// Whether somebody who is no admin added or removed members or changed the group's settings.
+fn breaks_roles(group: &MlsGroup, sender: &MlsSender, staged: &StagedCommit) -> bool {
+    let MlsSender::Member(sender) = sender else { return false };
+    let changes = staged.queued_proposals().any(|queued| {
+        let by_value = matches!(queued.sender(), MlsSender::Member(by) if by == sender);
+        by_value
+            && matches!(queued.proposal(), Proposal::Add(_) | Proposal::Remove(_) | Proposal::GroupContextExtensions(_))
+    });
+    let Ok(roles) = protocol::roles(group.extensions().iter()) else { return changes };
+    let identities: Vec<_> = group
+        .members()
+        .filter_map(|member| {
+            let leaf = protocol::leaf_credential_for(&member.credential, &member.signature_key).ok()?;
+            Some((member.index, leaf.identity))
+        })
+        .collect();
+    let is_admin = |identity: &[u8; 32]| roles.admins.contains(identity);
+    let any_admin = identities.iter().any(|(_, identity)| is_admin(identity));
+    let by_admin = identities.iter().any(|(leaf, identity)| leaf == sender && is_admin(identity));
+    changes && any_admin && !by_admin
+}
+
+/// A connection group changed: whoever is there besides this client must be the one it was made for.
+fn connected(
+    work: &mut Work<'_>,
+    chat: &Chat,
+    members: &[Member],
+    infos: &members::Infos,
+    aad: &CommitAad,
+) -> Result<(), Stop> {
+    let me = &work.account.client.user;
+    let others: Vec<_> = members.iter().filter(|member| member.user.as_ref() != Some(me)).collect();
+    for other in &others {
+        if other.user.is_none() || other.user != chat.peer {
+            outbox::add_chore(work.connection, &Chore::Expel(chat.group.clone(), other.key.clone()))?;
+        }
+    }
+    let Some(joiner) = others.iter().find(|other| other.user.is_some() && other.user == chat.peer) else {
+        return Ok(());
+    };
+    if chat.state != ChatState::Waiting && chat.state != ChatState::Starting {
+        return Ok(());
+    }
+    let info = infos.iter().find(|(key, _)| key == joiner.key.as_slice()).map(|(_, info)| info);
+    let (Some(info), Some(sealed)) = (info, &aad.friendship_package) else {
+        return work.problem(format!("the other side of {} gave no friendship package", chat.group));
+    };
+    let chain = open_chain(&chat.credential_key, &joiner.key, info.sealed_chain.as_slice())?;
+    let bound_to = friendship_aad(&chat.group, &joiner.key);
+    let opened = aead::open(&chat.credential_key, KeyLabel::FriendshipPackage, &bound_to, sealed.as_slice());
+    let friendship = opened.map_err(Stop::from).and_then(|padded| {
+        Ok::<FriendshipPackage, Stop>(unpad_value(padded, MESSAGE_FLOOR)?)
+    });
+    chats::set_state(work.connection, &chat.group, ChatState::Active)?;
+    contacts::remove_offer(work.connection, &chat.group)?;
+    match friendship {
+        Ok(friendship) => {
+            let user = chain.credential.request.payload.client.user.clone();
+            let contact = Contact { credential: chain.credential, friendship, chat: chat.group.clone() };
+            contacts::insert_contact(work.connection, &contact)?;
+            work.events.push(Event::Connected { user, chat: chat.group.clone() });
+            Ok(())
+        }
+        Err(_) => work.problem(format!("the friendship package from the other side of {} is unusable", chat.group)),
+    }
+}
+
+/// What a friendship package in a joiner's commit is bound to.
+pub fn friendship_aad(group: &GroupId, leaf_key: &SignaturePublicKey) -> Vec<u8> {
+    [group.to_vec(), leaf_key.to_vec()].concat()
+}
+
+/// What a profile key, sealed for members of a group, is.
+pub fn seal_profile_key(
+    credential_key: &Secret,
+    leaf_key: &SignaturePublicKey,
+    profile_key: &Secret,
+    rng: &mut dyn crate::crypto::Rng,
+) -> Vec<u8> {
+    aead::seal(credential_key, KeyLabel::ProfileKey, leaf_key.as_slice(), profile_key.expose(), rng)
+}
+
+fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result<(), Stop> {
+    let provider = Provider::new(work.connection);
+    let mut group = mls::load(&provider, &chat.group)?;
+    let message = mls::message(message.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    let processed = group.process_message(&provider, message).map_err(mls::failed)?;
+    if !processed.aad().is_empty() {
+        return Err(Stop::bad("a message with authenticated data, which nobody has verified"));
+    }
+    let MlsSender::Member(leaf) = *processed.sender() else {
+        return Err(Stop::bad("a message that no member sent"));
+    };
+    let ProcessedMessageContent::ApplicationMessage(content) = processed.into_content() else {
+        return Err(Stop::bad("it is no application message"));
+    };
+    let members = chats::members(work.connection, &chat.group)?;
+    let sender = members.into_iter().find(|member| member.leaf == leaf.u32()).and_then(|member| member.user);
+    let Some(from) = sender else {
+        return Err(Stop::bad("a message from a member in quarantine"));
+    };
+    let message: ApplicationMessage = unpad_value(content.into_bytes().into(), MESSAGE_FLOOR)?;
+    if inbox::insert(work.connection, &chat.group, &from, &message, work.trust.now())?.is_some() {
+        work.events.push(Event::Message { chat: chat.group.clone(), from });
+    }
+    Ok(())
+}
+
+fn receive_proposal(work: &mut Work<'_>, chat: &Chat, proposal: &Opaque) -> Result<(), Stop> {
+    let provider = Provider::new(work.connection);
+    let mut group = mls::load(&provider, &chat.group)?;
+    let message = mls::message(proposal.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    let processed = group.process_message(&provider, message).map_err(mls::failed)?;
+    match processed.into_content() {
+        ProcessedMessageContent::ProposalMessage(proposal) => {
+            Ok(group.store_pending_proposal(provider.storage(), *proposal)?)
+        }
+        _ => Err(Stop::bad("it is no proposal of a member or the DS")),
+    }
+}

@@ -1,0 +1,121 @@
+//! Application messages: encrypted, padded, and stored with the state that they leave before they are sent.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{
+    commit::{Intent, Materials},
+    core::{ATTEMPTS, Core},
+    error::ClientError,
+    mls::{self, Provider},
+    outgoing::lane_of,
+    state::{
+        chats,
+        outbox::{self, Kind, New},
+        queues::Queue,
+    },
+};
+use crate::{
+    base::GroupId,
+    crypto::{random, system_rng},
+    wire::{
+        Decode, Encode, Method,
+        content::{ApplicationMessage, Content},
+        delivery::{GroupAccess, MessageSent, SendMessage},
+        padding::{MESSAGE_FLOOR, pad_value},
+    },
+};
+
+/// Largest content of a message: what its request has room for.
+pub const MAX_CONTENT: usize = 900 << 10;
+
+/// A message is in the queues of its recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendReceipt {
+    /// How many recipients could not be reached.
+    pub unreached: u32,
+}
+
+/// Whether a message could be prepared.
+enum Readiness {
+    Ready,
+    /// A commit of this client is under way.
+    CommitUnderWay,
+    /// Proposals must be committed first.
+    ProposalsStored,
+}
+
+impl Core {
+    /// Sends a message to a chat.
+    pub async fn send(self: &Arc<Self>, group: &GroupId, content: Content) -> Result<SendReceipt, ClientError> {
+        if content.encoded_len() > MAX_CONTENT {
+            return Err(ClientError::invalid(format!("a message may have at most {MAX_CONTENT} bytes")));
+        }
+        let message = ApplicationMessage { id: random(&mut system_rng()), sent: self.trust.now().0, content };
+        let (lane, mine) = (lane_of(group), message.to_vec());
+        let _turn = self.lane(&lane).await;
+        self.prepare_message(group, message).await?;
+        let answer = self.send_lane(&lane, &mine).await?;
+        let unreached = answer.map(MessageSent::from_bytes).transpose()?.map_or(0, |sent| sent.unreached);
+        Ok(SendReceipt { unreached })
+    }
+
+    /// Puts a message into the outbox, encrypted for the current epoch. The caller holds the lane.
+    pub async fn prepare_message(
+        self: &Arc<Self>,
+        group: &GroupId,
+        message: ApplicationMessage,
+    ) -> Result<(), ClientError> {
+        for _ in 0..ATTEMPTS {
+            let (of, content) = (group.clone(), message.clone());
+            match self.database.run(move |connection| prepare(connection, &of, &content)).await? {
+                Readiness::Ready => return Ok(()),
+                Readiness::CommitUnderWay => {
+                    Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+                    self.drain(Queue::Client).await?;
+                }
+                Readiness::ProposalsStored => {
+                    let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
+                    self.prepare_commit(group, &Intent::Update, extra, &mut materials).await?;
+                    Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+                }
+            }
+        }
+        Err(ClientError::invalid("the group changes too fast; try again"))
+    }
+}
+
+fn prepare(connection: &Connection, group: &GroupId, message: &ApplicationMessage) -> Result<Readiness, ClientError> {
+    let chat = chats::require_active(connection, group)?;
+    if chats::members(connection, group)?.iter().any(|member| member.user.is_none()) {
+        let why = "a member of this chat could not be verified: nothing is sent until it is removed";
+        return Err(ClientError::Local(super::error::Local::Untrusted, why.into()));
+    }
+    let provider = Provider::new(connection);
+    let mut state = mls::load(&provider, group)?;
+    if state.pending_commit().is_some() {
+        return Ok(Readiness::CommitUnderWay);
+    }
+    if state.has_pending_proposals() {
+        return Ok(Readiness::ProposalsStored);
+    }
+    let padded = pad_value(message, MESSAGE_FLOOR);
+    let encrypted = state.create_message(&provider, &mls::signer(&chat)?, &padded).map_err(mls::failed)?;
+    let request = SendMessage {
+        access: GroupAccess { group: group.clone(), ear_key: chat.ear_key },
+        idempotency_key: random(&mut system_rng()),
+        message: encrypted.to_bytes().map_err(mls::failed)?.into(),
+        no_push: false,
+    };
+    let new = New {
+        group: Some(group.clone()),
+        kind: Kind::Message,
+        method: Method::DsSendMessage,
+        domain: group.domain.clone(),
+        body: request.to_vec(),
+        extra: message.to_vec(),
+    };
+    outbox::insert(connection, new)?;
+    Ok(Readiness::Ready)
+}

@@ -1,0 +1,230 @@
+//! Chats and their members. A chat's MLS state is in the tables of OpenMLS; here is what OpenMLS does not know.
+
+use rusqlite::Connection;
+
+use super::{all, array, decoded, execute, first};
+use crate::{
+    base::{GroupId, Secret, UserId},
+    client::error::ClientError,
+    wire::{Encode, credential::SignaturePublicKey},
+};
+
+macro_rules! stored_enums {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal $text:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant = $code,)* }
+
+        impl $name {
+            /// Its name in JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            fn from_code(code: i64) -> Result<Self, ClientError> {
+                match code {
+                    $($code => Ok(Self::$variant),)*
+                    _ => Err(ClientError::storage(concat!("no such ", stringify!($name)))),
+                }
+            }
+        }
+    )*};
+}
+
+stored_enums! {
+    /// What a chat is for.
+    ChatKind {
+        /// Two connected users.
+        Connection = 1 "connection",
+        /// A group.
+        Group = 2 "group",
+    }
+
+    /// Where a chat stands.
+    ChatState {
+        /// Being created or joined: the homeserver has not answered yet.
+        Starting = 1 "starting",
+        /// A connection group whose other side has not answered yet.
+        Waiting = 2 "waiting",
+        /// In use.
+        Active = 3 "active",
+        /// This client was removed.
+        Removed = 4 "removed",
+        /// The group was deleted.
+        Deleted = 5 "deleted",
+        /// The other side declined to connect.
+        Declined = 6 "declined",
+    }
+}
+
+impl ChatState {
+    /// Whether the chat has MLS state.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Starting | Self::Waiting | Self::Active)
+    }
+}
+
+/// A chat.
+#[derive(Clone)]
+pub struct Chat {
+    /// The group.
+    pub group: GroupId,
+    /// What it is for.
+    pub kind: ChatKind,
+    /// Where it stands.
+    pub state: ChatState,
+    /// What it is called; a connection is called as its other side.
+    pub name: String,
+    /// The other side of a connection.
+    pub peer: Option<UserId>,
+    /// Opens the group's state on its DS.
+    pub ear_key: Secret,
+    /// Opens what only members know.
+    pub credential_key: Secret,
+    /// This client's leaf.
+    pub leaf: u32,
+    /// Seed of the leaf's signature key.
+    pub leaf_seed: Secret,
+    /// Whether the leaf came from a package that may be used more than once, and is to be renewed.
+    pub stale_leaf: bool,
+    /// Seed of the signature key that a commit under way gives the leaf.
+    pub next_leaf: Option<Secret>,
+}
+
+const COLUMNS: &str =
+    "chat, kind, state, name, peer, ear_key, credential_key, leaf, leaf_seed, stale_leaf, next_leaf";
+
+fn chat_of(row: &rusqlite::Row<'_>) -> Result<Chat, ClientError> {
+    let secret = |column: usize| Ok::<_, ClientError>(Secret::new(array(&row.get::<_, Vec<u8>>(column)?)?));
+    Ok(Chat {
+        group: decoded(&row.get::<_, Vec<u8>>(0)?)?,
+        kind: ChatKind::from_code(row.get(1)?)?,
+        state: ChatState::from_code(row.get(2)?)?,
+        name: row.get(3)?,
+        peer: row.get::<_, Option<Vec<u8>>>(4)?.map(|user| decoded(&user)).transpose()?,
+        ear_key: secret(5)?,
+        credential_key: secret(6)?,
+        leaf: row.get(7)?,
+        leaf_seed: secret(8)?,
+        stale_leaf: row.get(9)?,
+        next_leaf: row.get::<_, Option<Vec<u8>>>(10)?.map(|seed| array(&seed).map(Secret::new)).transpose()?,
+    })
+}
+
+/// Adds a chat, or replaces one that has ended.
+pub fn insert(connection: &Connection, chat: &Chat, now: u64) -> Result<(), ClientError> {
+    let sql = format!("INSERT OR REPLACE INTO chats ({COLUMNS}, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    let row = (
+        chat.group.to_vec(),
+        chat.kind as i64,
+        chat.state as i64,
+        &chat.name,
+        chat.peer.as_ref().map(Encode::to_vec),
+        chat.ear_key.expose(),
+        chat.credential_key.expose(),
+        chat.leaf,
+        chat.leaf_seed.expose(),
+        chat.stale_leaf,
+        chat.next_leaf.as_ref().map(|seed| *seed.expose()),
+        now.cast_signed(),
+    );
+    execute(connection, &sql, row).map(drop)
+}
+
+/// A chat.
+pub fn find(connection: &Connection, group: &GroupId) -> Result<Option<Chat>, ClientError> {
+    first(connection, &format!("SELECT {COLUMNS} FROM chats WHERE chat = ?"), [group.to_vec()], chat_of)
+}
+
+/// A chat that must exist.
+pub fn require(connection: &Connection, group: &GroupId) -> Result<Chat, ClientError> {
+    find(connection, group)?.ok_or_else(|| ClientError::not_found(format!("there is no chat {group} here")))
+}
+
+/// A chat in which this client is a member.
+pub fn require_active(connection: &Connection, group: &GroupId) -> Result<Chat, ClientError> {
+    let chat = require(connection, group)?;
+    match chat.state {
+        ChatState::Active => Ok(chat),
+        ChatState::Starting | ChatState::Waiting => Err(ClientError::invalid("the other side has not answered yet")),
+        ChatState::Removed => Err(ClientError::invalid("you were removed from this chat")),
+        ChatState::Deleted => Err(ClientError::invalid("this chat was deleted")),
+        ChatState::Declined => Err(ClientError::invalid("the other side declined to connect")),
+    }
+}
+
+/// All chats, the oldest first.
+pub fn all_chats(connection: &Connection) -> Result<Vec<Chat>, ClientError> {
+    all(connection, &format!("SELECT {COLUMNS} FROM chats ORDER BY created, chat"), [], chat_of)
+}
+
+/// Changes where a chat stands.
+pub fn set_state(connection: &Connection, group: &GroupId, state: ChatState) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET state = ? WHERE chat = ?", (state as i64, group.to_vec())).map(drop)
+}
+
+/// Remembers the key that a commit under way gives this client's leaf.
+pub fn set_next_leaf(connection: &Connection, group: &GroupId, seed: Option<&Secret>) -> Result<(), ClientError> {
+    let seed = seed.map(|seed| *seed.expose());
+    execute(connection, "UPDATE chats SET next_leaf = ? WHERE chat = ?", (seed, group.to_vec())).map(drop)
+}
+
+/// The leaf has a new signature key.
+pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret) -> Result<(), ClientError> {
+    let sql = "UPDATE chats SET leaf_seed = ?, stale_leaf = 0, next_leaf = NULL WHERE chat = ?";
+    execute(connection, sql, (seed.expose(), group.to_vec())).map(drop)
+}
+
+/// Forgets a chat and its members.
+pub fn remove(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
+    execute(connection, "DELETE FROM chats WHERE chat = ?", [group.to_vec()]).map(drop)
+}
+
+/// A member of a chat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its leaf.
+    pub leaf: u32,
+    /// The leaf's signature key.
+    pub key: SignaturePublicKey,
+    /// The leaf credential's identity.
+    pub identity: [u8; 32],
+    /// Who is behind it; none if that did not verify: then it is in quarantine.
+    pub user: Option<UserId>,
+    /// Opens its profile.
+    pub profile_key: Option<Secret>,
+}
+
+/// The members of a chat, in the order of their leaves.
+pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, ClientError> {
+    let sql = "SELECT leaf, key, identity, user, profile_key FROM members WHERE chat = ? ORDER BY leaf";
+    all(connection, sql, [group.to_vec()], |row| {
+        Ok(Member {
+            leaf: row.get(0)?,
+            key: row.get::<_, Vec<u8>>(1)?.as_slice().into(),
+            identity: array(&row.get::<_, Vec<u8>>(2)?)?,
+            user: row.get::<_, Option<Vec<u8>>>(3)?.map(|user| decoded(&user)).transpose()?,
+            profile_key: row.get::<_, Option<Vec<u8>>>(4)?.map(|key| array(&key).map(Secret::new)).transpose()?,
+        })
+    })
+}
+
+/// Replaces the members of a chat.
+pub fn put_members(connection: &Connection, group: &GroupId, members: &[Member]) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
+    let sql = "INSERT INTO members (chat, leaf, key, identity, user, profile_key) VALUES (?, ?, ?, ?, ?, ?)";
+    for member in members {
+        let user = member.user.as_ref().map(Encode::to_vec);
+        let profile_key = member.profile_key.as_ref().map(|key| *key.expose());
+        let row = (group.to_vec(), member.leaf, member.key.as_slice(), member.identity, user, profile_key);
+        execute(connection, sql, row)?;
+    }
+    Ok(())
+}
+
+/// A key that opens a user's profile, from any chat that it is in.
+pub fn profile_key(connection: &Connection, user: &UserId) -> Result<Option<Secret>, ClientError> {
+    let sql = "SELECT profile_key FROM members WHERE user = ? AND profile_key IS NOT NULL LIMIT 1";
+    first(connection, sql, [user.to_vec()], |row| Ok(Secret::new(array(&row.get::<_, Vec<u8>>(0)?)?)))
+}

@@ -1,0 +1,127 @@
+//! Offers made, offers received, contacts, and what people are called.
+
+use rusqlite::Connection;
+
+use super::{all, array, decoded, execute, first};
+use crate::{
+    base::{GroupId, Secret, UserId},
+    client::error::ClientError,
+    wire::{
+        Encode,
+        connection::{ConnectionOfferTbs, FriendshipPackage},
+        credential::ClientCredential,
+    },
+};
+
+/// An offer that this client made.
+pub struct Offer {
+    /// Names it in a decline.
+    pub offer_id: [u8; 16],
+    /// To whom.
+    pub recipient: UserId,
+    /// The connection group.
+    pub chat: GroupId,
+    /// Opens a decline.
+    pub reply_secret: Secret,
+}
+
+/// Remembers an offer under the hash of its reply key.
+pub fn insert_offer(connection: &Connection, reply_hash: &[u8; 32], offer: &Offer) -> Result<(), ClientError> {
+    let sql = "INSERT INTO offers (offer_id, recipient, chat, reply_hash, reply_secret) VALUES (?, ?, ?, ?, ?)";
+    let row =
+        (offer.offer_id, offer.recipient.to_vec(), offer.chat.to_vec(), reply_hash, offer.reply_secret.expose());
+    execute(connection, sql, row).map(drop)
+}
+
+/// The offer with this reply key.
+pub fn offer_by_reply(connection: &Connection, reply_hash: &[u8; 32]) -> Result<Option<Offer>, ClientError> {
+    let sql = "SELECT offer_id, recipient, chat, reply_secret FROM offers WHERE reply_hash = ?";
+    first(connection, sql, [reply_hash], |row| {
+        Ok(Offer {
+            offer_id: array(&row.get::<_, Vec<u8>>(0)?)?,
+            recipient: decoded(&row.get::<_, Vec<u8>>(1)?)?,
+            chat: decoded(&row.get::<_, Vec<u8>>(2)?)?,
+            reply_secret: Secret::new(array(&row.get::<_, Vec<u8>>(3)?)?),
+        })
+    })
+}
+
+/// Forgets the offer that a chat was made for.
+pub fn remove_offer(connection: &Connection, chat: &GroupId) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM offers WHERE chat = ?", [chat.to_vec()]).map(drop)
+}
+
+/// Remembers an offer received; `false` if it was received before.
+pub fn insert_request(
+    connection: &Connection,
+    id: &str,
+    offer: &ConnectionOfferTbs,
+    now: u64,
+) -> Result<bool, ClientError> {
+    let sql = "INSERT OR IGNORE INTO requests (id, offer_id, offer, received) VALUES (?, ?, ?, ?)";
+    Ok(execute(connection, sql, (id, offer.offer_id, offer.to_vec(), now.cast_signed()))? > 0)
+}
+
+/// Offers that wait for an answer.
+pub fn requests(connection: &Connection) -> Result<Vec<(String, ConnectionOfferTbs)>, ClientError> {
+    let sql = "SELECT id, offer FROM requests WHERE offer IS NOT NULL ORDER BY received, id";
+    all(connection, sql, [], |row| Ok((row.get(0)?, decoded(&row.get::<_, Vec<u8>>(1)?)?)))
+}
+
+/// An offer that waits for an answer.
+pub fn request(connection: &Connection, id: &str) -> Result<Option<ConnectionOfferTbs>, ClientError> {
+    let sql = "SELECT offer FROM requests WHERE id = ? AND offer IS NOT NULL";
+    first(connection, sql, [id], |row| decoded(&row.get::<_, Vec<u8>>(0)?))
+}
+
+/// An offer was answered: only its id is kept, so that a repeat is noticed.
+pub fn answer_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<(), ClientError> {
+    execute(connection, "UPDATE requests SET offer = NULL WHERE offer_id = ?", [offer_id]).map(drop)
+}
+
+/// A connected user.
+pub struct Contact {
+    /// Who, as the AS certified it.
+    pub credential: ClientCredential,
+    /// What it gave us.
+    pub friendship: FriendshipPackage,
+    /// The connection group.
+    pub chat: GroupId,
+}
+
+/// Adds or renews a contact.
+pub fn insert_contact(connection: &Connection, contact: &Contact) -> Result<(), ClientError> {
+    let sql = "INSERT OR REPLACE INTO contacts (user, credential, friendship, chat) VALUES (?, ?, ?, ?)";
+    let user = contact.credential.request.payload.client.user.to_vec();
+    let row = (user, contact.credential.to_vec(), contact.friendship.to_vec(), contact.chat.to_vec());
+    execute(connection, sql, row).map(drop)
+}
+
+/// A contact.
+pub fn contact(connection: &Connection, user: &UserId) -> Result<Option<Contact>, ClientError> {
+    first(connection, "SELECT credential, friendship, chat FROM contacts WHERE user = ?", [user.to_vec()], contact_of)
+}
+
+/// All contacts.
+pub fn contacts(connection: &Connection) -> Result<Vec<Contact>, ClientError> {
+    all(connection, "SELECT credential, friendship, chat FROM contacts ORDER BY user", [], contact_of)
+}
+
+fn contact_of(row: &rusqlite::Row<'_>) -> Result<Contact, ClientError> {
+    Ok(Contact {
+        credential: decoded(&row.get::<_, Vec<u8>>(0)?)?,
+        friendship: decoded(&row.get::<_, Vec<u8>>(1)?)?,
+        chat: decoded(&row.get::<_, Vec<u8>>(2)?)?,
+    })
+}
+
+/// What a user is called, as far as is known.
+pub fn name(connection: &Connection, user: &UserId) -> Result<Option<String>, ClientError> {
+    first(connection, "SELECT name FROM profiles WHERE user = ?", [user.to_vec()], |row| Ok(row.get(0)?))
+}
+
+/// Remembers what a user is called.
+pub fn put_name(connection: &Connection, user: &UserId, name: &str, now: u64) -> Result<(), ClientError> {
+    let sql = "INSERT OR REPLACE INTO profiles (user, name, fetched) VALUES (?, ?, ?)";
+    execute(connection, sql, (user.to_vec(), name, now.cast_signed())).map(drop)
+}

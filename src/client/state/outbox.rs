@@ -1,0 +1,167 @@
+//! What is being sent: complete requests, kept until they are answered, and chores that follow from what was received.
+//! Requests of one lane (a group, or everything else) go out one after another.
+
+use rusqlite::Connection;
+
+use super::{all, decoded, execute, first};
+use crate::{
+    base::{Domain, GroupId},
+    client::error::ClientError,
+    wire::{Encode, Method, credential::SignaturePublicKey},
+};
+
+/// What a waiting request is, and with it what its answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An application message; beside it the plaintext, should another epoch need another ciphertext.
+    Message = 1,
+    /// A new group.
+    Create = 2,
+    /// A commit; beside it the intent, should it lose the race for its epoch.
+    Commit = 3,
+    /// An external commit; beside it the id of the offer that it accepts.
+    Join = 4,
+    /// Anything that needs nothing more once it is done.
+    Simple = 5,
+}
+
+/// A request that waits for its answer.
+#[derive(Clone)]
+pub struct Pending {
+    /// Names it.
+    pub number: i64,
+    /// The group's encoding, or nothing.
+    pub lane: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// How it is sent.
+    pub method: Method,
+    /// Whereto.
+    pub domain: Domain,
+    /// The encoded request.
+    pub body: Vec<u8>,
+    /// By kind.
+    pub extra: Vec<u8>,
+}
+
+/// A request to add.
+pub struct New {
+    /// The group it belongs to.
+    pub group: Option<GroupId>,
+    /// What it is.
+    pub kind: Kind,
+    /// How it is sent.
+    pub method: Method,
+    /// Whereto.
+    pub domain: Domain,
+    /// The encoded request.
+    pub body: Vec<u8>,
+    /// By kind.
+    pub extra: Vec<u8>,
+}
+
+/// Adds a request.
+pub fn insert(connection: &Connection, new: New) -> Result<Pending, ClientError> {
+    let New { group, kind, method, domain, body, extra } = new;
+    let lane = group.as_ref().map(Encode::to_vec).unwrap_or_default();
+    let sql = "INSERT INTO outbox (lane, kind, method, domain, body, extra) VALUES (?, ?, ?, ?, ?, ?)";
+    execute(connection, sql, (&lane, kind as i64, method as u16, domain.as_str(), &body, &extra))?;
+    Ok(Pending { number: connection.last_insert_rowid(), lane, kind, method, domain, body, extra })
+}
+
+fn pending_of(row: &rusqlite::Row<'_>) -> Result<Pending, ClientError> {
+    let unknown = || ClientError::storage("the outbox holds an unknown request");
+    Ok(Pending {
+        number: row.get(0)?,
+        lane: row.get(1)?,
+        kind: match row.get::<_, i64>(2)? {
+            1 => Kind::Message,
+            2 => Kind::Create,
+            3 => Kind::Commit,
+            4 => Kind::Join,
+            5 => Kind::Simple,
+            _ => return Err(unknown()),
+        },
+        method: Method::from_code(row.get(3)?).ok_or_else(unknown)?,
+        domain: row.get::<_, String>(4)?.parse().map_err(ClientError::storage)?,
+        body: row.get(5)?,
+        extra: row.get(6)?,
+    })
+}
+
+/// The oldest request of a lane.
+pub fn next(connection: &Connection, lane: &[u8]) -> Result<Option<Pending>, ClientError> {
+    let sql = "SELECT number, lane, kind, method, domain, body, extra FROM outbox WHERE lane = ? ORDER BY number LIMIT 1";
+    first(connection, sql, [lane], pending_of)
+}
+
+/// Lanes with requests in them, the one that waits longest first.
+pub fn lanes(connection: &Connection) -> Result<Vec<Vec<u8>>, ClientError> {
+    all(connection, "SELECT lane FROM outbox GROUP BY lane ORDER BY MIN(number)", [], |row| Ok(row.get(0)?))
+}
+
+/// Removes a request; `false` if it was gone.
+pub fn remove(connection: &Connection, number: i64) -> Result<bool, ClientError> {
+    Ok(execute(connection, "DELETE FROM outbox WHERE number = ?", [number])? > 0)
+}
+
+/// Removes all requests of a lane.
+pub fn clear(connection: &Connection, lane: &[u8]) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM outbox WHERE lane = ?", [lane]).map(drop)
+}
+
+/// Something to do that what was received calls for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// Delete a group that nobody else wants.
+    Delete(GroupId),
+    /// Remove a leaf that has no business in a connection group.
+    Expel(GroupId, SignaturePublicKey),
+    /// Give this client's leaf a fresh key and credential.
+    RenewLeaf(GroupId),
+    /// Publish fresh KeyPackages.
+    KeyPackages,
+    /// Publish fresh connection packages.
+    ConnectionPackages,
+}
+
+impl Chore {
+    fn row(&self) -> (i64, Vec<u8>) {
+        match self {
+            Self::Delete(group) => (1, group.to_vec()),
+            Self::Expel(group, key) => (2, [group.to_vec(), key.to_vec()].concat()),
+            Self::RenewLeaf(group) => (3, group.to_vec()),
+            Self::KeyPackages => (4, Vec::new()),
+            Self::ConnectionPackages => (5, Vec::new()),
+        }
+    }
+}
+
+/// Adds a chore, unless it is there.
+pub fn add_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientError> {
+    execute(connection, "INSERT OR IGNORE INTO chores (kind, argument) VALUES (?, ?)", chore.row()).map(drop)
+}
+
+/// All chores, the oldest first.
+pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
+    use crate::wire::{Decode, Reader};
+    all(connection, "SELECT kind, argument FROM chores ORDER BY number", [], |row| {
+        let argument = row.get::<_, Vec<u8>>(1)?;
+        Ok(match row.get::<_, i64>(0)? {
+            1 => Chore::Delete(decoded(&argument)?),
+            2 => {
+                let mut reader = Reader::new(argument.into());
+                Chore::Expel(GroupId::decode(&mut reader)?, SignaturePublicKey::decode(&mut reader)?)
+            }
+            3 => Chore::RenewLeaf(decoded(&argument)?),
+            4 => Chore::KeyPackages,
+            5 => Chore::ConnectionPackages,
+            _ => return Err(ClientError::storage("an unknown chore")),
+        })
+    })
+}
+
+/// A chore is done, or cannot be.
+pub fn remove_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM chores WHERE kind = ? AND argument = ?", chore.row()).map(drop)
+}

@@ -1,0 +1,90 @@
+//! The tables of the client's state, and opening the file that holds them.
+
+use std::{fs::OpenOptions, path::Path};
+
+use openmls_sqlite_storage::SqliteStorageProvider;
+use rusqlite::Connection;
+
+use crate::client::{error::ClientError, mls::Json};
+
+/// Version of the tables below, in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+-- How far a queue has been processed.
+CREATE TABLE queues (name TEXT PRIMARY KEY, incarnation BLOB NOT NULL, next INTEGER NOT NULL, ratchet BLOB);
+-- What verifies users of a domain, and the roots that were seen first.
+CREATE TABLE authorities (domain TEXT PRIMARY KEY, credentials BLOB NOT NULL, fetched INTEGER NOT NULL);
+CREATE TABLE pins (domain TEXT NOT NULL, root BLOB NOT NULL, PRIMARY KEY (domain, root)) WITHOUT ROWID;
+-- Private halves of published packages.
+CREATE TABLE connection_keys (
+    key_hash BLOB PRIMARY KEY, package_hash BLOB NOT NULL, secret BLOB NOT NULL, not_after INTEGER NOT NULL,
+    last INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE key_packages (
+    reference BLOB PRIMARY KEY, leaf_seed BLOB NOT NULL, identity BLOB NOT NULL, last_resort INTEGER NOT NULL,
+    not_after INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);
+-- Connecting.
+CREATE TABLE offers (
+    offer_id BLOB PRIMARY KEY, recipient BLOB NOT NULL, chat BLOB NOT NULL, reply_hash BLOB NOT NULL UNIQUE,
+    reply_secret BLOB NOT NULL);
+CREATE TABLE requests (
+    id TEXT PRIMARY KEY, offer_id BLOB NOT NULL UNIQUE, offer BLOB, received INTEGER NOT NULL);
+CREATE TABLE contacts (
+    user BLOB PRIMARY KEY, credential BLOB NOT NULL, friendship BLOB NOT NULL, chat BLOB NOT NULL);
+CREATE TABLE profiles (user BLOB PRIMARY KEY, name TEXT NOT NULL, fetched INTEGER NOT NULL);
+-- Chats; their MLS state is in the tables of OpenMLS.
+CREATE TABLE chats (
+    chat BLOB PRIMARY KEY, kind INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL, peer BLOB,
+    ear_key BLOB NOT NULL, credential_key BLOB NOT NULL, leaf INTEGER NOT NULL, leaf_seed BLOB NOT NULL,
+    stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL);
+CREATE TABLE members (
+    chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
+    PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
+-- What was received; the content goes when it has been read, the rest stays a while so that repeats are noticed.
+CREATE TABLE messages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, sender BLOB NOT NULL, id BLOB NOT NULL,
+    content BLOB, sent INTEGER NOT NULL, received INTEGER NOT NULL, UNIQUE (chat, sender, id));
+CREATE INDEX unread ON messages (number) WHERE content IS NOT NULL;
+CREATE TABLE problems (number INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, text TEXT NOT NULL);
+-- What is being sent, and what is to be done when there is time.
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB NOT NULL, kind INTEGER NOT NULL, method INTEGER NOT NULL,
+    domain TEXT NOT NULL, body BLOB NOT NULL, extra BLOB NOT NULL);
+CREATE INDEX lanes ON outbox (lane, number);
+CREATE TABLE chores (number INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, argument BLOB NOT NULL,
+    UNIQUE (kind, argument));
+";
+
+/// Opens `home/client.db`, with its tables.
+pub fn open(home: &Path) -> Result<Connection, ClientError> {
+    let path = home.join("client.db");
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    super::private(&mut options);
+    // SQLite gives its side files the mode of the main one.
+    drop(options.open(&path)?);
+    let mut connection = Connection::open(&path)?;
+    prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// Sets a connection up, and makes the tables if there are none.
+pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    SqliteStorageProvider::<Json, _>::new(&mut *connection).run_migrations().map_err(ClientError::storage)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        VERSION => Ok(()),
+        0 => {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            Ok(transaction.commit()?)
+        }
+        newer => Err(ClientError::storage(format!("it was written by a newer version ({newer})"))),
+    }
+}

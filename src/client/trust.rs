@@ -1,0 +1,179 @@
+//! Who is behind a key: the credentials of home domains, fetched, pinned and remembered, and chains verified against
+//! them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    connector::Isolation,
+    error::ClientError,
+    network::{Network, Sender},
+    state::Database,
+};
+use crate::{
+    base::{Clock, Domain, Secret, Timestamp, UserId},
+    crypto::{
+        CryptoError, aead,
+        credential::{Authority, VerifiedClient, VerifiedLeaf, open_chain},
+    },
+    wire::{
+        Decode, Encode,
+        authentication::{Credentials, GetCredentials},
+        credential::{ClientCredential, LeafCredential},
+        delivery::MemberInfo,
+        label::KeyLabel,
+        method::call,
+    },
+};
+
+/// Credentials are fetched again when they are older, or when a signer is unknown and they are older than
+/// [`RECENT`].
+const REFRESH: Duration = Duration::from_secs(24 * 3_600);
+const RECENT: Duration = Duration::from_secs(60);
+
+/// What is known of home domains.
+pub struct Trust {
+    known: Mutex<HashMap<Domain, Known>>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone)]
+struct Known {
+    authority: Arc<Authority>,
+    fetched: Timestamp,
+}
+
+/// Why a chain was not verified.
+#[derive(Debug)]
+pub enum Doubt {
+    /// The credentials of this domain are not at hand, or not fresh enough to say no.
+    Missing(Domain),
+    /// It does not verify.
+    Invalid(CryptoError),
+}
+
+impl From<CryptoError> for Doubt {
+    fn from(error: CryptoError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl Trust {
+    /// What was stored.
+    pub fn load(connection: &Connection, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
+        let mut statement = connection.prepare("SELECT domain, credentials, fetched FROM authorities")?;
+        let mut rows = statement.query([])?;
+        let mut known = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let domain: Domain = row.get::<_, String>(0)?.parse().map_err(ClientError::storage)?;
+            let credentials = Credentials::from_slice(&row.get::<_, Vec<u8>>(1)?)?;
+            let fetched = Timestamp(row.get::<_, i64>(2)?.cast_unsigned());
+            // What is no longer valid is fetched again when it is needed.
+            if let Ok(authority) = Authority::verify(domain.clone(), &credentials, clock.now()) {
+                known.insert(domain, Known { authority: Arc::new(authority), fetched });
+            }
+        }
+        Ok(Self { known: Mutex::new(known), clock })
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The credentials of a domain, if they are at hand.
+    pub fn authority(&self, domain: &Domain) -> Result<Arc<Authority>, Doubt> {
+        self.known(domain, REFRESH).ok_or_else(|| Doubt::Missing(domain.clone()))
+    }
+
+    fn known(&self, domain: &Domain, age: Duration) -> Option<Arc<Authority>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        known.get(domain).filter(|known| known.fetched.after(age) > now).map(|known| known.authority.clone())
+    }
+
+    /// Fetches the credentials of a domain, checks them against those seen before, and remembers them.
+    pub async fn fetch(&self, domain: &Domain, network: &Network, database: &Database) -> Result<(), ClientError> {
+        let request = GetCredentials {};
+        let credentials =
+            network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        let now = self.clock.now();
+        let authority = Authority::verify(domain.clone(), &credentials, now)?;
+        let (name, roots) = (domain.to_string(), authority.roots().to_vec());
+        database.run(move |connection| pin(connection, &name, &roots, &credentials, now)).await?;
+        let known = Known { authority: Arc::new(authority), fetched: now };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), known);
+        Ok(())
+    }
+
+    /// Verifies a client credential.
+    pub fn client(&self, credential: &ClientCredential) -> Result<VerifiedClient, Doubt> {
+        let domain = &credential.request.payload.client.user.domain;
+        match self.authority(domain)?.verify_client(credential, self.now()) {
+            Err(CryptoError::UnknownSigner) if self.known(domain, RECENT).is_none() => {
+                Err(Doubt::Missing(domain.clone()))
+            }
+            verified => Ok(verified?),
+        }
+    }
+
+    /// Verifies what members know of a leaf: who is behind it, and the key to its profile.
+    pub fn member(
+        &self,
+        credential_key: &Secret,
+        leaf: &LeafCredential,
+        info: &MemberInfo,
+    ) -> Result<VerifiedMember, Doubt> {
+        let chain = open_chain(credential_key, &leaf.verifying_key, info.sealed_chain.as_slice())?;
+        let client = self.client(&chain.credential)?;
+        let VerifiedLeaf { .. } = client.verify_leaf(leaf, &chain.signature_encryption_key, self.now().day())?;
+        Ok(VerifiedMember { client, profile_key: open_profile_key(credential_key, leaf, info) })
+    }
+}
+
+/// A member whose chain was verified.
+pub struct VerifiedMember {
+    /// Who.
+    pub client: VerifiedClient,
+    /// Opens its profile, if it gave a key that opens at all.
+    pub profile_key: Option<Secret>,
+}
+
+impl VerifiedMember {
+    /// The user.
+    pub const fn user(&self) -> &UserId {
+        &self.client.client().user
+    }
+}
+
+fn open_profile_key(credential_key: &Secret, leaf: &LeafCredential, info: &MemberInfo) -> Option<Secret> {
+    let (aad, sealed) = (leaf.verifying_key.as_slice(), info.sealed_profile_key.as_slice());
+    let opened = aead::open(credential_key, KeyLabel::ProfileKey, aad, sealed).ok()?;
+    <[u8; 32]>::try_from(&opened[..]).ok().map(Secret::new)
+}
+
+/// The first roots seen of a domain are remembered; later ones must come with one of them.
+fn pin(
+    connection: &Connection,
+    domain: &str,
+    roots: &[[u8; 32]],
+    credentials: &Credentials,
+    now: Timestamp,
+) -> Result<(), ClientError> {
+    let mut statement = connection.prepare_cached("SELECT root FROM pins WHERE domain = ?")?;
+    let pinned = statement.query_map([domain], |row| row.get::<_, Vec<u8>>(0))?.collect::<Result<Vec<_>, _>>()?;
+    if !pinned.is_empty() && !roots.iter().any(|root| pinned.iter().any(|pinned| pinned == root)) {
+        return Err(ClientError::untrusted(format!("the root credential of {domain} is another than it used to be")));
+    }
+    for root in roots {
+        connection.execute("INSERT OR IGNORE INTO pins (domain, root) VALUES (?, ?)", (domain, root))?;
+    }
+    let sql = "INSERT OR REPLACE INTO authorities (domain, credentials, fetched) VALUES (?, ?, ?)";
+    connection.execute(sql, (domain, credentials.to_vec(), now.0.cast_signed()))?;
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! DeleteGroup: a commit that removes everybody else, sent to all, and then the group's state is gone.
+
+use super::{Services, commit::Changing, group::Group, idempotency::Answer};
+use crate::{
+    base::Refusal,
+    service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
+    store::Batch,
+    wire::delivery::{CommitAccepted, DeleteGroup},
+};
+
+/// Deletes the group.
+///
+/// # Errors
+/// `forbidden` for a sender who is not an admin; what a commit can be refused for.
+pub async fn handle(
+    services: Services<'_>,
+    context: &mut Context<'_>,
+    sender: Verified<Leaf>,
+    group: Group,
+    request: DeleteGroup,
+) -> Result<Outcome<CommitAccepted>, Refusal> {
+    let Leaf(leaf) = *sender.get();
+    let identity = group.member(leaf).ok_or_else(unproven)?.identity;
+    let answer = Answer::to(&group, &identity, &request.commit.idempotency_key);
+    let mut changing = Changing::load(group, context).await?;
+    let commit = changing.validate(&request.commit)?;
+    commit.check_sender(leaf)?;
+    if !changing.group.is_admin(leaf) {
+        return Err(Refusal::forbidden("only an admin may delete the group"));
+    }
+    let others = changing.group.head.members.iter().map(|member| member.leaf).filter(|member| *member != leaf);
+    let all_removed = others.clone().all(|member| commit.removed.contains(&member));
+    if !all_removed || commit.removed.len() != others.count() || !commit.added.is_empty() || commit.others {
+        return Err(Refusal::malformed("DeleteGroup takes a commit that removes everybody but its sender"));
+    }
+    // The rows of the new epoch are checked like any other's, and then not kept.
+    let applied = changing.apply(commit, None, context, &mut Batch::new())?;
+    applied.finish_group(services, context, &changing.group, answer).await
+}

@@ -1,0 +1,33 @@
+//! ExternalCommitInfo: what it takes to join by external commit. For a connection group that is still open the EAR key is
+//! the proof; for any other group only members are told.
+
+use super::{
+    group::{Connection, Group},
+    tree::Tree,
+};
+use crate::{
+    base::Refusal,
+    service::{Context, Outcome, Verified, proof::Leaf},
+    wire::delivery::ExternalCommitInfo,
+};
+
+/// Reads the GroupInfo, the tree and the chains.
+///
+/// # Errors
+/// `forbidden` if no member asks, and the group is no open connection group.
+pub async fn handle(
+    context: &mut Context<'_>,
+    sender: Option<Verified<Leaf>>,
+    group: Group,
+) -> Result<Outcome<ExternalCommitInfo>, Refusal> {
+    if sender.is_none() && group.head.connection != Connection::Open {
+        return Err(Refusal::forbidden("only members are told; the group is no open connection group"));
+    }
+    let tree = Tree::load(&group, group.head.rows, context).await?;
+    Ok(Outcome::unchanged(ExternalCommitInfo {
+        group_info: tree.group_info()?,
+        ratchet_tree: tree.ratchet_tree()?,
+        members: tree.member_infos(),
+        proposals: Vec::new(),
+    }))
+}

@@ -1,0 +1,108 @@
+//! Listen: streams the entries of a queue as they become durable, and deletes what the client acknowledges.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Dispatcher, context, queues::Listener};
+use crate::{
+    base::{Refusal, limits::MAX_DEQUEUE},
+    service::{QueueId, queue::read},
+    transport::{Code, Frames, StreamError, Streaming, codes},
+    wire::{
+        Decode, Encode,
+        queue::{Acknowledge, Listen, QueueEntries},
+    },
+};
+
+/// A listening client.
+pub struct Listening {
+    dispatcher: Arc<Dispatcher>,
+    id: QueueId,
+    listener: Arc<Listener>,
+    next: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.dispatcher.queues.unlisten(self.id, &self.listener);
+    }
+}
+
+impl Dispatcher {
+    /// Starts to listen: the header of the response, and what goes on from there. None if the client names another
+    /// incarnation than the queue's: it learns the right one from the header and asks again.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such queue, `malformed` for a start beyond its head.
+    pub(super) async fn listen(
+        self: Arc<Self>,
+        id: QueueId,
+        request: &Listen,
+    ) -> Result<(QueueEntries, Option<Listening>), Refusal> {
+        let overview = self.queues.overview(id, &self.parts.store).await?;
+        if overview.incarnation != request.incarnation {
+            return Ok((overview, None));
+        }
+        self.acknowledge(id, request.start).await?;
+        let overview = self.queues.overview(id, &self.parts.store).await?;
+        let listener = self.queues.listen(id);
+        Ok((overview, Some(Listening { id, listener, next: request.start, dispatcher: self })))
+    }
+
+    async fn acknowledge(&self, id: QueueId, next: u64) -> Result<(), Refusal> {
+        let mut rng = (self.parts.entropy)();
+        let context = context(&self.parts, rng.as_mut());
+        self.queues.acknowledge(id, next, &self.parts.store, &context).await
+    }
+}
+
+#[async_trait]
+impl Streaming for Listening {
+    async fn run(mut self: Box<Self>, frames: &mut dyn Frames) -> Code {
+        loop {
+            match self.send_new(frames).await {
+                Ok(()) => {}
+                Err(code) => return code,
+            }
+            tokio::select! {
+                frame = frames.next() => match self.acknowledged(frame).await {
+                    Ok(()) => {}
+                    Err(code) => return code,
+                },
+                () = self.listener.woken() => if self.listener.is_replaced() {
+                    return codes::REPLACED_BY_NEWER_LISTEN;
+                },
+            }
+        }
+    }
+}
+
+impl Listening {
+    /// Sends everything durable that was not sent yet.
+    async fn send_new(&mut self, frames: &mut dyn Frames) -> Result<(), Code> {
+        loop {
+            if self.listener.is_replaced() {
+                return Err(codes::REPLACED_BY_NEWER_LISTEN);
+            }
+            let durable = self.dispatcher.parts.store.durable();
+            let found = read(self.id, self.next, MAX_DEQUEUE, &durable).await.map_err(|_| codes::INTERNAL)?;
+            // The queue was deleted.
+            let found = found.ok_or(codes::DONE)?;
+            let Some(last) = found.entries.last() else { return Ok(()) };
+            self.next = last.sequence + 1;
+            frames.send(found.to_vec().into()).await.map_err(|_| codes::DONE)?;
+        }
+    }
+
+    async fn acknowledged(&self, frame: Result<Option<bytes::Bytes>, StreamError>) -> Result<(), Code> {
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Err(codes::DONE),
+            Err(StreamError::ShuttingDown) => return Err(codes::SHUTTING_DOWN),
+            Err(_) => return Err(codes::MALFORMED),
+        };
+        let Acknowledge { next } = Acknowledge::from_bytes(frame).map_err(|_| codes::MALFORMED)?;
+        self.dispatcher.acknowledge(self.id, next).await.map_err(|_| codes::MALFORMED)
+    }
+}

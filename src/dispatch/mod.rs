@@ -1,0 +1,156 @@
+//! From bytes to a service and back: decodes a request, proves its sender, runs the one handler of its method, writes
+//! what it decided as one durable batch, and answers. The transport calls [`Dispatcher`]; nothing calls the transport.
+
+mod listen;
+mod locks;
+mod queues;
+mod routes;
+mod run;
+mod session;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    authentication::Authentication,
+    base::{Clock, Domain, Refusal, Status, limits},
+    crypto::{Rng, at_rest::StorageKey},
+    delivery::Delivery,
+    queuing::Queuing,
+    service::{Context, queue::QueueLimits, store_failure},
+    store::{Batch, Store},
+    transport::{Handler, MethodRules, PeerInfo, Reply},
+    wire::{Encode, Method, Response, method, queue::Incarnation, server},
+};
+
+pub use session::Session;
+
+use locks::Locks;
+use queues::Queues;
+
+/// Where randomness comes from: the operating system, or a seed in simulations.
+pub type Entropy = Arc<dyn Fn() -> Box<dyn Rng + Send + Sync> + Send + Sync>;
+
+/// What a dispatcher is made of.
+pub struct Parts {
+    /// The home domain.
+    pub domain: Domain,
+    /// Where everything is kept.
+    pub store: Store,
+    /// Wraps secrets at rest.
+    pub storage_key: StorageKey,
+    /// Of the store.
+    pub incarnation: Incarnation,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Of every queue.
+    pub queue_limits: QueueLimits,
+    /// Advertised.
+    pub connection_limits: server::ConnectionLimits,
+}
+
+/// Answers requests for one homeserver.
+pub struct Dispatcher {
+    parts: Parts,
+    authentication: Authentication,
+    queuing: Queuing,
+    delivery: Delivery,
+    queues: Queues,
+    locks: Locks,
+}
+
+impl Dispatcher {
+    /// Loads the services' keys, or makes them at first start.
+    ///
+    /// # Errors
+    /// `internal` if they cannot be read or written.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, Refusal> {
+        let mut rng = (parts.entropy)();
+        let mut context = context(&parts, rng.as_mut());
+        let mut batch = Batch::new();
+        let authentication = Authentication::start(&mut context, &mut batch).await?;
+        let queuing = Queuing::start(&mut context, &mut batch).await?;
+        let delivery = Delivery::start(&mut context, &mut batch).await?;
+        drop(context);
+        parts.store.submit(batch).map_err(store_failure)?.await.map_err(store_failure)?;
+        let queues = Queues::new(parts.queue_limits);
+        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, locks: Locks::new() }))
+    }
+
+    fn server_info(&self) -> server::ServerInfo {
+        let method_limit = |method: &Method| server::MethodLimit {
+            method: *method as u16,
+            max_request: u32::try_from(method.max_request()).unwrap_or(u32::MAX),
+        };
+        server::ServerInfo {
+            domain: self.parts.domain.clone(),
+            versions: vec![crate::wire::VERSION],
+            ciphersuites: vec![crate::wire::credential::CIPHERSUITE],
+            method_limits: Method::ALL.iter().map(method_limit).collect(),
+            connection_limits: self.parts.connection_limits.clone(),
+            token_policy: server::TokenPolicy { required: false, credit_per_token: 0 },
+            registration_policy: server::RegistrationPolicy::Open,
+        }
+    }
+}
+
+fn context<'a>(parts: &'a Parts, rng: &'a mut (dyn Rng + Send + Sync)) -> Context<'a> {
+    Context {
+        domain: &parts.domain,
+        now: parts.clock.now(),
+        view: parts.store.pending(),
+        storage_key: &parts.storage_key,
+        incarnation: parts.incarnation,
+        rng,
+    }
+}
+
+fn encode(result: Result<Vec<u8>, Refusal>) -> Bytes {
+    let response = match result {
+        Ok(body) => Response { status: Status::Ok as u16, body: body.into() },
+        Err(refusal) => Response::refused(&refusal),
+    };
+    response.to_vec().into()
+}
+
+/// The dispatcher as the transport's handler.
+pub struct Service(pub Arc<Dispatcher>);
+
+#[async_trait]
+impl Handler for Service {
+    type Session = Session;
+
+    fn rules(&self, method: u16) -> MethodRules {
+        MethodRules { max_request: method::max_request(method), streaming: method::is_streaming(method) }
+    }
+
+    fn open(&self, peer: PeerInfo) -> Arc<Session> {
+        Arc::new(Session::new(peer))
+    }
+
+    fn too_large(&self, _method: u16, limit: usize) -> Bytes {
+        let limit = format!("requests of this method have at most {limit} bytes");
+        encode(Err(Refusal::new(Status::TooLarge, limit)))
+    }
+
+    fn malformed(&self) -> Bytes {
+        encode(Err(Refusal::malformed("the stream ended before the request was complete")))
+    }
+
+    async fn exchange(&self, session: &Arc<Session>, stream: u64, request: Bytes) -> Reply {
+        self.0.clone().answer(session, stream, request).await
+    }
+}
+
+/// Limits of a connection as ServerInfo advertises them.
+pub fn connection_limits(settings: &crate::transport::Settings) -> server::ConnectionLimits {
+    server::ConnectionLimits {
+        max_streams: settings.max_streams,
+        idle_timeout_ms: u32::try_from(settings.idle_timeout.as_millis()).unwrap_or(u32::MAX),
+        max_bound_keys: limits::MAX_BOUND_KEYS as u32,
+    }
+}

@@ -1,0 +1,78 @@
+//! The one way in which requests change anything: lock, read, decide, submit as one batch, unlock, wait until it is
+//! durable, wake who is concerned, reply.
+
+use std::hash::Hash;
+
+use tokio::sync::MutexGuard;
+
+use super::{Dispatcher, context};
+use crate::{
+    base::Refusal,
+    crypto::Rng,
+    service::{Context, Outcome, Reply, store_failure},
+    wire::Encode,
+};
+
+/// Most bytes that one request may store.
+const MAX_STORED: usize = 64 << 20;
+
+/// A request under way, with the lock of what it changes.
+pub struct Scope<'a> {
+    dispatcher: &'a Dispatcher,
+    guard: Option<MutexGuard<'a, ()>>,
+    rng: Box<dyn Rng + Send + Sync>,
+}
+
+impl Dispatcher {
+    /// For a request that changes nothing that another could change at the same time.
+    pub(super) fn unlocked(&self) -> Scope<'_> {
+        Scope { dispatcher: self, guard: None, rng: (self.parts.entropy)() }
+    }
+
+    /// For a request that reads and changes what `key` names.
+    pub(super) async fn locked(&self, key: impl Hash) -> Scope<'_> {
+        Scope { guard: Some(self.locks.lock(key).await), ..self.unlocked() }
+    }
+}
+
+impl Scope<'_> {
+    /// What the handler is given.
+    pub fn context(&mut self) -> Context<'_> {
+        context(&self.dispatcher.parts, self.rng.as_mut())
+    }
+
+    /// Writes what the handler decided; gives the encoded reply once it is durable.
+    ///
+    /// # Errors
+    /// What the store or the reply refuses; then nothing is written.
+    pub async fn commit<R: Encode>(mut self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
+        let dispatcher = self.dispatcher;
+        let Outcome { mut batch, appends, reply } = outcome;
+        let resolved = dispatcher.queues.resolve(appends, &mut self.context(), &mut batch).await?;
+        let reply = match reply {
+            Reply::Ready(reply) => Ok(reply),
+            Reply::AfterAppends(finish) => finish(resolved.appended, &mut batch),
+        };
+        let submitted = reply.and_then(|reply| {
+            if batch.size() > MAX_STORED {
+                return Err(Refusal::quota_exceeded("one request may store at most 64 MiB"));
+            }
+            // A reply that only reads may rest on what others have submitted.
+            let store = &dispatcher.parts.store;
+            let commit = if batch.is_empty() { store.barrier() } else { store.submit(batch).map_err(store_failure)? };
+            Ok((reply, commit))
+        });
+        let (reply, commit) = match submitted {
+            Ok(submitted) => submitted,
+            Err(refusal) => {
+                resolved.abandoned();
+                return Err(refusal);
+            }
+        };
+        let changed = resolved.submitted();
+        self.guard = None;
+        commit.await.map_err(store_failure)?;
+        dispatcher.queues.wake(&changed);
+        Ok(reply.to_vec())
+    }
+}

@@ -1,0 +1,43 @@
+//! What is kept per connection: the channel binding and the keys that were bound to it. Dies with the connection.
+
+use crate::{
+    base::Refusal,
+    crypto::proof::verify_bind,
+    service::proof::BoundKeys,
+    transport::PeerInfo,
+    wire::server::{Bind, Done},
+};
+
+/// Most keys in one Bind.
+const MAX_KEYS: usize = 16;
+
+/// A connection's state.
+pub struct Session {
+    /// 32 bytes that both ends of this connection, and nobody else, have.
+    pub binding: [u8; 32],
+    /// Keys whose possession was proven on this connection.
+    pub bound: BoundKeys,
+}
+
+impl Session {
+    /// A new connection's.
+    pub fn new(peer: PeerInfo) -> Self {
+        Self { binding: peer.binding, bound: BoundKeys::default() }
+    }
+
+    /// The endpoint Bind: all keys of the request become bound, or none.
+    ///
+    /// # Errors
+    /// `malformed` for too many keys, `unauthenticated` if a signature does not verify for this connection.
+    pub fn bind(&self, request: Bind) -> Result<Done, Refusal> {
+        if request.keys.len() > MAX_KEYS {
+            return Err(Refusal::malformed("at most 16 keys can be bound at a time"));
+        }
+        for key in &request.keys {
+            verify_bind(key, &self.binding)
+                .map_err(|_| Refusal::unauthenticated("a signature does not prove its key for this connection"))?;
+        }
+        request.keys.into_iter().for_each(|bound| self.bound.insert(bound.key));
+        Ok(Done {})
+    }
+}
