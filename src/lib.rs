@@ -21,6 +21,8 @@ pub mod delivery;
 #[cfg(feature = "server")]
 pub mod dispatch;
 #[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
 pub mod queuing;
 #[cfg(feature = "server")]
 pub mod service;
@@ -29,3 +31,6 @@ pub mod store;
 
 #[cfg(feature = "client")]
 pub mod client;
+
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `bennu` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bennu::cli::main()
+}

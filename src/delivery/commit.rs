@@ -186,7 +186,7 @@ impl Changing {
         let Commit { staged, confirmation_tag, message, group_info, aad, signer, by_member, added, removed, .. } =
             commit;
         let before = self.group.queue_configs(|_| false)?;
-        let infos = self.infos(&aad, &staged, by_member, added.len())?;
+        let infos = self.infos(&aad, &staged, signer, by_member, added.len())?;
         let group_context = staged.group_context().clone();
         let epoch = group_context.epoch().as_u64();
 
@@ -232,6 +232,7 @@ impl Changing {
         &self,
         aad: &CommitAad,
         staged: &StagedCommit,
+        signer: u32,
         by_member: bool,
         added: usize,
     ) -> Result<Option<MemberInfo>, Refusal> {
@@ -241,12 +242,18 @@ impl Changing {
         if by_member && aad.friendship_package.is_some() {
             return Err(Refusal::malformed("only the joiner of a connection group sends a friendship package"));
         }
-        // The chain is bound to the leaf's key: a new leaf needs a new one, and only a new leaf may have one.
-        match (staged.update_path_leaf_node().is_some(), &aad.own) {
+        // The chain is bound to the leaf's credential and key: new ones need a new chain, and nothing else may have one.
+        let renewed = staged.update_path_leaf_node().is_some_and(|new| {
+            let old = self.tree.public.leaf(LeafNodeIndex::new(signer)).filter(|_| by_member);
+            old.is_none_or(|old| {
+                old.credential() != new.credential() || old.signature_key() != new.signature_key()
+            })
+        });
+        match (renewed, &aad.own) {
             (true, Some(own)) => Ok(Some(own.clone())),
             (false, None) => Ok(None),
-            (true, None) => Err(Refusal::malformed("a new leaf needs its chain in the AAD")),
-            (false, Some(_)) => Err(Refusal::malformed("the AAD has a chain for a leaf that does not change")),
+            (true, None) => Err(Refusal::malformed("a new leaf credential needs its chain in the AAD")),
+            (false, Some(_)) => Err(Refusal::malformed("the AAD has a chain for a leaf credential that does not change")),
         }
     }
 
@@ -295,6 +302,9 @@ impl Changing {
         }
         let valid = mls::inspect_key_package(key_package).map_err(invalid)?;
         check_days(&valid.credential.validity, today)?;
+        if self.group.head.admins.contains(&valid.credential.identity) {
+            return Err(taken_identity());
+        }
         let member = Member::new(leaf, &valid.credential, &valid.queue_config, today);
         let joined = Joined {
             leaf,
@@ -327,7 +337,7 @@ impl Changing {
             None => {
                 let config = queue_config.as_ref().ok_or_else(missing)?;
                 if listed.contains(&credential.identity) {
-                    return Err(Refusal::forbidden("a newcomer may not have the identity of an admin"));
+                    return Err(taken_identity());
                 }
                 members.push(Member::new(signer, &credential, config, today));
                 // Just pushed.
@@ -350,18 +360,12 @@ impl Changing {
         Ok(())
     }
 
-    /// No two members may share an identity, and no newcomer may have one that the roles list.
+    /// No two members may share an identity.
     fn check_identities(&self) -> Result<(), Refusal> {
         let mut identities: Vec<_> = self.group.head.members.iter().map(|member| member.identity).collect();
         identities.sort_unstable();
         if identities.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Refusal::invalid_mls("two members would have the same identity"));
-        }
-        let epoch = self.group.head.epoch;
-        let newcomer = |member: &&Member| member.active_epoch.is_none() && epoch > 0;
-        let taken = |member: &Member| self.group.head.admins.contains(&member.identity);
-        if self.group.head.members.iter().filter(newcomer).any(taken) {
-            return Err(Refusal::forbidden("a newcomer may not have the identity of an admin"));
         }
         Ok(())
     }
@@ -468,6 +472,10 @@ fn decode_commit(bundle: &CommitBundle) -> Result<ProtocolMessage, Refusal> {
         MlsMessageBodyIn::PublicMessage(public) if public.content_type() == ContentType::Commit => Ok(public.into()),
         _ => Err(not_a_commit()),
     }
+}
+
+fn taken_identity() -> Refusal {
+    Refusal::forbidden("a newcomer may not have the identity of an admin")
 }
 
 fn not_a_commit() -> Refusal {

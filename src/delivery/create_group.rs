@@ -134,6 +134,8 @@ pub async fn handle(
     batch.require_absent(Table::DsHeads, head_key(&id));
     let connection = if request.connection { Connection::Open } else { Connection::No };
     let creator = Member::new(0, &credential, &request.queue_config, context.now.day());
+    // Creating the group is its first commit.
+    let creator = Member { active_epoch: Some(0), ..creator };
     let mut group = Group::new(id, request.ear_key, connection, roles.admins, creator, context.rng);
     Tree::create(&mut group, &recorder, request.member, group_info, context, &mut batch)?;
     group.save(context, &mut batch)?;

@@ -13,8 +13,8 @@ use tokio::{
 use super::{
     StreamError,
     pipe::{Receiver, Sender},
-    wire_shim::{Length, decode_length, encode_length},
 };
+use crate::wire::{Length, MAX_VECTOR, decode_varint, encode_varint};
 
 /// Frames both ways, after the response of a streaming exchange.
 #[async_trait]
@@ -46,7 +46,7 @@ impl FrameReader {
 
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
         loop {
-            let missing = match decode_length(&self.partial) {
+            let missing = match decode_varint(&self.partial) {
                 Length::Invalid => return Err(StreamError::Malformed),
                 Length::Needs(size) => size - self.partial.len(),
                 Length::Known(length, _) if length > self.max_frame => {
@@ -82,10 +82,12 @@ impl FrameReader {
 
 /// Writes one frame, within `deadline`.
 pub(super) async fn write_frame(sender: &mut Sender, frame: Bytes, deadline: Duration) -> Result<(), StreamError> {
-    let Some(prefix) = encode_length(frame.len()) else {
-        return Err(StreamError::TooLarge(super::wire_shim::MAX_LENGTH));
-    };
-    timeout(deadline, sender.write([prefix, frame])).await.map_err(|_| StreamError::Deadline)?
+    if frame.len() > MAX_VECTOR {
+        return Err(StreamError::TooLarge(MAX_VECTOR));
+    }
+    let mut prefix = Vec::with_capacity(4);
+    encode_varint(frame.len(), &mut prefix);
+    timeout(deadline, sender.write([prefix.into(), frame])).await.map_err(|_| StreamError::Deadline)?
 }
 
 /// Finishes a stream and waits, within `deadline`, until the peer has everything.

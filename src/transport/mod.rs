@@ -20,7 +20,6 @@ pub mod memory;
 mod pipe;
 mod settings;
 pub mod tls;
-mod wire_shim;
 
 // The tests make certificates, for which the server's dependencies are needed.
 #[cfg(all(test, feature = "server"))]

@@ -69,7 +69,11 @@ impl Reader {
     /// # Errors
     /// [`DecodeError::Length`] for a length that is not minimal, [`DecodeError::Truncated`] if the content is cut off.
     pub fn vector(&mut self) -> Result<Bytes, DecodeError> {
-        let (length, used) = decode_varint(&self.rest)?.ok_or(DecodeError::Truncated)?;
+        let (length, used) = match decode_varint(&self.rest) {
+            Length::Known(length, used) => (length, used),
+            Length::Needs(_) => return Err(DecodeError::Truncated),
+            Length::Invalid => return Err(DecodeError::Length),
+        };
         bytes::Buf::advance(&mut self.rest, used);
         self.take(length)
     }
@@ -83,23 +87,30 @@ impl Reader {
     }
 }
 
-/// Reads a variable-length vector length (RFC 9420 section 2.1.2) from the start of `input`: the length and the bytes
-/// it took, or `None` if `input` is too short to tell.
-///
-/// # Errors
-/// [`DecodeError::Length`] if it is not minimal or uses the forbidden eight-byte form.
-pub fn decode_varint(input: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
-    let Some(&first) = input.first() else { return Ok(None) };
+/// A vector length at the start of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// The length, and how many bytes its encoding took.
+    Known(usize, usize),
+    /// So many bytes are needed to know it.
+    Needs(usize),
+    /// Not minimal, or of the eight-byte form.
+    Invalid,
+}
+
+/// Reads the variable-length vector length (RFC 9420 section 2.1.2) that `input` begins with.
+pub fn decode_varint(input: &[u8]) -> Length {
+    let Some(&first) = input.first() else { return Length::Needs(1) };
     let size = match first >> 6 {
-        0 => return Ok(Some((usize::from(first), 1))),
+        0 => return Length::Known(usize::from(first), 1),
         1 => 2,
         2 => 4,
-        _ => return Err(DecodeError::Length),
+        _ => return Length::Invalid,
     };
-    let Some(bytes) = input.get(..size) else { return Ok(None) };
+    let Some(bytes) = input.get(..size) else { return Length::Needs(size) };
     let value = bytes[1..].iter().fold(usize::from(first & 0x3f), |value, byte| value << 8 | usize::from(*byte));
     let minimal = if size == 2 { value >= 1 << 6 } else { value >= 1 << 14 };
-    if minimal { Ok(Some((value, size))) } else { Err(DecodeError::Length) }
+    if minimal { Length::Known(value, size) } else { Length::Invalid }
 }
 
 /// Appends the variable-length encoding of a vector length. Lengths above [`MAX_VECTOR`] cannot be encoded; no value

@@ -4,7 +4,9 @@
 //! Code ranges: 0x00xx server, 0x01xx Authentication Service, 0x02xx Queuing Service, 0x03xx Delivery Service, 0x04xx
 //! federation. Numbers left out below belong to methods of the protocol that this version does not have yet.
 
-use super::{Decode, Encode, authentication as auth, delivery, queue, queuing, server};
+use bytes::Bytes;
+
+use super::{Decode, DecodeError, Encode, authentication as auth, delivery, queue, queuing, server};
 
 /// How the sender of a method is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,38 @@ macro_rules! methods {
             /// Its largest request in bytes, envelope included.
             pub const fn max_request(self) -> usize {
                 ENVELOPE + match self { $(Self::$name => $max,)* }
+            }
+
+            /// Decodes the body of a request to this method and encodes it again: the same bytes, whatever was
+            /// accepted. For fuzzers and conformance tests.
+            ///
+            /// # Errors
+            /// [`DecodeError`] if the body is no request to this method.
+            pub fn recode_request(self, body: Bytes) -> Result<Vec<u8>, DecodeError> {
+                match self { $(Self::$name => <$request>::from_bytes(body).map(|value| value.to_vec()),)* }
+            }
+
+            /// The same for the body of a successful response.
+            ///
+            /// # Errors
+            /// [`DecodeError`] if the body is no response of this method.
+            pub fn recode_response(self, body: Bytes) -> Result<Vec<u8>, DecodeError> {
+                match self { $(Self::$name => <$response>::from_bytes(body).map(|value| value.to_vec()),)* }
+            }
+
+            /// The body of some request to this method and of some response of it: what a fuzzer begins with.
+            ///
+            /// # Errors
+            /// [`arbitrary::Error`] if `random` is used up.
+            #[cfg(feature = "arbitrary")]
+            pub fn sample(self, random: &mut arbitrary::Unstructured<'_>) -> arbitrary::Result<(Vec<u8>, Vec<u8>)> {
+                match self {
+                    $(Self::$name => {
+                        let request: $request = random.arbitrary()?;
+                        let response: $response = random.arbitrary()?;
+                        Ok((request.to_vec(), response.to_vec()))
+                    })*
+                }
             }
         }
 

@@ -25,6 +25,6 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{Decode, DecodeError, Encode, Opaque, Reader, Text, decode_varint, encode_varint};
+pub use codec::{Decode, DecodeError, Encode, Length, MAX_VECTOR, Opaque, Reader, Text, decode_varint, encode_varint};
 pub use envelope::{Authentication, ErrorDetail, Proof, Request, Response, SenderId, Token, VERSION};
 pub use method::{Call, Method};

@@ -15,9 +15,3 @@ pub const QUEUE_CONFIG_EXTENSION: u16 = 0xF0B4;
 
 /// Privacy Pass token type: batched tokens on Ristretto255.
 pub const TOKEN_TYPE: u16 = 0x0005;
-
-/// ALPN protocol identifier.
-pub const ALPN: &[u8] = b"bennu/1";
-
-/// Label of the TLS exporter that gives the channel binding (RFC 9266), with an empty context.
-pub const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Bennu-1.0-Channel-Binding";

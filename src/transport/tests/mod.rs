@@ -1,8 +1,5 @@
 //! Tests of the transport over real QUIC on loopback and over memory, with one handler that echoes.
 
-#[path = "../../node/certificates.rs"]
-mod certificates;
-
 mod exchanges;
 mod limits;
 mod security;
@@ -155,7 +152,7 @@ fn steered() -> Steered {
 
 /// An authority's trust and an identity for `domain` under it.
 fn certificates_for(domain: &str) -> (Arc<RootCertStore>, tls::Identity) {
-    let made = certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
+    let made = crate::node::certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
     let roots = tls::roots(&tls::certificates(made.authority.as_bytes()).unwrap()).unwrap();
     let identity = tls::Identity::from_pem(made.server_chain.as_bytes(), made.server_key.as_bytes()).unwrap();
     (roots, identity)

@@ -1,0 +1,63 @@
+# Bennu: `make help` lists what there is. Two commands are enough: `make demo` and `make test`.
+
+SHELL := /bin/sh
+CARGO ?= cargo
+# Where cargo puts what it builds. Demo, tests and lints share it, so that RocksDB is compiled once.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Seconds for which `make fuzz` runs each target.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGET := $(abspath $(TARGET))/fuzz
+FUZZ_TARGETS := request response body
+# Tests that start servers share the machine with each other.
+RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
+export RUST_TEST_THREADS
+
+.DEFAULT_GOAL := help
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz
+
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+deps: ## Checks what the build needs, and installs it on Debian and Ubuntu.
+	@sh scripts/deps.sh
+
+patience: deps
+	@ls -d $(TARGET)/debug/build/librocksdb-sys-*/output >/dev/null 2>&1 || \
+		echo "The first build takes 15 to 25 minutes on two cores, most of it for RocksDB. Later ones take seconds." >&2
+
+demo: patience ## Starts a homeserver and three clients, and shows them at work.
+	@$(CARGO) build
+	@$(CARGO) run --quiet -- demo
+
+test: patience ## Runs all tests.
+	$(CARGO) test
+
+lint: fmt clippy clippy-parts doc ## Formatting, clippy on every set of features, documentation; warnings are errors.
+
+fmt:
+	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+
+clippy: patience
+	$(CARGO) clippy --all-targets -- -D warnings
+
+# What others build: the codec alone, the server over the in-memory engine, the client SDK. None includes RocksDB.
+clippy-parts: deps
+	$(CARGO) clippy --no-default-features -- -D warnings
+	$(CARGO) clippy --no-default-features --features server -- -D warnings
+	$(CARGO) clippy --no-default-features --features client -- -D warnings
+
+doc: patience
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+# cargo-fuzz without a sanitizer runs on the stable toolchain: the code has no `unsafe`, and overflow checks and debug
+# assertions are on. The fuzz crate has a target directory of its own, because its flags are its own.
+fuzz: ## Fuzzes the decoders, FUZZ_SECONDS (60) for each target.
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	@$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_TARGET) --bin seeds
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		$(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ_TARGET) "$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/corpus/wire.dict -malloc_limit_mb=64 -rss_limit_mb=1024 \
+			-timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done

@@ -1,0 +1,104 @@
+//! `bennu client`: what a user does with the SDK. Each command synchronises first, so that it acts on what is.
+
+mod chat;
+mod groups;
+mod people;
+mod receive;
+mod register;
+mod send;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::output::{Failure, Output};
+use crate::{
+    base::{GroupId, UserId},
+    client::Client,
+};
+
+/// Which client, and what it is to do.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the client's state
+    #[arg(long)]
+    home: PathBuf,
+    /// Print one JSON object per line, errors as one on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Register a new user (password from BENNU_PASSWORD or asked for)
+    Register(register::Register),
+    /// Say who this is
+    Whoami,
+    /// Offer a user to connect
+    Connect {
+        /// The user, as <uuid>@<domain>
+        user: UserId,
+    },
+    /// List requests to connect
+    Requests,
+    /// Accept a request to connect
+    Accept {
+        /// The request
+        request: String,
+    },
+    /// Decline a request to connect
+    Decline {
+        /// The request
+        request: String,
+    },
+    /// List people you are connected with
+    Contacts,
+    /// List chats
+    Chats,
+    /// Make and change groups
+    #[command(subcommand)]
+    Group(groups::Group),
+    /// Send a message: a text, a file, or what comes on standard input
+    Send(send::Send),
+    /// Print messages that were not read yet
+    Receive(receive::Receive),
+    /// Talk in a chat, line by line
+    Chat {
+        /// The chat
+        chat: GroupId,
+    },
+}
+
+impl Arguments {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the homeserver refused, or what is wrong here.
+    pub async fn run(self) -> Result<(), Failure> {
+        let output = Output::new(self.json);
+        let command = match self.command {
+            Command::Register(command) => return command.run(&self.home, output).await,
+            command => command,
+        };
+        let client = Client::open(&self.home).await?;
+        if matches!(command, Command::Whoami) {
+            return people::whoami(&client, output);
+        }
+        client.sync().await?;
+        match command {
+            Command::Register(_) | Command::Whoami => Ok(()),
+            Command::Connect { user } => people::connect(&client, &user, output).await,
+            Command::Requests => people::requests(&client, output).await,
+            Command::Accept { request } => people::accept(&client, &request, output).await,
+            Command::Decline { request } => people::decline(&client, &request, output).await,
+            Command::Contacts => people::contacts(&client, output).await,
+            Command::Chats => groups::chats(&client, output).await,
+            Command::Group(command) => command.run(&client, output).await,
+            Command::Send(command) => command.run(&client, output).await,
+            Command::Receive(command) => command.run(&client, output).await,
+            Command::Chat { chat } => chat::run(&client, &chat, output).await,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `bennu client whoami`, `connect`, `requests`, `accept`, `decline`, `contacts`.
+
+use serde_json::json;
+
+use crate::{
+    base::UserId,
+    cli::output::{Failure, Output, printable},
+    client::Client,
+};
+
+/// Says who the client is.
+///
+/// # Errors
+/// If standard output is closed.
+pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
+    let (user, name) = client.whoami();
+    Ok(output.line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))?)
+}
+
+/// Offers to connect.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn connect(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
+    let chat = client.connect(user).await?;
+    let human = || format!("offered; once it is accepted the chat is {chat}");
+    Ok(output.line(human, || json!({ "chat": chat.to_string() }))?)
+}
+
+/// Lists requests.
+///
+/// # Errors
+/// If the state cannot be read.
+pub async fn requests(client: &Client, output: Output) -> Result<(), Failure> {
+    for request in client.requests().await? {
+        let human = || format!("{}  {}  {}", request.id, request.from, printable(&request.name));
+        let json = || json!({ "request": request.id, "from": request.from.to_string(), "name": request.name });
+        output.line(human, json)?;
+    }
+    Ok(())
+}
+
+/// Accepts a request.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn accept(client: &Client, request: &str, output: Output) -> Result<(), Failure> {
+    let chat = client.accept(request).await?;
+    Ok(output.line(|| format!("connected; the chat is {chat}"), || json!({ "chat": chat.to_string() }))?)
+}
+
+/// Declines a request.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn decline(client: &Client, request: &str, output: Output) -> Result<(), Failure> {
+    client.decline(request).await?;
+    Ok(output.line(|| "declined".into(), || json!({ "request": request, "declined": true }))?)
+}
+
+/// Lists contacts.
+///
+/// # Errors
+/// If the state cannot be read.
+pub async fn contacts(client: &Client, output: Output) -> Result<(), Failure> {
+    for contact in client.contacts().await? {
+        let human = || format!("{}  {}  chat {}", contact.user, printable(&contact.name), contact.chat);
+        let json = || {
+            json!({ "user_id": contact.user.to_string(), "name": contact.name, "chat": contact.chat.to_string() })
+        };
+        output.line(human, json)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The command line: what the arguments mean, one file per command, and how failures are told.
+
+mod client;
+mod demo;
+mod init;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::{Failure, Output};
+
+/// A QUIC-native, federated homeserver for end-to-end encrypted messaging.
+#[derive(Parser)]
+#[command(name = "bennu", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up a homeserver: configuration, keys and, if none is given, a development certificate
+    Init(init::Init),
+    /// Run a homeserver until SIGTERM or SIGINT
+    Serve(serve::Serve),
+    /// Use a homeserver: register, connect with people, send and receive
+    Client(client::Arguments),
+    /// Show it all at work: a homeserver with three clients, a crash and a recovery
+    Demo(demo::Demo),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Output::Human.failure(&Failure::new("runtime", error)),
+    };
+    let (output, result) = match arguments.command {
+        Command::Init(command) => (Output::Human, command.run()),
+        Command::Serve(command) => (Output::Human, runtime.block_on(command.run())),
+        Command::Client(command) => (Output::new(command.json), runtime.block_on(command.run())),
+        Command::Demo(command) => (Output::new(command.json), runtime.block_on(command.run())),
+    };
+    // Whoever still waits for a line of the terminal is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+/// Help and version go to standard output, wrong usage to standard error with exit code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    let wrong = error.use_stderr();
+    if wrong && std::env::args_os().any(|argument| argument == "--json") {
+        let failure = Failure::new("usage", error.to_string().trim());
+        Output::Json.failure(&failure);
+    } else if error.print().is_err() {
+        return ExitCode::FAILURE;
+    }
+    if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,88 @@
+//! How results and failures are told: for people, or as one JSON object per line.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+
+use crate::{client::ClientError, node::NodeError};
+
+/// Why a command failed.
+pub struct Failure {
+    status: String,
+    message: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(status: impl Into<String>, message: impl ToString) -> Self {
+        Self { status: status.into(), message: message.to_string() }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::new(error.status(), error)
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        Self::new("node", error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new("io", error)
+    }
+}
+
+/// For whom a command prints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// People.
+    Human,
+    /// Programs.
+    Json,
+}
+
+impl Output {
+    /// As `--json` says.
+    pub const fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::Human }
+    }
+
+    /// Prints one result, in either form, as one line that is flushed.
+    ///
+    /// # Errors
+    /// If standard output is closed.
+    pub fn line(self, human: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> io::Result<()> {
+        let line = match self {
+            Self::Human => human(),
+            Self::Json => json().to_string(),
+        };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
+    /// Prints a failure; gives the exit code.
+    pub fn failure(self, failure: &Failure) -> ExitCode {
+        let Failure { status, message } = failure;
+        let line = match self {
+            Self::Human => format!("error: {message}"),
+            Self::Json => json!({ "error": { "status": status, "message": message } }).to_string(),
+        };
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(io::stderr().lock(), "{line}");
+        ExitCode::FAILURE
+    }
+}
+
+/// Text from other people as it may be shown on a terminal: without control characters.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,223 @@
+//! The configuration file: TOML, every setting with a default but the domain, unknown ones refused. Paths are relative
+//! to the file.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::NodeError;
+use crate::{base::Domain, service::queue::QueueLimits, transport::Settings};
+
+/// The configuration of a homeserver.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The home domain.
+    pub domain: Domain,
+    /// UDP address to listen on.
+    pub listen: SocketAddr,
+    /// Where the database is.
+    pub data: PathBuf,
+    /// Where the key is that wraps the server's secrets in the database.
+    pub storage_key: PathBuf,
+    /// The server's certificate chain (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub certificate_key: PathBuf,
+    /// Certification authorities to trust beside the public ones (PEM).
+    pub authority: Option<PathBuf>,
+    /// What is logged, as in `RUST_LOG`.
+    pub log: String,
+    /// Limits.
+    pub limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    domain: String,
+    #[serde(default = "default_listen")]
+    listen: SocketAddr,
+    #[serde(default = "default_data")]
+    data: PathBuf,
+    #[serde(default = "default_storage_key")]
+    storage_key: PathBuf,
+    #[serde(default = "default_log")]
+    log: String,
+    tls: Tls,
+    #[serde(default)]
+    limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    authority: Option<PathBuf>,
+}
+
+/// Limits that an operator chooses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Streams at once of one connection.
+    pub max_streams: u32,
+    /// Seconds without a packet after which a connection is gone.
+    pub idle_timeout: u64,
+    /// Seconds that exchanges in flight have at shutdown.
+    pub shutdown_grace: u64,
+    /// Entries of a queue up to which application messages are taken.
+    pub queue_entries: u64,
+    /// Bytes of a queue up to which application messages are taken.
+    pub queue_bytes: u64,
+    /// Entries after which a queue's ratchet gets fresh randomness.
+    pub queue_key_update_entries: u32,
+    /// Hours after which it does.
+    pub queue_key_update_hours: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (transport, queues) = (Settings::default(), QueueLimits::default());
+        Self {
+            max_connections: transport.max_connections,
+            max_streams: transport.max_streams,
+            idle_timeout: transport.idle_timeout.as_secs(),
+            shutdown_grace: transport.shutdown_grace.as_secs(),
+            queue_entries: queues.entries,
+            queue_bytes: queues.bytes,
+            queue_key_update_entries: queues.update_entries,
+            queue_key_update_hours: queues.update_after.as_secs() / 3_600,
+        }
+    }
+}
+
+impl Limits {
+    /// Those of the transport.
+    pub fn transport(&self) -> Settings {
+        Settings {
+            max_connections: self.max_connections,
+            max_streams: self.max_streams,
+            idle_timeout: Duration::from_secs(self.idle_timeout),
+            shutdown_grace: Duration::from_secs(self.shutdown_grace),
+            ..Settings::default()
+        }
+    }
+
+    /// Those of queues.
+    pub fn queues(&self) -> QueueLimits {
+        QueueLimits {
+            entries: self.queue_entries,
+            bytes: self.queue_bytes,
+            update_entries: self.queue_key_update_entries,
+            update_after: Duration::from_secs(self.queue_key_update_hours * 3_600),
+            ..QueueLimits::default()
+        }
+    }
+
+    fn check(&self) -> Result<(), NodeError> {
+        let at_least_one = [
+            ("max_connections", u64::from(self.max_connections)),
+            ("max_streams", u64::from(self.max_streams)),
+            ("idle_timeout", self.idle_timeout),
+            ("queue_entries", self.queue_entries),
+            ("queue_bytes", self.queue_bytes),
+            ("queue_key_update_entries", u64::from(self.queue_key_update_entries)),
+        ];
+        match at_least_one.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(NodeError::Config(format!("limits.{name} must be at least 1"))),
+            None if self.idle_timeout > 3_600 => {
+                Err(NodeError::Config("limits.idle_timeout is at most 3600 seconds".into()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`NodeError::File`], or [`NodeError::Config`] with the line that is wrong.
+    pub fn load(path: &Path) -> Result<Self, NodeError> {
+        let text = std::fs::read_to_string(path).map_err(|error| NodeError::File { path: path.to_owned(), error })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, base).map_err(|error| match error {
+            NodeError::Config(why) => NodeError::Config(format!("{}: {why}", path.display())),
+            other => other,
+        })
+    }
+
+    /// Parses a configuration whose paths are relative to `base`.
+    ///
+    /// # Errors
+    /// [`NodeError::Config`] says what is wrong.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, NodeError> {
+        let file: File = toml::from_str(text).map_err(|error| NodeError::Config(error.to_string()))?;
+        let domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
+        file.limits.check()?;
+        Ok(Self {
+            domain,
+            listen: file.listen,
+            data: base.join(file.data),
+            storage_key: base.join(file.storage_key),
+            certificate: base.join(file.tls.certificate),
+            certificate_key: base.join(file.tls.key),
+            authority: file.tls.authority.map(|path| base.join(path)),
+            log: file.log,
+            limits: file.limits,
+        })
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0u16; 8], crate::base::limits::DEFAULT_PORT))
+}
+
+fn default_data() -> PathBuf {
+    "data".into()
+}
+
+fn default_storage_key() -> PathBuf {
+    "keys/storage.key".into()
+}
+
+fn default_log() -> String {
+    "bennu=info".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "domain = \"a.test\"\n[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n";
+
+    #[test]
+    fn a_minimal_file_has_defaults_and_paths_beside_it() {
+        let config = Config::parse(MINIMAL, Path::new("/etc/bennu")).unwrap();
+        assert_eq!(config.listen.port(), 9420);
+        assert_eq!(config.data, Path::new("/etc/bennu/data"));
+        assert_eq!(config.certificate, Path::new("/etc/bennu/c.pem"));
+        assert_eq!(config.certificate_key, Path::new("/k.pem"));
+    }
+
+    #[test]
+    fn what_is_unknown_or_impossible_is_refused_and_named() {
+        for (text, named) in [
+            (format!("colour = 1\n{MINIMAL}"), "colour"),
+            (MINIMAL.replace("a.test", "localhost"), "fully qualified"),
+            (format!("{MINIMAL}[limits]\nmax_streams = 0\n"), "max_streams"),
+            (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "max_steams"),
+            (MINIMAL.replace("key = \"/k.pem\"", ""), "key"),
+        ] {
+            let error = Config::parse(&text, Path::new("")).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

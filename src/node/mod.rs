@@ -1,0 +1,192 @@
+//! One homeserver: its configuration, its start, its background jobs and its end. Everything else is wired together here
+//! and nowhere else.
+
+pub mod certificates;
+pub mod config;
+mod jobs;
+pub mod setup;
+
+use std::{
+    fs,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    base::{Clock, Refusal, Secret, SystemClock},
+    crypto::{at_rest::StorageKey, random, system_rng},
+    dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
+    store::{Batch, Engine, Key, Store, StoreError, Table},
+    transport::{Endpoint, TlsError, tls},
+    wire::queue::Incarnation,
+};
+
+pub use config::Config;
+
+/// Why a homeserver cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration is not usable.
+    #[error("{0}")]
+    Config(String),
+    /// A file cannot be read or written.
+    #[error("{}: {error}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The certificate or its key is not usable.
+    #[error("the certificate is not usable: {0}")]
+    Certificate(#[from] TlsError),
+    /// The address is not to be had.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The data directory cannot be opened.
+    #[cfg(feature = "rocksdb")]
+    #[error(transparent)]
+    Open(#[from] crate::store::OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A service could not load its keys.
+    #[error("a service cannot start: {0}")]
+    Service(Refusal),
+}
+
+/// A running homeserver.
+pub struct Node {
+    endpoint: Endpoint,
+    store: Store,
+    jobs: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a homeserver on the data directory of its configuration.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what is missing or in the way.
+    #[cfg(feature = "rocksdb")]
+    pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        let options = crate::store::RocksOptions { create: true, ..Default::default() };
+        let engine = crate::store::RocksEngine::open(&config.data, &options)?;
+        Self::start_on(config, engine, Arc::new(SystemClock)).await
+    }
+
+    /// Starts a homeserver on an engine and a clock from outside.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(config: &Config, engine: impl Engine, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
+        let identity = tls::Identity::from_pem(&read(&config.certificate)?, &read(&config.certificate_key)?)?;
+        let authorities = config.authority.as_deref().map(read).transpose()?.unwrap_or_default();
+        let roots = tls::roots(&tls::certificates(&authorities)?)?;
+        let storage_key = read_storage_key(&config.storage_key)?;
+
+        let store = Store::open(engine, crate::store::Options::new(stop_at_once))?;
+        let dispatcher = Dispatcher::start(Parts {
+            domain: config.domain.clone(),
+            incarnation: incarnation(&store, config).await?,
+            store: store.clone(),
+            storage_key,
+            clock: clock.clone(),
+            entropy: system_entropy(),
+            queue_limits: config.limits.queues(),
+            connection_limits: connection_limits(&config.limits.transport()),
+        })
+        .await
+        .map_err(NodeError::Service)?;
+
+        let listen_error = |error| NodeError::Listen { address: config.listen, error };
+        let endpoint = Endpoint::bind(config.listen, config.limits.transport()).map_err(listen_error)?;
+        let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher)))?);
+        let jobs = tokio::spawn(jobs::run(store.clone(), clock));
+        Ok(Self { endpoint, store, jobs, serving })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Runs until `stop` resolves, then lets exchanges in flight finish, tells the peers, and closes the store.
+    ///
+    /// # Errors
+    /// [`NodeError::Store`] if something that was submitted could not be written.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let Self { endpoint, store, jobs, mut serving } = self;
+        tokio::select! {
+            () = stop => {}
+            _ = &mut serving => {}
+        }
+        tracing::info!("shutting down");
+        endpoint.shutdown().await;
+        serving.abort();
+        jobs.abort();
+        store.close().await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Randomness from the operating system.
+pub fn system_entropy() -> Entropy {
+    Arc::new(|| Box::new(system_rng()))
+}
+
+/// What is not on disk must not be acknowledged, now or later: the process ends.
+fn stop_at_once(error: &crate::store::EngineError) {
+    tracing::error!(%error, "a write failed; stopping at once");
+    std::process::exit(3);
+}
+
+/// The store's incarnation, drawn at first start. A database of another domain is refused.
+async fn incarnation(store: &Store, config: &Config) -> Result<Incarnation, NodeError> {
+    let (domain_key, incarnation_key) = (Key::new().bytes("domain"), Key::new().bytes("incarnation"));
+    let view = store.durable();
+    let stored = (view.get(Table::Meta, &domain_key).await?, view.get(Table::Meta, &incarnation_key).await?);
+    match stored {
+        (Some(domain), Some(incarnation)) if domain == config.domain.as_str() => {
+            Incarnation::try_from(&incarnation[..])
+                .map_err(|_| NodeError::Config("the database's incarnation is damaged".into()))
+        }
+        (None, None) => {
+            let incarnation: Incarnation = random(&mut system_rng());
+            let mut batch = Batch::new();
+            batch.put(Table::Meta, domain_key, config.domain.as_str().as_bytes().to_vec());
+            batch.put(Table::Meta, incarnation_key, incarnation.to_vec());
+            store.submit(batch)?.await?;
+            Ok(incarnation)
+        }
+        _ => Err(NodeError::Config(format!(
+            "the database in {} belongs to another domain than {}",
+            config.data.display(),
+            config.domain
+        ))),
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, NodeError> {
+    let path = path.as_ref();
+    fs::read(path).map_err(|error| NodeError::File { path: path.to_owned(), error })
+}
+
+fn read_storage_key(path: &Path) -> Result<StorageKey, NodeError> {
+    let bytes = zeroize::Zeroizing::new(read(path)?);
+    let key = <[u8; 32]>::try_from(&bytes[..])
+        .map_err(|_| NodeError::Config(format!("{} is not a storage key of 32 bytes", path.display())))?;
+    Ok(StorageKey::new(Secret::new(key)))
+}

@@ -1,0 +1,181 @@
+//! First set-up of a homeserver's directory: configuration, storage key and, if no certificate is given, a development
+//! authority with a server certificate. Never overwrites anything.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::{NodeError, certificates};
+use crate::{
+    base::Domain,
+    crypto::{random_secret, system_rng},
+};
+
+/// What to set up.
+pub struct Setup {
+    /// The home domain.
+    pub domain: Domain,
+    /// UDP address to listen on.
+    pub listen: SocketAddr,
+    /// Certificate chain and key to use (PEM files); development ones are made if there are none.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// What was set up.
+pub struct Created {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The certificate of the development authority, if one was made: clients have to trust it.
+    pub authority: Option<PathBuf>,
+}
+
+/// Sets a homeserver's directory up.
+///
+/// # Errors
+/// [`NodeError::File`] if something cannot be written, or is there already.
+pub fn create(directory: &Path, setup: &Setup) -> Result<Created, NodeError> {
+    let config = directory.join("bennu.toml");
+    if config.exists() {
+        let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a homeserver here already");
+        return Err(NodeError::File { path: config, error });
+    }
+    make_directory(directory)?;
+    make_directory(&directory.join("keys"))?;
+    make_directory(&directory.join("data"))?;
+    let storage_key = random_secret(&mut system_rng());
+    write_new(&directory.join("keys/storage.key"), storage_key.expose(), true)?;
+
+    let (tls, authority) = match &setup.certificate {
+        Some((chain, key)) => (tls_section(&absolute(chain)?, &absolute(key)?, None), None),
+        None => {
+            make_directory(&directory.join("certs"))?;
+            let made = certificates::generate(&setup.domain, SystemTime::now())
+                .map_err(|error| NodeError::Config(format!("cannot make a development certificate: {error}")))?;
+            let authority = directory.join("certs/ca.pem");
+            write_new(&authority, made.authority.as_bytes(), false)?;
+            write_new(&directory.join("certs/server.pem"), made.server_chain.as_bytes(), false)?;
+            write_new(&directory.join("certs/server.key"), made.server_key.as_bytes(), true)?;
+            let section =
+                tls_section(Path::new("certs/server.pem"), Path::new("certs/server.key"), Some("certs/ca.pem"));
+            (section, Some(authority))
+        }
+    };
+    // Last, so that a directory with a configuration is complete.
+    write_new(&config, settings(setup, &tls).as_bytes(), false)?;
+    Ok(Created { config, authority })
+}
+
+fn settings(setup: &Setup, tls: &str) -> String {
+    format!(
+        "# Configuration of a Bennu homeserver. Paths are relative to this file. What is commented out is the default.\n\
+         \n\
+         # The home domain: users are called <uuid>@{domain}.\n\
+         domain = \"{domain}\"\n\
+         \n\
+         # UDP address to listen on. Port 9420 is where clients look.\n\
+         listen = \"{listen}\"\n\
+         \n\
+         # Where the database is, and the key that wraps the server's secrets in it. Keep them apart in backups.\n\
+         # data = \"data\"\n\
+         # storage_key = \"keys/storage.key\"\n\
+         \n\
+         # What is logged (as in RUST_LOG, which overrides it).\n\
+         # log = \"bennu=info\"\n\
+         \n\
+         {tls}\n\
+         [limits]\n\
+         # max_connections = {max_connections}     # at once\n\
+         # max_streams = {max_streams}             # at once, of one connection\n\
+         # idle_timeout = {idle_timeout}           # seconds\n\
+         # shutdown_grace = {shutdown_grace}       # seconds for exchanges in flight\n\
+         # queue_entries = {queue_entries}         # messages waiting for one client\n\
+         # queue_bytes = {queue_bytes}             # and their bytes\n\
+         # queue_key_update_entries = {updates}    # fresh randomness for a queue's ratchet after so many\n\
+         # queue_key_update_hours = {hours}        # or so long\n",
+        domain = setup.domain,
+        listen = setup.listen,
+        max_connections = limits().max_connections,
+        max_streams = limits().max_streams,
+        idle_timeout = limits().idle_timeout,
+        shutdown_grace = limits().shutdown_grace,
+        queue_entries = limits().queue_entries,
+        queue_bytes = limits().queue_bytes,
+        updates = limits().queue_key_update_entries,
+        hours = limits().queue_key_update_hours,
+    )
+}
+
+fn limits() -> super::config::Limits {
+    super::config::Limits::default()
+}
+
+fn tls_section(chain: &Path, key: &Path, authority: Option<&str>) -> String {
+    let authority = match authority {
+        Some(path) => format!("# A certification authority to trust beside the public ones.\nauthority = {path:?}\n"),
+        None => "# A certification authority to trust beside the public ones.\n# authority = \"certs/ca.pem\"\n".into(),
+    };
+    format!(
+        "[tls]\n# The certificate chain for the home domain, and its private key.\n\
+         certificate = {:?}\nkey = {:?}\n{authority}",
+        chain.display().to_string(),
+        key.display().to_string(),
+    )
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
+    fs::canonicalize(path).map_err(|error| NodeError::File { path: path.to_owned(), error })
+}
+
+fn make_directory(path: &Path) -> Result<(), NodeError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| NodeError::File { path: path.to_owned(), error })
+}
+
+fn write_new(path: &Path, content: &[u8], secret: bool) -> Result<(), NodeError> {
+    let mode = if secret { 0o600 } else { 0o644 };
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    written.map_err(|error| NodeError::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Config;
+
+    fn setup() -> Setup {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        Setup { domain: "a.test".parse().unwrap(), listen, certificate: None }
+    }
+
+    #[test]
+    fn what_is_set_up_can_be_loaded_and_is_not_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("home");
+        let created = create(&home, &setup()).unwrap();
+        let config = Config::load(&created.config).unwrap();
+        assert_eq!(config.domain.as_str(), "a.test");
+        assert!(config.certificate.exists() && config.storage_key.exists());
+        let key = fs::read(&config.storage_key).unwrap();
+        assert!(matches!(create(&home, &setup()), Err(NodeError::File { .. })));
+        assert_eq!(fs::read(&config.storage_key).unwrap(), key);
+    }
+
+    #[test]
+    fn secrets_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        create(directory.path(), &setup()).unwrap();
+        for file in ["keys/storage.key", "certs/server.key"] {
+            let mode = fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+}
