@@ -249,7 +249,8 @@ impl Build<'_> {
         extra: Vec<u8>,
     ) -> Result<bool, ClientError> {
         let chat = chats::require(self.connection, group)?;
-        if !chat.state.is_live() && !(chat.state == ChatState::Declined && *intent == Intent::Delete) {
+        let may_change = chat.state.is_live() || (chat.state == ChatState::Declined && *intent == Intent::Delete);
+        if !may_change {
             chats::require_active(self.connection, group)?;
         }
         let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(false) };

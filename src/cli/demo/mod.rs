@@ -133,7 +133,7 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     crash(t, &mut server, &mut tally, alice, &group, &[bob, carol]).await?;
 
     t.part("Carol is removed and cannot read on");
-    alice.client()?.remove(&group, &[carol.id.clone()]).await?;
+    alice.client()?.remove(&group, std::slice::from_ref(&carol.id)).await?;
     tally.send(alice, &group, "Now it is the two of us.", &[bob]).await?;
     tally.send(bob, &group, "Carol does not see this.", &[alice]).await?;
     for person in [&*alice, &*bob, &*carol] {
