@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    base::{Clock, Refusal, Secret, SystemClock},
+    base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
     store::{Batch, Engine, Key, Store, StoreError, Table},
@@ -80,7 +80,7 @@ impl Node {
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let options = crate::store::RocksOptions { create: true, ..Default::default() };
         let engine = crate::store::RocksEngine::open(&config.data, &options)?;
-        Self::start_on(config, engine, Arc::new(SystemClock)).await
+        Self::start_on(config, engine, Arc::new(crate::base::SystemClock)).await
     }
 
     /// Starts a homeserver on an engine and a clock from outside.
