@@ -36,8 +36,7 @@ impl Init {
     /// # Errors
     /// If something is there already or cannot be written.
     pub fn run(self) -> Result<(), Failure> {
-        let setup =
-            Setup { domain: self.domain, listen: self.listen, certificate: self.certificate.zip(self.key) };
+        let setup = Setup { domain: self.domain, listen: self.listen, certificate: self.certificate.zip(self.key) };
         let Created { config, authority } = create(&self.dir, &setup)?;
         println!("{} is set up in {}", setup.domain, self.dir.display());
         println!("start it:   bennu serve --config {}", config.display());

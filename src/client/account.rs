@@ -108,6 +108,11 @@ impl Keys {
         Self::load(connection)
     }
 
+    /// Another friendship token, as long as nobody has been given the old one.
+    pub fn renew_friendship_token(connection: &Connection, rng: &mut dyn Rng) -> Result<(), ClientError> {
+        meta::put(connection, "friendship token", &random_secret(rng))
+    }
+
     /// The stored secrets.
     pub fn load(connection: &Connection) -> Result<Self, ClientError> {
         Self::from_secrets(|name| meta::require(connection, name))

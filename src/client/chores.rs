@@ -24,7 +24,9 @@ impl Core {
         for chore in self.database.run(outbox::chores).await? {
             let outcome = self.do_chore(&chore).await;
             match outcome {
-                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => return Err(error),
+                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let (text, now) = (format!("{chore:?}: {error}"), self.trust.now());
                     self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
@@ -66,7 +68,7 @@ impl Core {
 
     async fn send_common(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(&[]).await;
-        self.send_lane(&[], &[]).await.map(drop)
+        self.send_lane(&[], None).await.map(drop)
     }
 }
 
@@ -74,13 +76,8 @@ fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -
     let (account, now) = (&core.account, core.trust.now());
     // Those published earlier are replaced; offers to them may still be on their way.
     connection.execute("UPDATE connection_keys SET last = 1 WHERE used = 0", [])?;
-    let made = packages::connection_packages(
-        connection,
-        &account.client,
-        &account.keys.identity,
-        now,
-        &mut system_rng(),
-    )?;
+    let made =
+        packages::connection_packages(connection, &account.client, &account.keys.identity, now, &mut system_rng())?;
     let new = New {
         group: None,
         kind: Kind::Simple,

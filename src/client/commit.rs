@@ -126,7 +126,7 @@ impl Core {
         let (lane, extra, mut materials) = (lane_of(group), intent.with_nonce(), Materials::default());
         let _turn = self.lane(&lane).await;
         if self.prepare_commit(group, &intent, extra.clone(), &mut materials).await? {
-            self.send_lane(&lane, &extra).await?;
+            self.send_lane(&lane, Some(&extra)).await?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Core {
                 break;
             }
             // One commit at a time: what is left of an earlier one goes first.
-            Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+            Box::pin(self.send_lane(&lane_of(group), None)).await?;
             self.drain(Queue::Client).await?;
         }
         if let Intent::Invite(users) = intent {
@@ -195,10 +195,8 @@ impl Core {
         let friendship = &contact.friendship;
         let request = GetAddPackages { friendship_token: friendship.friendship_token.clone() };
         let domain = &user.domain;
-        let answer = self
-            .network
-            .call::<call::QsGetAddPackages>(domain, Isolation::Anonymous, Sender::Nobody, &request)
-            .await?;
+        let answer =
+            self.network.call::<call::QsGetAddPackages>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         let mut joiners = Vec::new();
         for package in answer.packages {
             let valid = protocol::validate_key_package(package.key_package.as_slice())?;
@@ -278,7 +276,11 @@ impl Build<'_> {
         let members = chats::members(self.connection, &chat.group)?;
         let is_member = |user: &UserId| members.iter().any(|member| member.user.as_ref() == Some(user));
         let leaves = |wanted: &dyn Fn(&chats::Member) -> bool| -> Vec<u32> {
-            members.iter().filter(|member| member.leaf != chat.leaf && wanted(member)).map(|member| member.leaf).collect()
+            members
+                .iter()
+                .filter(|member| member.leaf != chat.leaf && wanted(member))
+                .map(|member| member.leaf)
+                .collect()
         };
         let plan = match intent {
             Intent::Invite(users) => {
@@ -290,7 +292,10 @@ impl Build<'_> {
                 if users.contains(&self.account.client.user) {
                     return Err(ClientError::invalid("you cannot remove yourself"));
                 }
-                Plan { removes: leaves(&|member| member.user.as_ref().is_some_and(|user| users.contains(user))), ..Plan::default() }
+                Plan {
+                    removes: leaves(&|member| member.user.as_ref().is_some_and(|user| users.contains(user))),
+                    ..Plan::default()
+                }
             }
             Intent::Expel(key) => Plan { removes: leaves(&|member| member.key == *key), ..Plan::default() },
             Intent::Delete => return Ok(Some(Plan { removes: leaves(&|_| true), update: true, ..Plan::default() })),
@@ -330,8 +335,7 @@ impl Build<'_> {
             Intent::Invite(_) => {
                 let welcome = bundle.to_welcome_msg().ok_or_else(|| mls::failed("no Welcome for new members"))?;
                 let welcome: Opaque = welcome.to_bytes().map_err(mls::failed)?.into();
-                let joiners =
-                    plan.adds.iter().map(|new| self.joiner(chat, new, welcome.as_slice(), provider, rng));
+                let joiners = plan.adds.iter().map(|new| self.joiner(chat, new, welcome.as_slice(), provider, rng));
                 let joiners = joiners.collect::<Result<_, _>>()?;
                 (Method::DsAddUsers, AddUsers { commit, welcome, joiners }.to_vec())
             }

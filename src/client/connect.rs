@@ -27,13 +27,7 @@ use super::{
 };
 use crate::{
     base::{ClientId, GroupId, Timestamp, UserId},
-    crypto::{
-        aead, hpke,
-        hpke::HpkePrivateKey,
-        mls as protocol, random, sha256,
-        signature::verify,
-        system_rng,
-    },
+    crypto::{aead, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::verify, system_rng},
     wire::{
         Encode, Method, Text,
         authentication::{ConnectionPackageOf, EnqueueDirect, GetConnectionPackage},
@@ -43,7 +37,7 @@ use crate::{
         delivery::{CommitAad, ExternalCommitInfo, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         method::call,
-        padding::{MESSAGE_FLOOR, pad_value},
+        padding::{MESSAGE_FLOOR, OFFER_FLOOR, pad_value},
         queuing::QueuingHpkeKey,
     },
 };
@@ -65,11 +59,9 @@ impl Core {
         let lane = lane_of(&group);
         let _turn = self.lane(&lane).await;
         self.database
-            .run(move |connection| {
-                offer(connection, &core.account, ground, &user, &package, core.trust.now())
-            })
+            .run(move |connection| offer(connection, &core.account, ground, &user, &package, core.trust.now()))
             .await?;
-        self.send_lane(&lane, &lane).await?;
+        self.send_lane(&lane, Some(&lane)).await?;
         Ok(group)
     }
 
@@ -101,7 +93,7 @@ impl Core {
         let lane = lane_of(&group);
         let _turn = self.lane(&lane).await;
         // What an earlier attempt left.
-        self.send_lane(&lane, &[]).await?;
+        self.send_lane(&lane, None).await?;
         let (name, of) = (id.to_owned(), group.clone());
         let waits = self
             .database
@@ -117,8 +109,7 @@ impl Core {
         let access = GroupAccess { group: group.clone(), ear_key: offer.ear_key.clone() };
         let request = GetExternalCommitInfo { access };
         let (domain, isolation) = (&group.domain, self.delivery(&group));
-        let info =
-            self.network.call::<call::DsExternalCommitInfo>(domain, isolation, Sender::Nobody, &request).await?;
+        let info = self.network.call::<call::DsExternalCommitInfo>(domain, isolation, Sender::Nobody, &request).await?;
         let queuing_key = self.queuing_key().await?;
         let (core, extra) = (self.clone(), id.to_owned());
         self.database
@@ -127,36 +118,36 @@ impl Core {
                 join.run(extra)
             })
             .await?;
-        self.send_lane(&lane, id.as_bytes()).await?;
+        self.send_lane(&lane, Some(id.as_bytes())).await?;
         Ok(group)
     }
 
     /// Declines an offer: whoever made it learns that, and nothing more.
     pub async fn decline(self: &Arc<Self>, id: &str) -> Result<(), ClientError> {
         let name = id.to_owned();
-        self.database
+        let offer_id = self
+            .database
             .run(move |connection| {
                 let offer = contacts::request(connection, &name)?
                     .ok_or_else(|| ClientError::not_found(format!("there is no request {name}")))?;
-                let notice = pad_value(&ConnectionDecline { offer_id: offer.offer_id }, MESSAGE_FLOOR);
+                let notice = pad_value(&ConnectionDecline { offer_id: offer.offer_id }, OFFER_FLOOR);
                 let key = &offer.reply_key;
-                let sealed =
-                    hpke::seal(key, HpkeLabel::ConnectionDecline, &[], &[], &notice, &mut system_rng())?;
+                let sealed = hpke::seal(key, HpkeLabel::ConnectionDecline, &[], &[], &notice, &mut system_rng())?;
                 let client = offer.credential.request.payload.client.clone();
-                enqueue(connection, None, client, key, sealed)?;
-                contacts::answer_request(connection, &offer.offer_id)
+                enqueue(connection, None, client, key, sealed, &offer.offer_id)?;
+                contacts::answer_request(connection, &offer.offer_id)?;
+                Ok::<_, ClientError>(offer.offer_id)
             })
             .await?;
         let _turn = self.lane(&[]).await;
-        self.send_lane(&[], &[]).await.map(drop)
+        self.send_lane(&[], Some(&offer_id)).await.map(drop)
     }
 }
 
 /// The chat with somebody who is a contact, or has been made an offer.
 fn chat_with(connection: &Connection, user: &UserId) -> Result<Option<GroupId>, ClientError> {
-    let with = |chat: &Chat| {
-        chat.kind == ChatKind::Connection && chat.peer.as_ref() == Some(user) && chat.state.is_live()
-    };
+    let with =
+        |chat: &Chat| chat.kind == ChatKind::Connection && chat.peer.as_ref() == Some(user) && chat.state.is_live();
     Ok(chats::all_chats(connection)?.into_iter().find(with).map(|chat| chat.group))
 }
 
@@ -193,10 +184,12 @@ fn offer(
     };
     contacts::insert_offer(connection, &sha256(reply.public_key().as_slice()), &stored)?;
     let signature = account.keys.identity.sign(SignatureLabel::ConnectionOffer, &content);
-    let padded = pad_value(&ConnectionOffer { content, signature }, MESSAGE_FLOOR);
+    let padded = pad_value(&ConnectionOffer { content, signature }, OFFER_FLOOR);
     let key = &package.content.encryption_key;
     let sealed = hpke::seal(key, HpkeLabel::ConnectionOffer, &user.to_vec(), &[], &padded, &mut rng)?;
-    enqueue(connection, Some(chat.group), package.content.client.clone(), key, sealed)
+    // A refused offer is the outcome of the whole connection, so it stands under the group as well.
+    let (client, extra) = (package.content.client.clone(), chat.group.to_vec());
+    enqueue(connection, Some(chat.group), client, key, sealed, &extra)
 }
 
 /// Stores a message to a direct queue in the outbox. Its recipient notices repeats.
@@ -206,12 +199,12 @@ fn enqueue(
     client: ClientId,
     key: &HpkePublicKey,
     sealed: crate::wire::credential::HpkeCiphertext,
+    extra: &[u8],
 ) -> Result<(), ClientError> {
     let domain = client.user.domain.clone();
     let message = DirectMessage { key_hash: sha256(key.as_slice()), sealed };
     let body = EnqueueDirect { client, message }.to_vec();
-    // A refused offer is the outcome of the whole connection, so it stands under the group as well.
-    let extra = group.as_ref().map(Encode::to_vec).unwrap_or_default();
+    let extra = extra.to_vec();
     let new = New { group, kind: Kind::Simple, method: Method::AsEnqueue, domain, body, extra };
     outbox::insert(connection, new).map(drop)
 }

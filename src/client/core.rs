@@ -21,7 +21,7 @@ use crate::{
     base::{Domain, GroupId},
     crypto::signature::SigningKey,
     wire::{
-        Encode, Method, SenderId,
+        Method, SenderId,
         credential::{ClientCredential, SignaturePublicKey},
         delivery::GetDeliveryKeys,
         envelope::LeafId,
@@ -109,8 +109,7 @@ impl Core {
         }
         let domain = self.account.domain();
         let request = GetQueuingKeys {};
-        let keys =
-            self.network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        let keys = self.network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         let key = keys.hpke_keys.into_iter().next().ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
         Ok(known.insert(key).clone())
     }
@@ -122,8 +121,7 @@ impl Core {
             return Ok(key.clone());
         }
         let request = GetDeliveryKeys {};
-        let keys =
-            self.network.call::<call::DsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        let keys = self.network.call::<call::DsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         known.insert(domain.clone(), keys.verifying_key.clone());
         Ok(keys.verifying_key)
     }

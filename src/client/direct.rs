@@ -2,6 +2,7 @@
 
 use super::{
     event::Event,
+    packages::LOW_CONNECTION_PACKAGES,
     queue::{Stop, Work},
     state::{
         chats::{self, ChatState},
@@ -9,7 +10,6 @@ use super::{
         keys::{self, ConnectionKey},
         outbox::{self, Chore},
     },
-    packages::LOW_CONNECTION_PACKAGES,
 };
 use crate::{
     crypto::{hpke::HpkePrivateKey, signature::verify},
@@ -17,7 +17,7 @@ use crate::{
         Encode,
         connection::{ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, DirectMessage},
         label::{HpkeLabel, SignatureLabel},
-        padding::{MESSAGE_FLOOR, unpad_value},
+        padding::{OFFER_FLOOR, unpad_value},
     },
 };
 
@@ -36,7 +36,7 @@ fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> R
     let me = &work.account.client.user;
     let private = HpkePrivateKey::from_secret(key.secret.clone())?;
     let opened = private.open(HpkeLabel::ConnectionOffer, &me.to_vec(), &[], &message.sealed)?;
-    let ConnectionOffer { content, signature } = unpad_value(opened, MESSAGE_FLOOR)?;
+    let ConnectionOffer { content, signature } = unpad_value(opened, OFFER_FLOOR)?;
     if key.used > 0 && !key.last {
         return Err(Stop::bad("an offer to a connection package that was used before"));
     }
@@ -79,7 +79,7 @@ pub fn tidy(name: &str) -> String {
 fn decline(work: &mut Work<'_>, message: &DirectMessage, offer: &Offer) -> Result<(), Stop> {
     let private = HpkePrivateKey::from_secret(offer.reply_secret.clone())?;
     let opened = private.open(HpkeLabel::ConnectionDecline, &[], &[], &message.sealed)?;
-    let ConnectionDecline { offer_id } = unpad_value(opened, MESSAGE_FLOOR)?;
+    let ConnectionDecline { offer_id } = unpad_value(opened, OFFER_FLOOR)?;
     if offer_id != offer.offer_id {
         return Err(Stop::bad("a notice for another offer"));
     }

@@ -69,7 +69,7 @@ impl Core {
             })
             .await?;
         // The request to create a group has the group beside it.
-        self.send_lane(&lane, &lane).await?;
+        self.send_lane(&lane, Some(&lane)).await?;
         Ok(group)
     }
 
@@ -77,18 +77,12 @@ impl Core {
     pub async fn ground(&self) -> Result<Ground, ClientError> {
         let domain = self.account.domain();
         let request = RequestGroupId {};
-        let ticket = self
-            .network
-            .call::<call::DsRequestGroupId>(domain, Isolation::Anonymous, Sender::Nobody, &request)
-            .await?;
+        let ticket =
+            self.network.call::<call::DsRequestGroupId>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         if ticket.group.domain != *domain {
             return Err(ClientError::untrusted("the DS gave an id of another domain"));
         }
-        Ok(Ground {
-            ticket,
-            delivery_key: self.delivery_key(domain).await?,
-            queuing_key: self.queuing_key().await?,
-        })
+        Ok(Ground { ticket, delivery_key: self.delivery_key(domain).await?, queuing_key: self.queuing_key().await? })
     }
 }
 

@@ -1,9 +1,7 @@
 //! Being added to a group: the Welcome must come from a contact, and every member must be somebody.
 
-use openmls::prelude::{
-    KeyPackageBundle, KeyPackageRef, OpenMlsProvider as _, ProcessedWelcome,
-};
 use openmls::group::JoinBuilder;
+use openmls::prelude::{KeyPackageBundle, KeyPackageRef, OpenMlsProvider as _, ProcessedWelcome};
 use openmls_traits::storage::StorageProvider as _;
 
 use super::{
@@ -50,7 +48,8 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
     let stored = stored.ok_or_else(|| Stop::bad("a Welcome for a KeyPackage that was used before"))?;
 
     let attribution = attribution(work, group, bundle, reference.as_slice())?;
-    let init_key = <[u8; 32]>::try_from(&stored.init_private_key()[..]).map_err(|_| Stop::bad("an init key of another suite"))?;
+    let init_key =
+        <[u8; 32]>::try_from(&stored.init_private_key()[..]).map_err(|_| Stop::bad("an init key of another suite"))?;
     let ear_key = HpkePrivateKey::from_secret(Secret::new(init_key))?.open(
         HpkeLabel::JoinerEarKey,
         reference.as_slice(),
@@ -59,8 +58,7 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
     )?;
     let ear_key = <[u8; 32]>::try_from(&ear_key[..]).map(Secret::new).map_err(|_| Stop::bad("no EAR key"))?;
 
-    let processed =
-        ProcessedWelcome::new_from_welcome(&provider, &mls::join_config(), welcome).map_err(mls::failed)?;
+    let processed = ProcessedWelcome::new_from_welcome(&provider, &mls::join_config(), welcome).map_err(mls::failed)?;
     let unverified = processed.unverified_group_info();
     if *unverified.group_id() != protocol::group_id(group) {
         return Err(Stop::bad("a Welcome to another group than announced"));

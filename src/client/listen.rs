@@ -1,7 +1,7 @@
 //! Listening: both queues are streamed, each entry processed and acknowledged, connections made again when they break.
 //! What happens is told through a bounded channel; whoever does not read it slows the streams down and loses nothing.
 
-use std::{sync::Arc, sync::PoisonError, time::Duration};
+use std::sync::{Arc, PoisonError};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -59,7 +59,7 @@ impl Core {
     }
 
     async fn keep_listening(self: Arc<Self>, queue: Queue, events: mpsc::Sender<Event>) {
-        let mut retries = Retries::new(Duration::MAX / 4);
+        let mut retries = Retries::endless();
         loop {
             match self.listen(queue, &events, &mut retries).await {
                 Ok(Ended::Again) => {}
@@ -69,12 +69,14 @@ impl Core {
                 }
                 Ok(Ended::Broken) => {
                     let _ = events.send(Event::Interrupted(queue)).await;
-                    retries.pause_forever().await;
+                    retries.pause(None).await;
                 }
-                Err(ClientError::Unreachable(_)) => retries.pause_forever().await,
+                Err(ClientError::Unreachable(_)) => {
+                    retries.pause(None).await;
+                }
                 Err(error) => {
                     let _ = events.send(Event::Problem(error.to_string())).await;
-                    retries.pause_forever().await;
+                    retries.pause(None).await;
                 }
             }
         }

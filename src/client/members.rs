@@ -40,8 +40,7 @@ pub fn refresh(work: &mut Work<'_>, chat: &Chat, group: &MlsGroup, infos: &Infos
             members.push(same.clone());
             continue;
         }
-        let mut fresh =
-            Member { leaf, key: key.as_slice().into(), identity: [0; 32], user: None, profile_key: None };
+        let mut fresh = Member { leaf, key: key.as_slice().into(), identity: [0; 32], user: None, profile_key: None };
         let credential = mls::leaf_credential_for(&member.credential, &key);
         if let Ok(credential) = credential {
             fresh.identity = credential.identity;

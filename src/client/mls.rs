@@ -2,22 +2,22 @@
 //! writing MLS objects.
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use openmls::prelude::{
-    CredentialWithKey, ExternalSender, Extension, Extensions, GroupContext, Lifetime, MlsGroup,
-    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
-    RatchetTreeIn, SignatureScheme, Welcome, WireFormatPolicy,
-};
 use openmls::messages::group_info::{GroupInfo, VerifiableGroupInfo};
+use openmls::prelude::{
+    CredentialWithKey, Extension, Extensions, ExternalSender, GroupContext, Lifetime, MlsGroup, MlsGroupJoinConfig,
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RatchetTreeIn, SignatureScheme,
+    Welcome, WireFormatPolicy,
+};
 use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
-use openmls_traits::{signatures::{Signer, SignerError}, storage::StorageProvider as _};
+use openmls_traits::{
+    signatures::{Signer, SignerError},
+    storage::StorageProvider as _,
+};
 use rusqlite::Connection;
 use serde::{Serialize, de::DeserializeOwned};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
-use super::{
-    error::ClientError,
-    state::chats::Chat,
-};
+use super::{error::ClientError, state::chats::Chat};
 use crate::{
     base::{Day, GroupId},
     crypto::{

@@ -28,11 +28,20 @@ mod state;
 mod trust;
 mod view;
 
-#[cfg(test)]
+// They need a homeserver.
+#[cfg(all(test, feature = "server"))]
 mod tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use self::{
+    account::{Account, Stage},
+    commit::Intent,
+    core::Core,
+    network::Network,
+    state::{Database, inbox, keys, meta},
+    trust::Trust,
+};
 pub use self::{
     connector::{Connector, Isolation, QuicConnector},
     error::{ClientError, Local},
@@ -44,14 +53,6 @@ pub use self::{
         queues::Queue,
     },
     view::{ChatView, ContactView, MemberView, Message, RequestView},
-};
-use self::{
-    account::{Account, Stage},
-    commit::Intent,
-    core::Core,
-    network::Network,
-    state::{Database, inbox, keys, meta},
-    trust::Trust,
 };
 use crate::{
     base::{Clock, Domain, GroupId, SystemClock, Timestamp, UserId},
@@ -161,11 +162,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub async fn open_over(
-        home: &Path,
-        connector: Arc<dyn Connector>,
-        options: Options,
-    ) -> Result<Self, ClientError> {
+    pub async fn open_over(home: &Path, connector: Arc<dyn Connector>, options: Options) -> Result<Self, ClientError> {
         let database = Self::open_database(home).await?;
         Self::start(database, connector, options, None).await
     }
@@ -210,6 +207,11 @@ impl Client {
             Ok(()) | Err(ClientError::Unreachable(_)) => Ok(Self(core)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Closes all connections, so that homeservers need not wait for them. What goes on afterwards connects again.
+    pub async fn close(&self) {
+        self.0.network.close().await;
     }
 
     /// The user, and its display name.

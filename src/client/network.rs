@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use rand_core::RngCore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     connector::{Connector, Isolation},
@@ -35,6 +35,9 @@ use crate::{
 /// Shortest and longest pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long one attempt may take; the connection is then made anew.
+const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Who sends a request.
 pub enum Sender<'a> {
@@ -67,6 +70,12 @@ impl Network {
         Self { connector, patience, sessions: Mutex::default() }
     }
 
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.connector.close().await;
+    }
+
     /// Sends a request and returns its answer.
     pub async fn call<C: Call>(
         &self,
@@ -91,7 +100,15 @@ impl Network {
         let session = self.session(domain, isolation.clone());
         let mut retries = Retries::new(self.patience);
         loop {
-            let outcome = self.attempt(&session, domain, &isolation, method, &sender, &body).await;
+            let attempt = self.attempt(&session, domain, &isolation, method, &sender, &body);
+            let outcome = match timeout(ATTEMPT, attempt).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // Whatever the matter is, a new connection may help.
+                    session.reset();
+                    Err(ClientError::Unreachable("no answer in time".into()))
+                }
+            };
             let (error, pause) = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(ClientError::Refused(refusal)) if is_passing(&refusal) => {
@@ -176,6 +193,13 @@ impl Network {
 }
 
 impl Session {
+    /// Nobody knows what is wrong with the connection: forgets it, unless somebody is about to make a new one.
+    fn reset(&self) {
+        if let Ok(mut live) = self.0.try_lock() {
+            *live = None;
+        }
+    }
+
     /// The connection is of no further use.
     async fn discard(&self, broken: &Arc<Live>) {
         let mut live = self.0.lock().await;
@@ -232,12 +256,13 @@ impl Live {
 }
 
 fn envelope(method: Method, auth: Vec<Authentication>, body: Bytes) -> Bytes {
-    Request { version: VERSION, method: method as u16, auth, token: None, body: crate::wire::Opaque(body) }.to_vec().into()
+    Request { version: VERSION, method: method as u16, auth, token: None, body: crate::wire::Opaque(body) }
+        .to_vec()
+        .into()
 }
 
 fn answer(response: Bytes) -> Result<Bytes, ClientError> {
-    let response =
-        Response::from_bytes(response).map_err(|_| ClientError::from(StreamError::Malformed))?;
+    let response = Response::from_bytes(response).map_err(|_| ClientError::from(StreamError::Malformed))?;
     response.into_result().map_err(ClientError::Refused)
 }
 
@@ -253,32 +278,31 @@ fn is_unbound(refusal: &Refusal, sender: &Sender<'_>) -> bool {
 
 /// Pauses between attempts: growing, jittered, and bounded in all.
 pub struct Retries {
-    deadline: Instant,
+    /// None: there is always another attempt.
+    deadline: Option<Instant>,
     next: Duration,
 }
 
 impl Retries {
     /// Attempts for as long as `patience`.
     pub fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now() + patience, next: FIRST_PAUSE }
+        Self { deadline: Instant::now().checked_add(patience), next: FIRST_PAUSE }
+    }
+
+    /// Attempts without end.
+    pub const fn endless() -> Self {
+        Self { deadline: None, next: FIRST_PAUSE }
     }
 
     /// Waits before the next attempt, at least `wanted`; `false` if there is to be none.
     pub async fn pause(&mut self, wanted: Option<Duration>) -> bool {
         let pause = jittered(self.next).max(wanted.unwrap_or_default());
         self.next = (self.next * 2).min(LONGEST_PAUSE);
-        if Instant::now() + pause > self.deadline {
+        if self.deadline.is_some_and(|deadline| Instant::now() + pause > deadline) {
             return false;
         }
         sleep(pause).await;
         true
-    }
-
-    /// Waits before the next attempt, however many there were.
-    pub async fn pause_forever(&mut self) {
-        let pause = jittered(self.next);
-        self.next = (self.next * 2).min(LONGEST_PAUSE);
-        sleep(pause).await;
     }
 
     /// All is well again: the next pause is a short one.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Status},
-    wire::{Decode, Encode, content::ApplicationMessage},
+    wire::{Decode, Encode, Method, content::ApplicationMessage},
 };
 use openmls::prelude::OpenMlsProvider as _;
 
@@ -42,18 +42,18 @@ impl Core {
     pub async fn flush(self: &Arc<Self>) -> Result<(), ClientError> {
         for lane in self.database.run(outbox::lanes).await? {
             let _turn = self.lane(&lane).await;
-            self.send_lane(&lane, &[]).await?;
+            self.send_lane(&lane, None).await?;
         }
         Ok(())
     }
 
     /// Sends what waits in a lane, which the caller holds. Returns the answer to the request that has `mine` beside it;
     /// what became of the others is noted.
-    pub async fn send_lane(self: &Arc<Self>, lane: &[u8], mine: &[u8]) -> Result<Option<Bytes>, ClientError> {
+    pub async fn send_lane(self: &Arc<Self>, lane: &[u8], mine: Option<&[u8]>) -> Result<Option<Bytes>, ClientError> {
         let mut materials = Materials::default();
         let (mut answer, mut failure, mut lost) = (None, None, 0);
         while let Some(pending) = self.next_in(lane).await? {
-            let is_mine = pending.extra == mine;
+            let is_mine = mine == Some(&pending.extra[..]);
             let outcome = match self.deliver(&pending).await {
                 Ok(Settled::Lost) if lost >= ATTEMPTS => {
                     Err(ClientError::invalid("other members were first too many times; try again"))
@@ -70,7 +70,9 @@ impl Core {
                 Ok(None) => {}
                 Ok(Some(bytes)) if is_mine => answer = Some(bytes),
                 Ok(Some(_)) => {}
-                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => return Err(error),
+                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => {
+                    return Err(error);
+                }
                 Err(error) if is_mine => failure = Some(error),
                 Err(error) => {
                     let (text, now) = (format!("a stored {:?}: {error}", pending.method), self.trust.now());
@@ -104,12 +106,33 @@ impl Core {
                 Ok(Settled::Lost)
             }
             Err(error @ (ClientError::Refused(_) | ClientError::Local(Local::NotFound, _))) => {
+                if self.was_deleted(pending).await? {
+                    return Ok(Settled::Done(Bytes::new()));
+                }
                 let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
                 self.database.run(move |connection| undo(connection, &row, Some(status))).await?;
                 Err(error)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a group that the DS does not know any more is gone because it accepted this request, and said so to nobody.
+    async fn was_deleted(self: &Arc<Self>, pending: &Pending) -> Result<bool, ClientError> {
+        if pending.kind != Kind::Commit || Intent::of(&pending.extra)? != Intent::Delete {
+            return Ok(false);
+        }
+        self.drain(Queue::Client).await?;
+        let (group, number) = (GroupId::from_slice(&pending.lane)?, pending.number);
+        self.database
+            .run(move |connection| {
+                let gone = mls::load(&Provider::new(connection), &group).is_err();
+                if gone {
+                    outbox::remove(connection, number)?;
+                }
+                Ok(gone)
+            })
+            .await
     }
 
     /// The own commit comes back through the queue, and is merged then.
@@ -161,8 +184,8 @@ fn is_race(pending: &Pending, status: Status) -> bool {
 
 /// Whether a commit of this client is under way.
 pub fn has_pending_commit(connection: &Connection, group: &GroupId) -> Result<bool, ClientError> {
-    let has_state = chats::find(connection, group)?
-        .is_some_and(|chat| chat.state.is_live() || chat.state == ChatState::Declined);
+    let has_state =
+        chats::find(connection, group)?.is_some_and(|chat| chat.state.is_live() || chat.state == ChatState::Declined);
     if !has_state {
         return Ok(false);
     }
@@ -206,6 +229,13 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Option<Statu
     }
     let provider = Provider::new(connection);
     match pending.kind {
+        Kind::Simple if pending.method == Method::AsEnqueue && !pending.lane.is_empty() => {
+            // The offer that a connection group was made for.
+            let group = GroupId::from_slice(&pending.lane)?;
+            contacts::remove_offer(connection, &group)?;
+            chats::set_state(connection, &group, ChatState::Declined)?;
+            outbox::add_chore(connection, &outbox::Chore::Delete(group))
+        }
         Kind::Message | Kind::Simple => Ok(()),
         Kind::Commit => {
             let group = GroupId::from_slice(&pending.lane)?;

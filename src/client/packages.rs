@@ -10,6 +10,7 @@ use super::{
     mls::{self, LeafSigner, Provider},
     state::keys::{self, ConnectionKey, PackageKey},
 };
+use crate::base::ClientId;
 use crate::{
     base::{Secret, Timestamp},
     crypto::{
@@ -25,7 +26,6 @@ use crate::{
         registry::QUEUE_CONFIG_EXTENSION,
     },
 };
-use crate::base::ClientId;
 use openmls::prelude::OpenMlsProvider as _;
 
 /// Connection packages published at a time.

@@ -241,7 +241,9 @@ impl Core {
             }
         };
         match outcome {
-            Err(ClientError::Refused(refusal)) => supplies.give_up = Some(format!("what it needs was refused: {refusal}")),
+            Err(ClientError::Refused(refusal)) => {
+                supplies.give_up = Some(format!("what it needs was refused: {refusal}"))
+            }
             Err(ClientError::Local(Local::Untrusted, why)) => supplies.give_up = Some(why),
             outcome => return outcome,
         }

@@ -1,9 +1,7 @@
 //! What comes through the client's queue: commits, messages and proposals of groups.
 
-use openmls::prelude::{
-    MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit,
-};
 use openmls::prelude::OpenMlsProvider as _;
+use openmls::prelude::{MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit};
 
 use super::{
     event::Event,
@@ -162,9 +160,9 @@ fn connected(
     let chain = open_chain(&chat.credential_key, &joiner.key, info.sealed_chain.as_slice())?;
     let bound_to = friendship_aad(&chat.group, &joiner.key);
     let opened = aead::open(&chat.credential_key, KeyLabel::FriendshipPackage, &bound_to, sealed.as_slice());
-    let friendship = opened.map_err(Stop::from).and_then(|padded| {
-        Ok::<FriendshipPackage, Stop>(unpad_value(padded, MESSAGE_FLOOR)?)
-    });
+    let friendship = opened
+        .map_err(Stop::from)
+        .and_then(|padded| Ok::<FriendshipPackage, Stop>(unpad_value(padded, MESSAGE_FLOOR)?));
     chats::set_state(work.connection, &chat.group, ChatState::Active)?;
     contacts::remove_offer(work.connection, &chat.group)?;
     match friendship {

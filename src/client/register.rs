@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use super::{
     account::{Account, Keys, Stage},
     connector::Isolation,
+    core::ATTEMPTS,
     error::{ClientError, Local},
     network::{Network, Sender},
     packages,
@@ -14,13 +15,13 @@ use super::{
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{ClientId, Domain, Timestamp, UserId},
+    base::{ClientId, Domain, Status, Timestamp, UserId},
     crypto::{aead, credential::request_client, opaque::Registration, random, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId, Text,
         authentication::{FinishRegistration, InitRegistration, Registered},
         content::UserProfile,
-        credential::{Validity},
+        credential::Validity,
         label::KeyLabel,
         method::call,
         padding::{MESSAGE_FLOOR, pad_value},
@@ -68,17 +69,17 @@ async fn prepare(
 ) -> Result<(), ClientError> {
     trust.fetch(domain, network, database).await?;
     let client = ClientId {
-        user: UserId { uuid: *uuid::Builder::from_random_bytes(random(&mut system_rng())).as_uuid().as_bytes(), domain: domain.clone() },
+        user: UserId {
+            uuid: *uuid::Builder::from_random_bytes(random(&mut system_rng())).as_uuid().as_bytes(),
+            domain: domain.clone(),
+        },
         client: random(&mut system_rng()),
     };
     let (registration, request) = Registration::start(client.user.clone(), &password, &mut system_rng())?;
     let init = InitRegistration { user: client.user.clone(), request };
-    let answer =
-        network.call::<call::AsInitRegistration>(domain, Isolation::Identity, Sender::Nobody, &init).await?;
-    let record = blocking(move || {
-        Ok(registration.finish(&password, answer.response.as_slice(), &mut system_rng())?)
-    })
-    .await?;
+    let answer = network.call::<call::AsInitRegistration>(domain, Isolation::Identity, Sender::Nobody, &init).await?;
+    let record =
+        blocking(move || Ok(registration.finish(&password, answer.response.as_slice(), &mut system_rng())?)).await?;
     let authority = trust.authority(domain).map_err(doubted)?;
     let now = trust.now();
     database
@@ -120,12 +121,7 @@ fn finish_request(
     })
 }
 
-async fn certify(
-    database: &Database,
-    network: &Network,
-    trust: &Trust,
-    domain: &Domain,
-) -> Result<(), ClientError> {
+async fn certify(database: &Database, network: &Network, trust: &Trust, domain: &Domain) -> Result<(), ClientError> {
     let (finish, client, keys) = database
         .run(|connection| {
             let finish: Opaque = meta::require(connection, "finish")?;
@@ -165,29 +161,39 @@ async fn certify(
         .await
 }
 
-/// The pseudonym at the QS. A reply that is lost leaves a record there that nobody uses.
+/// The pseudonym at the QS. A reply that is lost leaves a record there that nobody uses, and whose friendship token is
+/// taken: another is made then, which nobody has been given yet.
 async fn join_queuing(
     database: &Database,
     network: &Network,
     trust: &Trust,
     domain: &Domain,
 ) -> Result<(), ClientError> {
-    let keys = database.run(Keys::load).await?;
-    let request = CreateQueuingUser {
-        auth_key: keys.queuing_user.verifying_key(),
-        friendship_token: keys.friendship.friendship_token.clone(),
-        client: QueuingClient {
-            auth_key: keys.queuing_client.verifying_key(),
-            queue_key: keys.client_queue.public_key(),
-            push_token: None,
-        },
-    };
     let get = GetQueuingKeys {};
     let queuing = network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &get).await?;
     let queuing_key = queuing.hpke_keys.into_iter().next();
     let queuing_key = queuing_key.ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
-    let created =
-        network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, Sender::Nobody, &request).await?;
+    let mut attempts = 0;
+    let created = loop {
+        let keys = database.run(Keys::load).await?;
+        let request = CreateQueuingUser {
+            auth_key: keys.queuing_user.verifying_key(),
+            friendship_token: keys.friendship.friendship_token.clone(),
+            client: QueuingClient {
+                auth_key: keys.queuing_client.verifying_key(),
+                queue_key: keys.client_queue.public_key(),
+                push_token: None,
+            },
+        };
+        let created = network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, Sender::Nobody, &request).await;
+        attempts += 1;
+        match created {
+            Err(ClientError::Refused(refusal)) if refusal.status == Status::AlreadyExists && attempts < ATTEMPTS => {
+                database.run(|connection| Keys::renew_friendship_token(connection, &mut system_rng())).await?;
+            }
+            created => break created?,
+        }
+    };
     let (now, domain) = (trust.now(), domain.clone());
     database
         .run(move |connection| {
@@ -227,7 +233,11 @@ pub fn publish_key_packages(
 /// Checks what a person typed as a display name.
 pub fn check_name(name: &str) -> Result<(), ClientError> {
     let fits = !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);
-    if fits { Ok(()) } else { Err(ClientError::invalid("a name has between 1 and 256 bytes, none of them control characters")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(ClientError::invalid("a name has between 1 and 256 bytes, none of them control characters"))
+    }
 }
 
 /// A doubt as an error, where nothing more can be fetched.

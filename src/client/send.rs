@@ -56,7 +56,7 @@ impl Core {
         let (lane, mine) = (lane_of(group), message.to_vec());
         let _turn = self.lane(&lane).await;
         self.prepare_message(group, message).await?;
-        let answer = self.send_lane(&lane, &mine).await?;
+        let answer = self.send_lane(&lane, Some(&mine)).await?;
         let unreached = answer.map(MessageSent::from_bytes).transpose()?.map_or(0, |sent| sent.unreached);
         Ok(SendReceipt { unreached })
     }
@@ -72,13 +72,13 @@ impl Core {
             match self.database.run(move |connection| prepare(connection, &of, &content)).await? {
                 Readiness::Ready => return Ok(()),
                 Readiness::CommitUnderWay => {
-                    Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+                    Box::pin(self.send_lane(&lane_of(group), None)).await?;
                     self.drain(Queue::Client).await?;
                 }
                 Readiness::ProposalsStored => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
                     self.prepare_commit(group, &Intent::Update, extra, &mut materials).await?;
-                    Box::pin(self.send_lane(&lane_of(group), &[])).await?;
+                    Box::pin(self.send_lane(&lane_of(group), None)).await?;
                 }
             }
         }

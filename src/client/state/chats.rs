@@ -91,8 +91,7 @@ pub struct Chat {
     pub next_leaf: Option<Secret>,
 }
 
-const COLUMNS: &str =
-    "chat, kind, state, name, peer, ear_key, credential_key, leaf, leaf_seed, stale_leaf, next_leaf";
+const COLUMNS: &str = "chat, kind, state, name, peer, ear_key, credential_key, leaf, leaf_seed, stale_leaf, next_leaf";
 
 fn chat_of(row: &rusqlite::Row<'_>) -> Result<Chat, ClientError> {
     let secret = |column: usize| Ok::<_, ClientError>(Secret::new(array(&row.get::<_, Vec<u8>>(column)?)?));

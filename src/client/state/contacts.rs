@@ -28,8 +28,7 @@ pub struct Offer {
 /// Remembers an offer under the hash of its reply key.
 pub fn insert_offer(connection: &Connection, reply_hash: &[u8; 32], offer: &Offer) -> Result<(), ClientError> {
     let sql = "INSERT INTO offers (offer_id, recipient, chat, reply_hash, reply_secret) VALUES (?, ?, ?, ?, ?)";
-    let row =
-        (offer.offer_id, offer.recipient.to_vec(), offer.chat.to_vec(), reply_hash, offer.reply_secret.expose());
+    let row = (offer.offer_id, offer.recipient.to_vec(), offer.chat.to_vec(), reply_hash, offer.reply_secret.expose());
     execute(connection, sql, row).map(drop)
 }
 

@@ -3,10 +3,7 @@
 use rusqlite::Connection;
 
 use super::{all, array, execute, first};
-use crate::{
-    base::Secret,
-    client::error::ClientError,
-};
+use crate::{base::Secret, client::error::ClientError};
 
 /// The private half of a connection package.
 pub struct ConnectionKey {

@@ -10,9 +10,9 @@ use crate::{
 
 /// The value of a name, if it has one.
 pub fn get<T: Decode>(connection: &Connection, name: &str) -> Result<Option<T>, ClientError> {
-    first(connection, "SELECT value FROM meta WHERE name = ?", [name], |row| decoded(row.get_ref(0)?.as_blob().map_err(
-        ClientError::storage,
-    )?))
+    first(connection, "SELECT value FROM meta WHERE name = ?", [name], |row| {
+        decoded(row.get_ref(0)?.as_blob().map_err(ClientError::storage)?)
+    })
 }
 
 /// The value that a name must have.

@@ -91,7 +91,8 @@ fn pending_of(row: &rusqlite::Row<'_>) -> Result<Pending, ClientError> {
 
 /// The oldest request of a lane.
 pub fn next(connection: &Connection, lane: &[u8]) -> Result<Option<Pending>, ClientError> {
-    let sql = "SELECT number, lane, kind, method, domain, body, extra FROM outbox WHERE lane = ? ORDER BY number LIMIT 1";
+    let sql =
+        "SELECT number, lane, kind, method, domain, body, extra FROM outbox WHERE lane = ? ORDER BY number LIMIT 1";
     first(connection, sql, [lane], pending_of)
 }
 

@@ -3,12 +3,7 @@
 use rusqlite::Connection;
 
 use super::{array, execute, first};
-use crate::{
-    base::Secret,
-    client::error::ClientError,
-    crypto::ratchet::Ratchet,
-    wire::queue::Incarnation,
-};
+use crate::{base::Secret, client::error::ClientError, crypto::ratchet::Ratchet, wire::queue::Incarnation};
 
 /// The client's two queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

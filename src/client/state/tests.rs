@@ -1,1 +1,135 @@
-//! Tests of the state.
+//! The state alone: transactions, the lock, and the small tables.
+
+use std::time::Duration;
+
+use super::{
+    Database, inbox,
+    outbox::{self, Chore, Kind, New},
+    queues::{self, Cursor, Queue},
+};
+use crate::{
+    base::{GroupId, Secret, Timestamp, UserId},
+    client::error::{ClientError, Local},
+    crypto::ratchet::Ratchet,
+    wire::{
+        Method,
+        content::{ApplicationMessage, Content},
+    },
+};
+
+fn group() -> GroupId {
+    GroupId { uuid: [1; 16], domain: "a.test".parse().unwrap() }
+}
+
+fn user() -> UserId {
+    UserId { uuid: [2; 16], domain: "a.test".parse().unwrap() }
+}
+
+#[tokio::test]
+async fn a_transaction_that_fails_leaves_nothing_and_the_rest_survives_reopening() {
+    let home = tempfile::tempdir().unwrap();
+    let database = Database::open(home.path()).await.unwrap();
+    let cursor = Cursor { incarnation: [3; 16], next: 7, ratchet: Some(Ratchet::from_secret(Secret::new([4; 32]))) };
+    let stored = cursor.clone();
+    database.run(move |connection| queues::store(connection, Queue::Client, &stored)).await.unwrap();
+    let failed: Result<(), ClientError> = database
+        .run(|connection| {
+            queues::store(connection, Queue::Client, &Cursor::start([5; 16], 9))?;
+            Err(ClientError::invalid("on purpose"))
+        })
+        .await;
+    assert!(failed.is_err());
+    drop(database);
+    let database = Database::open(home.path()).await.unwrap();
+    let found = database.run(|connection| queues::load(connection, Queue::Client)).await.unwrap();
+    assert_eq!((found.incarnation, found.next), ([3; 16], 7));
+    assert!(found.ratchet == cursor.ratchet);
+    let other = database.run(|connection| queues::load(connection, Queue::Direct)).await.unwrap();
+    assert_eq!((other.incarnation, other.next), ([0; 16], 0));
+}
+
+#[tokio::test]
+async fn a_home_is_used_by_one_at_a_time_and_is_private() {
+    let home = tempfile::tempdir().unwrap();
+    let inside = home.path().join("client");
+    let database = Database::open(&inside).await.unwrap();
+    let Err(ClientError::Local(Local::Busy, message)) = Database::open(&inside).await else { panic!() };
+    assert!(message.starts_with("another bennu client is using "), "{message}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&inside), mode(&inside.join("client.db"))), (0o700, 0o600));
+    }
+    let waiting = tokio::spawn({
+        let inside = inside.clone();
+        async move { Database::open(&inside).await.is_ok() }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(database);
+    assert!(waiting.await.unwrap(), "whoever waits gets it");
+}
+
+#[tokio::test]
+async fn requests_of_a_lane_keep_their_order_and_their_bytes() {
+    let home = tempfile::tempdir().unwrap();
+    let database = Database::open(home.path()).await.unwrap();
+    database
+        .run(|connection| {
+            let new = |group: Option<GroupId>, body: u8| New {
+                group,
+                kind: Kind::Message,
+                method: Method::DsSendMessage,
+                domain: "a.test".parse().unwrap(),
+                body: vec![body],
+                extra: vec![body, body],
+            };
+            let first = outbox::insert(connection, new(Some(group()), 1))?;
+            outbox::insert(connection, new(None, 2))?;
+            outbox::insert(connection, new(Some(group()), 3))?;
+            assert_eq!(outbox::lanes(connection)?, [first.lane.clone(), Vec::new()]);
+            let next = outbox::next(connection, &first.lane)?.unwrap();
+            assert_eq!((next.number, next.body, next.extra), (first.number, vec![1], vec![1, 1]));
+            assert!(outbox::remove(connection, first.number)?);
+            assert!(!outbox::remove(connection, first.number)?, "gone already");
+            assert_eq!(outbox::next(connection, &first.lane)?.unwrap().body, [3]);
+            outbox::clear(connection, &first.lane)?;
+            assert_eq!(outbox::lanes(connection)?, [Vec::<u8>::new()]);
+
+            let expel = Chore::Expel(group(), (&[9; 32][..]).into());
+            for chore in [&expel, &Chore::KeyPackages, &expel] {
+                outbox::add_chore(connection, chore)?;
+            }
+            assert_eq!(outbox::chores(connection)?, [expel.clone(), Chore::KeyPackages]);
+            outbox::remove_chore(connection, &expel)?;
+            assert_eq!(outbox::chores(connection)?, [Chore::KeyPackages]);
+            Ok::<_, ClientError>(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_message_is_kept_until_it_is_read_and_never_taken_twice() {
+    let home = tempfile::tempdir().unwrap();
+    let database = Database::open(home.path()).await.unwrap();
+    database
+        .run(|connection| {
+            let message = ApplicationMessage { id: [1; 16], sent: 5, content: Content::Text("hello".into()) };
+            let number = inbox::insert(connection, &group(), &user(), &message, Timestamp(6))?.unwrap();
+            assert_eq!(inbox::insert(connection, &group(), &user(), &message, Timestamp(7))?, None);
+            let unread = inbox::unread(connection, 10)?;
+            assert_eq!((unread.len(), &unread[0].content, unread[0].sent), (1, &message.content, Timestamp(5)));
+            inbox::mark_read(connection, &[number])?;
+            assert!(inbox::unread(connection, 10)?.is_empty());
+            assert_eq!(inbox::insert(connection, &group(), &user(), &message, Timestamp(8))?, None);
+            for n in 0..1_100 {
+                inbox::problem(connection, &n.to_string(), Timestamp(n))?;
+            }
+            let problems = inbox::problems(connection)?;
+            assert_eq!((problems.len(), problems[0].1.as_str()), (1_000, "100"));
+            Ok::<_, ClientError>(())
+        })
+        .await
+        .unwrap();
+}

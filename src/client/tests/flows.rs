@@ -1,0 +1,229 @@
+//! What users do, from registration to deleting a group.
+
+use super::*;
+use crate::base::Status;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_connect_and_talk() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    assert_eq!(alice.client.whoami().1, "Alice");
+
+    let chat = alice.client.connect(&bob.id()).await.unwrap();
+    assert_eq!(alice.state(&chat).await, ChatState::Waiting);
+    assert!(alice.client.send(&chat, Content::Text("early".into())).await.is_err());
+    assert_eq!(alice.client.connect(&bob.id()).await.unwrap(), chat, "asking again makes no second offer");
+    bob.client.sync().await.unwrap();
+    bob.no_problems().await;
+    let requests = bob.client.requests().await.unwrap();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((&requests[0].from, requests[0].name.as_str()), (&alice.id(), "Alice"));
+    assert_eq!(bob.client.accept(&requests[0].id).await.unwrap(), chat);
+    assert!(bob.client.requests().await.unwrap().is_empty());
+    alice.client.sync().await.unwrap();
+    alice.no_problems().await;
+    bob.client.sync().await.unwrap();
+    bob.no_problems().await;
+    let contacts = alice.client.contacts().await.unwrap();
+    assert_eq!((contacts[0].user.clone(), contacts[0].name.as_str()), (bob.id(), "Bob"));
+    assert_eq!(bob.client.contacts().await.unwrap()[0].user, alice.id());
+
+    alice.say(&chat, "hello").await;
+    bob.say(&chat, "hi").await;
+    alice.say(&chat, "how are you?").await;
+    assert_eq!(bob.hear().await, [said("Alice", "hello"), said("Alice", "how are you?")]);
+    assert_eq!(alice.hear().await, [said("Bob", "hi")]);
+    assert!(alice.hear().await.is_empty());
+
+    let (alice, bob) = (alice.reopen().await, bob.reopen().await);
+    let long = "x".repeat(100_000);
+    alice.say(&chat, &long).await;
+    assert_eq!(bob.hear().await, [said("Alice", &long)]);
+    alice.no_problems().await;
+    bob.no_problems().await;
+
+    assert_eq!(alice.client.connect(&alice.id()).await.unwrap_err().status(), "invalid");
+    let nobody = "00112233-4455-6677-8899-aabbccddeeff@a.test".parse().unwrap();
+    let refused = alice.client.connect(&nobody).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(refusal) if refusal.status == Status::NotFound));
+    assert_eq!(alice.client.accept("nothing").await.unwrap_err().status(), "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declined_offer_is_announced_and_leaves_nothing() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let chat = alice.client.connect(&bob.id()).await.unwrap();
+    bob.client.sync().await.unwrap();
+    let request = bob.client.requests().await.unwrap().remove(0);
+    bob.client.decline(&request.id).await.unwrap();
+    assert!(bob.client.requests().await.unwrap().is_empty());
+    assert_eq!(bob.client.accept(&request.id).await.unwrap_err().status(), "not_found");
+    alice.client.sync().await.unwrap();
+    alice.client.sync().await.unwrap();
+    assert_eq!(alice.state(&chat).await, ChatState::Declined);
+    assert!(alice.client.contacts().await.unwrap().is_empty());
+    alice.no_problems().await;
+    bob.no_problems().await;
+    // They may think better of it.
+    let again = befriend(&bob, &alice).await;
+    alice.say(&again, "hello after all").await;
+    assert_eq!(bob.hear().await, [said("Alice", "hello after all")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_grows_shrinks_and_ends() {
+    let server = Homeserver::start().await;
+    let alice = server.register("Alice").await;
+    let (bob, carol) = (server.register("Bob").await, server.register("Carol").await);
+    befriend(&alice, &bob).await;
+    befriend(&carol, &alice).await;
+    let group = alice.client.create_group("Lunch").await.unwrap();
+    assert_eq!(alice.state(&group).await, ChatState::Active);
+    alice.say(&group, "to nobody").await;
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    alice.say(&group, "welcome, Bob").await;
+    // Bob has not looked yet: the group moves on without him.
+    alice.client.invite(&group, &[carol.id(), bob.id()]).await.unwrap();
+    alice.say(&group, "welcome, Carol").await;
+
+    assert_eq!(carol.hear().await, [said("Alice", "welcome, Carol")]);
+    carol.say(&group, "thanks").await;
+    assert_eq!(
+        bob.hear().await,
+        [said("Alice", "welcome, Bob"), said("Alice", "welcome, Carol"), said("Carol", "thanks")]
+    );
+    assert_eq!(alice.hear().await, [said("Carol", "thanks")]);
+    let chats = bob.client.chats().await.unwrap();
+    let view = chats.iter().find(|view| view.chat == group).unwrap();
+    assert_eq!((view.name.as_str(), view.members.len(), view.kind), ("Lunch", 3, ChatKind::Group));
+    let members = carol.client.members(&group).await.unwrap();
+    let names: Vec<_> = members.iter().map(|member| (member.name.as_str(), member.admin, member.quarantined)).collect();
+    assert_eq!(names, [("Alice", true, false), ("Bob", false, false), ("Carol", false, false)]);
+
+    assert!(carol.client.remove(&group, &[bob.id()]).await.is_err(), "Carol is no admin");
+    bob.say(&group, "still here").await;
+    alice.client.remove(&group, &[bob.id()]).await.unwrap();
+    alice.say(&group, "without Bob").await;
+    bob.client.sync().await.unwrap();
+    assert!(bob.hear().await.is_empty());
+    assert_eq!(bob.state(&group).await, ChatState::Removed);
+    assert_eq!(bob.client.send(&group, Content::Text("?".into())).await.unwrap_err().status(), "invalid");
+    assert_eq!(carol.hear().await, [said("Bob", "still here"), said("Alice", "without Bob")]);
+    assert_eq!(alice.client.invite(&group, &[nobody()]).await.unwrap_err().status(), "not_found");
+    assert_eq!(alice.client.remove(&group, &[bob.id()]).await.unwrap_err().status(), "not_found");
+
+    // And back again.
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    alice.say(&group, "Bob is back").await;
+    assert_eq!(bob.hear().await, [said("Alice", "Bob is back")]);
+
+    alice.client.delete_group(&group).await.unwrap();
+    assert_eq!(alice.state(&group).await, ChatState::Deleted);
+    for user in [&bob, &carol] {
+        user.client.sync().await.unwrap();
+        assert_eq!(user.state(&group).await, ChatState::Deleted);
+    }
+    alice.hear().await;
+    for user in [&alice, &bob, &carol] {
+        user.no_problems().await;
+    }
+}
+
+fn nobody() -> UserId {
+    "00112233-4455-6677-8899-aabbccddeeff@a.test".parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_commits_all_come_about_and_everybody_agrees() {
+    let server = Homeserver::start().await;
+    let alice = server.register("Alice").await;
+    let mut others = Vec::new();
+    for name in ["Bob", "Carol", "Dave"] {
+        let other = server.register(name).await;
+        befriend(&alice, &other).await;
+        others.push(other);
+    }
+    let group = alice.client.create_group("Race").await.unwrap();
+    alice.client.invite(&group, &[others[0].id(), others[1].id()]).await.unwrap();
+    for other in &others[..2] {
+        other.client.sync().await.unwrap();
+    }
+    // Three members commit at once, several times.
+    for _ in 0..3 {
+        let (a, b, c) = tokio::join!(
+            alice.client.0.change(&group, Intent::Update),
+            others[0].client.0.change(&group, Intent::Update),
+            others[1].client.0.change(&group, Intent::Update),
+        );
+        a.unwrap();
+        b.unwrap();
+        c.unwrap();
+    }
+    let talk = async {
+        for n in 0..5 {
+            others[0].say(&group, &n.to_string()).await;
+        }
+    };
+    let dave = [others[2].id()];
+    let (invited, updated, ()) =
+        tokio::join!(alice.client.invite(&group, &dave), others[1].client.0.change(&group, Intent::Update), talk);
+    invited.unwrap();
+    updated.unwrap();
+    let expected: Vec<_> = (0..5).map(|n| said("Bob", &n.to_string())).collect();
+    assert_eq!(alice.hear().await, expected);
+    assert_eq!(others[1].hear().await, expected);
+    others[2].client.sync().await.unwrap();
+    others[2].say(&group, "here").await;
+    for user in [&alice, &others[0], &others[1]] {
+        assert_eq!(user.hear().await, [said("Dave", "here")]);
+        user.no_problems().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_tell_what_happens_and_the_newer_listener_wins() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let mut events = bob.client.events();
+    let mut listening = 0;
+    while listening < 2 {
+        listening += u32::from(matches!(events.next().await.unwrap(), Event::Listening(_)));
+    }
+    let chat = alice.client.connect(&bob.id()).await.unwrap();
+    let Some(Event::Request { id, from, name }) = events.next().await else { panic!() };
+    assert_eq!((from, name.as_str()), (alice.id(), "Alice"));
+    bob.client.accept(&id).await.unwrap();
+    alice.client.sync().await.unwrap();
+    alice.say(&chat, "hello").await;
+    assert_eq!(events.next().await, Some(Event::Message { chat: chat.clone(), from: alice.id() }));
+    assert_eq!(bob.read().await, [said("Alice", "hello")]);
+
+    // The connections break: listening goes on.
+    for connection in server.handler.connections.lock().unwrap().drain(..) {
+        connection.close();
+    }
+    alice.say(&chat, "again").await;
+    loop {
+        match events.next().await.unwrap() {
+            Event::Message { .. } => break,
+            Event::Interrupted(_) | Event::Listening(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bob.read().await, [said("Alice", "again")]);
+
+    let mut newer = bob.client.events();
+    let mut replaced = 0;
+    while let Some(event) = events.next().await {
+        replaced += u32::from(matches!(event, Event::Replaced(_)));
+        if replaced == 2 {
+            break;
+        }
+    }
+    while !matches!(newer.next().await.unwrap(), Event::Listening(Queue::Client)) {}
+    alice.say(&chat, "to the newer").await;
+    while !matches!(newer.next().await.unwrap(), Event::Message { .. }) {}
+    assert_eq!(bob.read().await, [said("Alice", "to the newer")]);
+    bob.no_problems().await;
+}

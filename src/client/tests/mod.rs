@@ -1,0 +1,216 @@
+//! Clients against a homeserver's real services, in memory: the same services over the same transport as over QUIC, with
+//! replies that get lost when a test wants it.
+
+mod flows;
+mod stops;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    base::Secret,
+    crypto::{Rng, at_rest::StorageKey, system_rng},
+    dispatch::{Dispatcher, Parts, Service, connection_limits},
+    service::queue::QueueLimits,
+    store::{MemoryEngine, Options as StoreOptions, Store},
+    transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
+    wire::Method,
+};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A homeserver that can lose replies.
+struct Lossy {
+    service: Service,
+    connections: Mutex<Vec<Connection>>,
+    /// Replies to this method get lost, so many of them.
+    lose: Mutex<Option<(Method, usize)>>,
+    served: AtomicUsize,
+}
+
+#[async_trait]
+impl Handler for Lossy {
+    type Session = <Service as Handler>::Session;
+
+    fn rules(&self, method: u16) -> MethodRules {
+        self.service.rules(method)
+    }
+
+    fn open(&self, peer: PeerInfo) -> Arc<Self::Session> {
+        self.service.open(peer)
+    }
+
+    fn too_large(&self, method: u16, limit: usize) -> Bytes {
+        self.service.too_large(method, limit)
+    }
+
+    fn malformed(&self) -> Bytes {
+        self.service.malformed()
+    }
+
+    async fn exchange(&self, session: &Arc<Self::Session>, stream: u64, request: Bytes) -> Reply {
+        let method = u16::from_be_bytes([request[2], request[3]]);
+        let reply = self.service.exchange(session, stream, request).await;
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let mut lose = self.lose.lock().unwrap();
+        if let Some((wanted, left)) = &mut *lose
+            && *wanted as u16 == method
+            && *left > 0
+        {
+            *left -= 1;
+            for connection in self.connections.lock().unwrap().drain(..) {
+                connection.close();
+            }
+        }
+        reply
+    }
+}
+
+/// A homeserver in memory.
+struct Homeserver {
+    handler: Arc<Lossy>,
+    host: Host<Lossy>,
+}
+
+impl Homeserver {
+    async fn start() -> Arc<Self> {
+        let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
+        let parts = Parts {
+            domain: "a.test".parse().unwrap(),
+            store,
+            storage_key: StorageKey::new(Secret::new([7; 32])),
+            incarnation: [9; 16],
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
+            queue_limits: QueueLimits::default(),
+            connection_limits: connection_limits(&Settings::default()),
+        };
+        let service = Service(Dispatcher::start(parts).await.unwrap());
+        let handler = Arc::new(Lossy {
+            service,
+            connections: Mutex::default(),
+            lose: Mutex::default(),
+            served: AtomicUsize::default(),
+        });
+        Arc::new(Self { host: Host::new(handler.clone(), Settings::default()), handler })
+    }
+
+    fn lose(&self, method: Method, times: usize) {
+        *self.handler.lose.lock().unwrap() = Some((method, times));
+    }
+
+    fn lost_all(&self) -> bool {
+        self.handler.lose.lock().unwrap().as_ref().is_some_and(|(_, left)| *left == 0)
+    }
+
+    async fn register(self: &Arc<Self>, name: &str) -> User {
+        let home = tempfile::tempdir().unwrap();
+        let options = RegisterOptions {
+            domain: "a.test".parse().unwrap(),
+            at: None,
+            ca: None,
+            name: name.into(),
+            password: PASSWORD.into(),
+        };
+        let client = Client::register_over(home.path(), options, self.connector(), patience()).await.unwrap();
+        User { home, client, server: self.clone() }
+    }
+
+    fn connector(self: &Arc<Self>) -> Arc<dyn Connector> {
+        Arc::new(InMemory(self.clone()))
+    }
+}
+
+fn patience() -> Options {
+    Options { patience: Duration::from_secs(20), ..Options::default() }
+}
+
+struct InMemory(Arc<Homeserver>);
+
+#[async_trait]
+impl Connector for InMemory {
+    async fn connect(&self, domain: &Domain, _: &Isolation) -> Result<Connection, ClientError> {
+        assert_eq!(domain.as_str(), "a.test");
+        let connection = self.0.host.connect();
+        self.0.handler.connections.lock().unwrap().push(connection.clone());
+        Ok(connection)
+    }
+}
+
+/// A user with its client's home.
+struct User {
+    home: TempDir,
+    client: Client,
+    server: Arc<Homeserver>,
+}
+
+impl User {
+    fn id(&self) -> UserId {
+        self.client.whoami().0
+    }
+
+    /// The client as another process would find it.
+    async fn reopen(self) -> Self {
+        let Self { home, client, server } = self;
+        drop(client);
+        let client = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
+        Self { home, client, server }
+    }
+
+    async fn say(&self, chat: &GroupId, text: &str) {
+        let receipt = self.client.send(chat, Content::Text(text.into())).await.unwrap();
+        assert_eq!(receipt.unreached, 0);
+    }
+
+    /// Syncs, and takes all unread messages: who said what.
+    async fn hear(&self) -> Vec<(String, String)> {
+        self.client.sync().await.unwrap();
+        self.read().await
+    }
+
+    async fn read(&self) -> Vec<(String, String)> {
+        let unread = self.client.unread(10_000).await.unwrap();
+        let numbers: Vec<_> = unread.iter().map(|message| message.id).collect();
+        self.client.mark_read(&numbers).await.unwrap();
+        let text = |content| match content {
+            Content::Text(text) => text.0,
+            Content::File(file) => file.name.0,
+        };
+        unread.into_iter().map(|message| (message.name, text(message.content))).collect()
+    }
+
+    async fn no_problems(&self) {
+        assert_eq!(self.client.problems().await.unwrap(), Vec::new());
+    }
+
+    async fn state(&self, chat: &GroupId) -> ChatState {
+        let chats = self.client.chats().await.unwrap();
+        chats.into_iter().find(|view| view.chat == *chat).unwrap().state
+    }
+}
+
+/// Makes two users contacts; returns their chat.
+async fn befriend(a: &User, b: &User) -> GroupId {
+    let chat = a.client.connect(&b.id()).await.unwrap();
+    b.client.sync().await.unwrap();
+    let requests = b.client.requests().await.unwrap();
+    let request = requests.iter().find(|request| request.from == a.id()).unwrap();
+    assert_eq!(b.client.accept(&request.id).await.unwrap(), chat);
+    a.client.sync().await.unwrap();
+    assert_eq!((a.state(&chat).await, b.state(&chat).await), (ChatState::Active, ChatState::Active));
+    chat
+}
+
+fn said(who: &str, what: &str) -> (String, String) {
+    (who.into(), what.into())
+}
