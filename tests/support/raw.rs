@@ -114,6 +114,15 @@ impl State {
         rows.map(Result::unwrap).map(|(code, body)| (Method::from_code(code).unwrap(), body)).collect()
     }
 
+    /// Has the client give its leaf in a group a fresh key with its next command, as if it had joined by a KeyPackage of
+    /// last resort: a commit that any member may make.
+    pub fn want_new_leaf(&self, group: &GroupId) {
+        const RENEW_LEAF: i64 = 3;
+        self.0.execute("UPDATE chats SET stale_leaf = 1 WHERE chat = ?", [group.to_vec()]).unwrap();
+        let sql = "INSERT INTO chores (kind, argument) VALUES (?, ?)";
+        self.0.execute(sql, (RENEW_LEAF, group.to_vec())).unwrap();
+    }
+
     /// The epoch that a chat is in, as the client has it.
     pub fn epoch(&self, group: &GroupId) -> u64 {
         let mut statement = self.0.prepare("SELECT group_id, group_data FROM openmls_group_data").unwrap();
