@@ -20,7 +20,7 @@ use super::{
     state::{
         chats::{self, Chat, ChatState},
         contacts::{self, Contact},
-        outbox::{self, Kind, New},
+        outbox::{self, Kind, New, Pending},
         queues::Queue,
     },
     trust::Trust,
@@ -125,20 +125,22 @@ impl Core {
     pub async fn change(self: &Arc<Self>, group: &GroupId, intent: Intent) -> Result<(), ClientError> {
         let (lane, extra, mut materials) = (lane_of(group), intent.with_nonce(), Materials::default());
         let _turn = self.lane(&lane).await;
-        if self.prepare_commit(group, &intent, extra.clone(), &mut materials).await? {
+        if self.prepare_commit(group, &intent, extra.clone(), &mut materials, None).await?.is_some() {
             self.send_lane(&lane, Some(&extra)).await?;
         }
         Ok(())
     }
 
-    /// Puts a commit into the outbox; `false` if there is nothing to do. The caller holds the lane.
+    /// Puts a commit into the outbox, in place of the request `replaced`; none if there is nothing to do. The caller holds
+    /// the lane.
     pub async fn prepare_commit(
         self: &Arc<Self>,
         group: &GroupId,
         intent: &Intent,
         extra: Vec<u8>,
         materials: &mut Materials,
-    ) -> Result<bool, ClientError> {
+        replaced: Option<i64>,
+    ) -> Result<Option<Pending>, ClientError> {
         let of = group.clone();
         for _ in 0..ATTEMPTS {
             let of = of.clone();
@@ -146,7 +148,9 @@ impl Core {
                 break;
             }
             // One commit at a time: what is left of an earlier one goes first.
-            Box::pin(self.send_lane(&lane_of(group), None)).await?;
+            if replaced.is_none() {
+                Box::pin(self.send_lane(&lane_of(group), None)).await?;
+            }
             self.drain(Queue::Client).await?;
         }
         if let Intent::Invite(users) = intent {
@@ -160,6 +164,9 @@ impl Core {
         self.database
             .run(move |connection| {
                 let build = Build { connection, account: &core.account, trust: &core.trust, queuing_key };
+                if !outbox::replace(connection, replaced)? {
+                    return Ok(None);
+                }
                 build.run(&of, &intent, &joiners, extra)
             })
             .await
@@ -247,13 +254,13 @@ impl Build<'_> {
         intent: &Intent,
         joiners: &HashMap<UserId, Vec<NewMember>>,
         extra: Vec<u8>,
-    ) -> Result<bool, ClientError> {
+    ) -> Result<Option<Pending>, ClientError> {
         let chat = chats::require(self.connection, group)?;
         let may_change = chat.state.is_live() || (chat.state == ChatState::Declined && *intent == Intent::Delete);
         if !may_change {
             chats::require_active(self.connection, group)?;
         }
-        let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(false) };
+        let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(None) };
         let provider = Provider::new(self.connection);
         let mut state = mls::load(&provider, group)?;
         let mut rng = system_rng();
@@ -263,8 +270,7 @@ impl Build<'_> {
         };
         let domain = group.domain.clone();
         let new = New { group: Some(group.clone()), kind: Kind::Commit, method, domain, body, extra };
-        outbox::insert(self.connection, new)?;
-        Ok(true)
+        outbox::insert(self.connection, new).map(Some)
     }
 
     /// What is to be done now; nothing if the group is as wanted already.

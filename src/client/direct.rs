@@ -37,6 +37,10 @@ fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> R
     let private = HpkePrivateKey::from_secret(key.secret.clone())?;
     let opened = private.open(HpkeLabel::ConnectionOffer, &me.to_vec(), &[], &message.sealed)?;
     let ConnectionOffer { content, signature } = unpad_value(opened, OFFER_FLOOR)?;
+    if contacts::knows_request(work.connection, &content.offer_id)? {
+        // Sent again because the first answer got lost.
+        return Ok(());
+    }
     if key.used > 0 && !key.last {
         return Err(Stop::bad("an offer to a connection package that was used before"));
     }

@@ -30,10 +30,11 @@ use openmls::prelude::OpenMlsProvider as _;
 const RACE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What became of a request.
-enum Settled {
+pub enum Settled {
     /// It was carried out.
     Done(Bytes),
-    /// Another member was first.
+    /// Another member was first. The request stays in the outbox until another takes its place; until then the DS would
+    /// refuse it again.
     Lost,
 }
 
@@ -63,7 +64,10 @@ impl Core {
                     tokio::time::sleep(jittered(RACE_PAUSE)).await;
                     self.make_again(&pending, &mut materials).await
                 }
-                Ok(Settled::Done(bytes)) => Ok(Some(bytes)),
+                Ok(Settled::Done(bytes)) => {
+                    lost = 0;
+                    Ok(Some(bytes))
+                }
                 Err(error) => Err(error),
             };
             match outcome {
@@ -73,10 +77,19 @@ impl Core {
                 Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => {
                     return Err(error);
                 }
-                Err(error) if is_mine => failure = Some(error),
                 Err(error) => {
                     let (text, now) = (format!("a stored {:?}: {error}", pending.method), self.trust.now());
-                    self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
+                    let number = pending.number;
+                    self.database
+                        .run(move |connection| {
+                            // What lost its race and cannot be made again is still there.
+                            outbox::remove(connection, number)?;
+                            if is_mine { Ok(()) } else { inbox::problem(connection, &text, now) }
+                        })
+                        .await?;
+                    if is_mine {
+                        failure = Some(error);
+                    }
                 }
             }
         }
@@ -89,7 +102,7 @@ impl Core {
     }
 
     /// Sends one request and records what became of it.
-    async fn deliver(self: &Arc<Self>, pending: &Pending) -> Result<Settled, ClientError> {
+    pub async fn deliver(self: &Arc<Self>, pending: &Pending) -> Result<Settled, ClientError> {
         let outcome = self.transmit(pending).await;
         let row = pending.clone();
         match outcome {
@@ -102,7 +115,7 @@ impl Core {
                 Ok(Settled::Done(answer))
             }
             Err(ClientError::Refused(refusal)) if is_race(pending, refusal.status) => {
-                self.database.run(move |connection| undo(connection, &row, None)).await?;
+                self.database.run(move |connection| lose(connection, &row)).await?;
                 Ok(Settled::Lost)
             }
             Err(error @ (ClientError::Refused(_) | ClientError::Local(Local::NotFound, _))) => {
@@ -110,7 +123,7 @@ impl Core {
                     return Ok(Settled::Done(Bytes::new()));
                 }
                 let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
-                self.database.run(move |connection| undo(connection, &row, Some(status))).await?;
+                self.database.run(move |connection| undo(connection, &row, status)).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -163,13 +176,14 @@ impl Core {
         match pending.kind {
             Kind::Message => {
                 let message = ApplicationMessage::from_slice(&pending.extra)?;
-                self.prepare_message(&group, message).await?;
+                self.prepare_message(&group, message, Some(pending.number)).await?;
                 Ok(None)
             }
             Kind::Commit => {
                 let intent = Intent::of(&pending.extra)?;
-                let made = self.prepare_commit(&group, &intent, pending.extra.clone(), materials).await?;
-                Ok(if made { None } else { Some(Bytes::new()) })
+                let (extra, replaced) = (pending.extra.clone(), Some(pending.number));
+                let made = self.prepare_commit(&group, &intent, extra, materials, replaced).await?;
+                Ok(if made.is_some() { None } else { Some(Bytes::new()) })
             }
             _ => Err(ClientError::invalid("the group changed meanwhile")),
         }
@@ -222,8 +236,24 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
     }
 }
 
-/// A request was not carried out, and what was prepared for it goes. `refused` is why, if it is not to be made again.
-fn undo(connection: &Connection, pending: &Pending, refused: Option<Option<Status>>) -> Result<(), ClientError> {
+/// A request lost the race for its epoch.
+fn lose(connection: &Connection, pending: &Pending) -> Result<(), ClientError> {
+    if pending.kind == Kind::Commit { forget_commit(connection, &GroupId::from_slice(&pending.lane)?) } else { Ok(()) }
+}
+
+/// The commit of this client that is under way will not come about.
+fn forget_commit(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    chats::set_next_leaf(connection, group, None)?;
+    let provider = Provider::new(connection);
+    match mls::load(&provider, group) {
+        Ok(mut group) => Ok(group.clear_pending_commit(provider.storage())?),
+        Err(ClientError::Local(Local::NotFound, _)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A request was refused, and what was prepared for it goes.
+fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> Result<(), ClientError> {
     if !outbox::remove(connection, pending.number)? {
         return Ok(());
     }
@@ -237,14 +267,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Option<Statu
             outbox::add_chore(connection, &outbox::Chore::Delete(group))
         }
         Kind::Message | Kind::Simple => Ok(()),
-        Kind::Commit => {
-            let group = GroupId::from_slice(&pending.lane)?;
-            chats::set_next_leaf(connection, &group, None)?;
-            match mls::load(&provider, &group) {
-                Ok(mut group) => Ok(group.clear_pending_commit(provider.storage())?),
-                Err(_) => Ok(()),
-            }
-        }
+        Kind::Commit => forget_commit(connection, &GroupId::from_slice(&pending.lane)?),
         Kind::Create => {
             let group = GroupId::from_slice(&pending.lane)?;
             mls::delete(&provider, &group)?;
@@ -256,7 +279,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Option<Statu
             let group = GroupId::from_slice(&pending.lane)?;
             mls::delete(&provider, &group)?;
             chats::remove(connection, &group)?;
-            let gone = matches!(refused, Some(Some(Status::NotFound | Status::Forbidden)));
+            let gone = matches!(refused, Some(Status::NotFound | Status::Forbidden));
             let id = std::str::from_utf8(&pending.extra).map_err(ClientError::storage)?;
             match contacts::request(connection, id)? {
                 Some(offer) if gone => contacts::answer_request(connection, &offer.offer_id),

@@ -55,30 +55,39 @@ impl Core {
         let message = ApplicationMessage { id: random(&mut system_rng()), sent: self.trust.now().0, content };
         let (lane, mine) = (lane_of(group), message.to_vec());
         let _turn = self.lane(&lane).await;
-        self.prepare_message(group, message).await?;
+        self.prepare_message(group, message, None).await?;
         let answer = self.send_lane(&lane, Some(&mine)).await?;
         let unreached = answer.map(MessageSent::from_bytes).transpose()?.map_or(0, |sent| sent.unreached);
         Ok(SendReceipt { unreached })
     }
 
-    /// Puts a message into the outbox, encrypted for the current epoch. The caller holds the lane.
+    /// Puts a message into the outbox, encrypted for the current epoch, in place of the request `replaced`. The caller
+    /// holds the lane.
     pub async fn prepare_message(
         self: &Arc<Self>,
         group: &GroupId,
         message: ApplicationMessage,
+        replaced: Option<i64>,
     ) -> Result<(), ClientError> {
         for _ in 0..ATTEMPTS {
             let (of, content) = (group.clone(), message.clone());
-            match self.database.run(move |connection| prepare(connection, &of, &content)).await? {
+            match self.database.run(move |connection| prepare(connection, &of, &content, replaced)).await? {
                 Readiness::Ready => return Ok(()),
                 Readiness::CommitUnderWay => {
-                    Box::pin(self.send_lane(&lane_of(group), None)).await?;
+                    // While a request is being replaced, the lane is being sent.
+                    if replaced.is_none() {
+                        Box::pin(self.send_lane(&lane_of(group), None)).await?;
+                    }
                     self.drain(Queue::Client).await?;
                 }
                 Readiness::ProposalsStored => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
-                    self.prepare_commit(group, &Intent::Update, extra, &mut materials).await?;
-                    Box::pin(self.send_lane(&lane_of(group), None)).await?;
+                    let prepared = self.prepare_commit(group, &Intent::Update, extra, &mut materials, None);
+                    if let Some(commit) = Box::pin(prepared).await? {
+                        // Should it lose, somebody else has committed the proposals.
+                        self.deliver(&commit).await?;
+                        self.drain(Queue::Client).await?;
+                    }
                 }
             }
         }
@@ -86,7 +95,12 @@ impl Core {
     }
 }
 
-fn prepare(connection: &Connection, group: &GroupId, message: &ApplicationMessage) -> Result<Readiness, ClientError> {
+fn prepare(
+    connection: &Connection,
+    group: &GroupId,
+    message: &ApplicationMessage,
+    replaced: Option<i64>,
+) -> Result<Readiness, ClientError> {
     let chat = chats::require_active(connection, group)?;
     if chats::members(connection, group)?.iter().any(|member| member.user.is_none()) {
         let why = "a member of this chat could not be verified: nothing is sent until it is removed";
@@ -116,6 +130,8 @@ fn prepare(connection: &Connection, group: &GroupId, message: &ApplicationMessag
         body: request.to_vec(),
         extra: message.to_vec(),
     };
-    outbox::insert(connection, new)?;
+    if outbox::replace(connection, replaced)? {
+        outbox::insert(connection, new)?;
+    }
     Ok(Readiness::Ready)
 }

@@ -61,6 +61,11 @@ pub fn insert_request(
     Ok(execute(connection, sql, (id, offer.offer_id, offer.to_vec(), now.cast_signed()))? > 0)
 }
 
+/// Whether an offer was received before, answered or not.
+pub fn knows_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<bool, ClientError> {
+    Ok(first(connection, "SELECT 1 FROM requests WHERE offer_id = ?", [offer_id], |_| Ok(()))?.is_some())
+}
+
 /// Offers that wait for an answer.
 pub fn requests(connection: &Connection) -> Result<Vec<(String, ConnectionOfferTbs)>, ClientError> {
     let sql = "SELECT id, offer FROM requests WHERE offer IS NOT NULL ORDER BY received, id";

@@ -106,6 +106,11 @@ pub fn remove(connection: &Connection, number: i64) -> Result<bool, ClientError>
     Ok(execute(connection, "DELETE FROM outbox WHERE number = ?", [number])? > 0)
 }
 
+/// Makes room for what takes the place of a request, if any; `false` if that is gone, and nothing is to take its place.
+pub fn replace(connection: &Connection, replaced: Option<i64>) -> Result<bool, ClientError> {
+    replaced.map_or(Ok(true), |number| remove(connection, number))
+}
+
 /// Removes all requests of a lane.
 pub fn clear(connection: &Connection, lane: &[u8]) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM outbox WHERE lane = ?", [lane]).map(drop)

@@ -65,6 +65,7 @@ async fn a_home_is_used_by_one_at_a_time_and_is_private() {
         let inside = inside.clone();
         async move { Database::open(&inside).await.is_ok() }
     });
+    // Reason: the waiting task polls a file lock, which gives no event.
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(database);
     assert!(waiting.await.unwrap(), "whoever waits gets it");

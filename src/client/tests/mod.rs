@@ -5,16 +5,14 @@ mod flows;
 mod stops;
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::{
@@ -35,7 +33,16 @@ struct Lossy {
     connections: Mutex<Vec<Connection>>,
     /// Replies to this method get lost, so many of them.
     lose: Mutex<Option<(Method, usize)>>,
-    served: AtomicUsize,
+    /// The exchange that is never answered, counted from now on.
+    hang: Mutex<Option<Hang>>,
+    hung: Notify,
+}
+
+/// An exchange that is never answered.
+#[derive(Clone, Copy)]
+struct Hang {
+    after: usize,
+    carried_out: bool,
 }
 
 #[async_trait]
@@ -60,8 +67,25 @@ impl Handler for Lossy {
 
     async fn exchange(&self, session: &Arc<Self::Session>, stream: u64, request: Bytes) -> Reply {
         let method = u16::from_be_bytes([request[2], request[3]]);
+        let hang = {
+            let mut hang = self.hang.lock().unwrap();
+            match &mut *hang {
+                Some(Hang { after: 0, .. }) => hang.take(),
+                Some(Hang { after, .. }) => {
+                    *after -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some(Hang { carried_out, .. }) = hang {
+            if carried_out {
+                self.service.exchange(session, stream, request).await;
+            }
+            self.hung.notify_one();
+            return std::future::pending().await;
+        }
         let reply = self.service.exchange(session, stream, request).await;
-        self.served.fetch_add(1, Ordering::Relaxed);
         let mut lose = self.lose.lock().unwrap();
         if let Some((wanted, left)) = &mut *lose
             && *wanted as u16 == method
@@ -100,7 +124,8 @@ impl Homeserver {
             service,
             connections: Mutex::default(),
             lose: Mutex::default(),
-            served: AtomicUsize::default(),
+            hang: Mutex::default(),
+            hung: Notify::new(),
         });
         Arc::new(Self { host: Host::new(handler.clone(), Settings::default()), handler })
     }
@@ -155,6 +180,25 @@ struct User {
 }
 
 impl User {
+    /// The process stops when the request `after` so many others has been sent, or carried out, and not been answered;
+    /// another one then finds what it left. Whether it came so far.
+    async fn stopped<F: Future<Output = ()> + Send + 'static>(
+        self,
+        hang: Hang,
+        work: impl FnOnce(Client) -> F,
+    ) -> (Self, bool) {
+        *self.server.handler.hang.lock().unwrap() = Some(hang);
+        let task = tokio::spawn(work(self.client.clone()));
+        let abort = task.abort_handle();
+        let stopped = tokio::select! {
+            () = self.server.handler.hung.notified() => true,
+            _ = task => false,
+        };
+        abort.abort();
+        *self.server.handler.hang.lock().unwrap() = None;
+        (self.reopen().await, stopped)
+    }
+
     fn id(&self) -> UserId {
         self.client.whoami().0
     }

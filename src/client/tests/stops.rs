@@ -80,51 +80,125 @@ async fn a_registration_that_stopped_goes_on() {
     assert!(bob.client.connect(&id).await.is_ok());
 }
 
+/// Every place at which a request may be cut: `n` requests go through, and the next is or is not carried out.
+fn places(n: usize) -> impl Iterator<Item = Hang> {
+    (0..n).flat_map(|after| [false, true].map(|carried_out| Hang { after, carried_out }))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_stops_at_any_step_loses_and_repeats_nothing() {
+async fn a_client_that_stops_while_it_syncs_loses_and_repeats_nothing() {
     let server = Homeserver::start().await;
     let (alice, mut bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
     let group = alice.client.create_group("Group").await.unwrap();
     alice.client.invite(&group, &[bob.id()]).await.unwrap();
-    let mut expected = Vec::new();
-    for n in 0..40 {
-        let to = if n % 2 == 0 { &chat } else { &group };
-        alice.say(to, &n.to_string()).await;
-        expected.push(said("Alice", &n.to_string()));
-        if n % 10 == 5 {
-            alice.client.0.change(&group, Intent::Update).await.unwrap();
+    let (mut heard, mut expected, mut stops) = (Vec::new(), Vec::new(), 0);
+    for (round, hang) in places(6).enumerate() {
+        for to in [&chat, &group] {
+            let text = format!("{round} to {to}");
+            alice.say(to, &text).await;
+            expected.push(said("Alice", &text));
         }
-    }
-    // Bob's process is stopped after ever more steps, in the middle of whatever it does.
-    let mut heard = Vec::new();
-    for step in 0..60u64 {
-        let client = bob.client.clone();
-        let sync = tokio::spawn(async move { client.sync().await });
-        tokio::time::sleep(Duration::from_millis(step)).await;
-        sync.abort();
-        let _ = sync.await;
-        bob = bob.reopen().await;
+        alice.client.0.change(&group, Intent::Update).await.unwrap();
+        let body = "x".repeat(5_000 + round);
+        alice.say(&group, &body).await;
+        expected.push(said("Alice", &body));
+        let other = alice.client.create_group("Another").await.unwrap();
+        alice.client.invite(&other, &[bob.id()]).await.unwrap();
+        alice.say(&other, "welcome").await;
+        expected.push(said("Alice", "welcome"));
+        let stopped;
+        (bob, stopped) = bob.stopped(hang, |client| async move { client.sync().await.unwrap() }).await;
+        stops += usize::from(stopped);
         heard.extend(bob.read().await);
     }
     heard.extend(bob.hear().await);
     assert_eq!(heard, expected);
-
-    // And while it sends.
-    for n in 0..30u64 {
-        let (client, to) = (bob.client.clone(), group.clone());
-        let send = tokio::spawn(async move { client.send(&to, Content::Text(format!("{n}").as_str().into())).await });
-        tokio::time::sleep(Duration::from_millis(n / 2)).await;
-        send.abort();
-        let _ = send.await;
-        bob = bob.reopen().await;
-        bob.client.sync().await.unwrap();
-    }
-    let heard: Vec<u64> = alice.hear().await.into_iter().map(|(_, text)| text.parse().unwrap()).collect();
-    assert!(heard.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice: {heard:?}");
-    assert!(heard.len() > 5, "{heard:?}");
+    assert!(stops > 6, "{stops}");
     alice.no_problems().await;
     bob.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_while_it_sends_has_sent_in_the_end() {
+    let server = Homeserver::start().await;
+    let (alice, mut bob) = (server.register("Alice").await, server.register("Bob").await);
+    befriend(&alice, &bob).await;
+    let group = alice.client.create_group("Group").await.unwrap();
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    bob.client.sync().await.unwrap();
+    let mut expected = Vec::new();
+    for (round, hang) in places(4).chain(places(4)).enumerate() {
+        let (to, text) = (group.clone(), round.to_string());
+        expected.push(said("Bob", &text));
+        // Bob does not know of this commit when he encrypts.
+        alice.client.0.change(&group, Intent::Update).await.unwrap();
+        let send = |client: Client| async move {
+            client.send(&to, Content::Text(text.as_str().into())).await.unwrap();
+        };
+        (bob, _) = bob.stopped(hang, send).await;
+        bob.client.sync().await.unwrap();
+    }
+    assert_eq!(alice.hear().await, expected);
+    alice.no_problems().await;
+    bob.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stops_while_it_changes_a_group_can_go_on() {
+    let server = Homeserver::start().await;
+    let (mut alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    befriend(&alice, &bob).await;
+    for hang in places(6) {
+        let who = [bob.id()];
+        let name = format!("{} {}", hang.after, hang.carried_out);
+        let change = |client: Client| async move {
+            let group = client.create_group(&name).await.unwrap();
+            client.invite(&group, &who).await.unwrap();
+            client.remove(&group, &who).await.unwrap();
+        };
+        (alice, _) = alice.stopped(hang, change).await;
+        alice.client.sync().await.unwrap();
+    }
+    let chats = alice.client.chats().await.unwrap();
+    for chat in chats.iter().filter(|chat| chat.kind == ChatKind::Group) {
+        assert_eq!(chat.state, ChatState::Active);
+        alice.client.invite(&chat.chat, &[bob.id()]).await.unwrap();
+        alice.say(&chat.chat, &chat.name).await;
+        assert_eq!(bob.hear().await, [said("Alice", &chat.name)]);
+        bob.say(&chat.chat, "yes").await;
+        assert_eq!(alice.hear().await, [said("Bob", "yes")]);
+    }
+    alice.no_problems().await;
+    bob.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_stop_while_they_connect_are_connected_in_the_end() {
+    let server = Homeserver::start().await;
+    let mut alice = server.register("Alice").await;
+    for hang in places(7) {
+        let mut other = server.register("Other").await;
+        let (who, place) = (other.id(), format!("{} {}", hang.after, hang.carried_out));
+        let connect = |client: Client| async move { client.connect(&who).await.map(drop).unwrap() };
+        (alice, _) = alice.stopped(hang, connect).await;
+        let chat = alice.client.connect(&other.id()).await.unwrap();
+        other.client.sync().await.unwrap();
+        let requests = other.client.requests().await.unwrap();
+        assert_eq!(requests.len(), 1, "{place}");
+        let id = requests[0].id.clone();
+        let accept = |client: Client| async move { client.accept(&id).await.map(drop).unwrap() };
+        (other, _) = other.stopped(hang, accept).await;
+        for request in other.client.requests().await.unwrap() {
+            assert_eq!(other.client.accept(&request.id).await.unwrap(), chat, "{place}");
+        }
+        other.say(&chat, "connected").await;
+        assert_eq!(alice.hear().await, [said("Other", "connected")], "{place}");
+        alice.say(&chat, "indeed").await;
+        assert_eq!(other.hear().await, [said("Alice", "indeed")], "{place}");
+        other.no_problems().await;
+    }
+    alice.no_problems().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
