@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tree::Rows;
 use crate::{
     base::{Day, GroupId, Refusal, Secret, Status, Timestamp},
     crypto::{Rng, aead, hpke::HpkePrivateKey, random_secret},
@@ -64,6 +63,19 @@ impl Member {
             active_epoch: None,
         }
     }
+}
+
+/// Which rows give a tree: a checkpoint, and the deltas after it up to and including `last`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Number of the checkpoint.
+    pub checkpoint: u64,
+    /// Number of the last row.
+    pub last: u64,
+    /// Size of the checkpoint in bytes.
+    pub checkpoint_bytes: u64,
+    /// Size of the deltas in bytes.
+    pub delta_bytes: u64,
 }
 
 /// Somebody who was added and has not made its first commit: it still needs the tree of its epoch.

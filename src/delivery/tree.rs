@@ -15,7 +15,7 @@ use openmls_traits::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
-use super::group::Group;
+use super::group::{Group, Rows};
 use crate::{
     base::{GroupId, Refusal, Secret},
     crypto::{aead, mls},
@@ -37,19 +37,6 @@ const MAX_TREE: usize = 256 << 20;
 
 /// Deltas below this size are never worth a new checkpoint.
 const MIN_DELTAS: u64 = 32 << 10;
-
-/// Which rows give a tree: a checkpoint, and the deltas after it up to and including `last`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rows {
-    /// Number of the checkpoint.
-    pub checkpoint: u64,
-    /// Number of the last row.
-    pub last: u64,
-    /// Size of the checkpoint in bytes.
-    checkpoint_bytes: u64,
-    /// Size of the deltas in bytes.
-    delta_bytes: u64,
-}
 
 #[derive(Serialize, Deserialize)]
 enum Row {
