@@ -1,6 +1,8 @@
 //! FinishRegistration: the second half of OPAQUE registration, and everything that makes a user, in one batch.
 
-use super::{Authentication, publish_connection_packages::replace_packages, records};
+use super::{
+    Authentication, publish_connection_packages::replace_packages, records, update_user_profile::check_profile,
+};
 use crate::{
     base::{ClientId, Refusal},
     crypto::{
@@ -29,13 +31,15 @@ pub async fn handle(
     let user = records::UserRecord { password: request.record.as_slice().to_vec() };
     if let Some(existing) = records::user(context, &client.user).await? {
         let credential = records::client(context, client).await?;
-        return match credential {
-            Some(credential) if existing == user && credential.request == request.request => {
-                Ok(Outcome::unchanged(Registered { credential, incarnation: context.incarnation }))
+        let queue = Queue::load(QueueId::direct(client), context).await?;
+        return match (credential, queue) {
+            (Some(credential), Some(queue)) if existing == user && credential.request == request.request => {
+                Ok(Outcome::unchanged(Registered { credential, incarnation: queue.incarnation() }))
             }
             _ => Err(Refusal::already_exists("the user id is taken")),
         };
     }
+    check_profile(&request.profile)?;
     opaque::check_record(&user.password).map_err(|_| Refusal::malformed("the OPAQUE record is not valid"))?;
     check_client_request(&request.request, &service.intermediate, context.now).map_err(refused)?;
 

@@ -50,7 +50,7 @@ pub(super) fn replace_packages(
     if packages.is_empty() || packages.len() > MAX_PACKAGES {
         return Err(Refusal::malformed("between 1 and 100 connection packages are needed"));
     }
-    let prefix = records::package_prefix(&client.user);
+    let prefix = records::client_packages(client);
     let range = prefix.clone().prefix();
     batch.delete_range(Table::AsPackages, range.from, range.to.unwrap_or_default());
     for (number, package) in (0..).zip(packages) {

@@ -39,9 +39,14 @@ pub fn client_key(client: &ClientId) -> Key {
     Key::new().bytes(client.user.uuid).bytes(client.client)
 }
 
-/// Where a user's connection packages are.
-pub fn package_prefix(user: &UserId) -> Key {
+/// Where the connection packages of a user's clients are: by client, then by number.
+pub fn user_packages(user: &UserId) -> Key {
     Key::new().bytes(user.uuid)
+}
+
+/// Where a client's connection packages are.
+pub fn client_packages(client: &ClientId) -> Key {
+    client_key(client)
 }
 
 /// The user's record, if there is such a user here.

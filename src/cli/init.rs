@@ -36,19 +36,20 @@ impl Init {
     /// # Errors
     /// If something is there already or cannot be written.
     pub fn run(self) -> Result<(), Failure> {
-        let setup =
-            Setup { domain: self.domain, listen: self.listen, certificate: self.certificate.zip(self.key) };
+        let setup = Setup { domain: self.domain, listen: self.listen, certificate: self.certificate.zip(self.key) };
         let Created { config, authority } = create(&self.dir, &setup)?;
         println!("{} is set up in {}", setup.domain, self.dir.display());
         println!("start it:   bennu serve --config {}", config.display());
-        let ca = match authority {
+        let reach = match authority {
             Some(authority) => {
                 println!("The certificate is one for development: clients must be given {}.", authority.display());
-                format!(" --ca {}", authority.display())
+                let host =
+                    if setup.listen.ip().is_unspecified() { "127.0.0.1".into() } else { setup.listen.ip().to_string() };
+                format!(" --at {host}:{} --ca {}", setup.listen.port(), authority.display())
             }
             None => String::new(),
         };
-        println!("first user: bennu client --home ./alice register --domain {}{ca} --name Alice", setup.domain);
+        println!("first user: bennu client --home ./alice register --domain {}{reach} --name Alice", setup.domain);
         Ok(())
     }
 }

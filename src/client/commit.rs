@@ -256,8 +256,8 @@ impl Build<'_> {
         extra: Vec<u8>,
     ) -> Result<Option<Pending>, ClientError> {
         let chat = chats::require(self.connection, group)?;
-        let is_ended = !chat.state.is_live();
-        if is_ended && (chat.state != ChatState::Declined || *intent != Intent::Delete) {
+        let may_change = chat.state.is_live() || (chat.state == ChatState::Declined && *intent == Intent::Delete);
+        if !may_change {
             chats::require_active(self.connection, group)?;
         }
         let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(None) };

@@ -37,7 +37,7 @@ use crate::{
         delivery::{CommitAad, ExternalCommitInfo, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         method::call,
-        padding::{MESSAGE_FLOOR, pad_value},
+        padding::{MESSAGE_FLOOR, OFFER_FLOOR, pad_value},
         queuing::QueuingHpkeKey,
     },
 };
@@ -130,7 +130,7 @@ impl Core {
             .run(move |connection| {
                 let offer = contacts::request(connection, &name)?
                     .ok_or_else(|| ClientError::not_found(format!("there is no request {name}")))?;
-                let notice = pad_value(&ConnectionDecline { offer_id: offer.offer_id }, MESSAGE_FLOOR);
+                let notice = pad_value(&ConnectionDecline { offer_id: offer.offer_id }, OFFER_FLOOR);
                 let key = &offer.reply_key;
                 let sealed = hpke::seal(key, HpkeLabel::ConnectionDecline, &[], &[], &notice, &mut system_rng())?;
                 let client = offer.credential.request.payload.client.clone();
@@ -184,7 +184,7 @@ fn offer(
     };
     contacts::insert_offer(connection, &sha256(reply.public_key().as_slice()), &stored)?;
     let signature = account.keys.identity.sign(SignatureLabel::ConnectionOffer, &content);
-    let padded = pad_value(&ConnectionOffer { content, signature }, MESSAGE_FLOOR);
+    let padded = pad_value(&ConnectionOffer { content, signature }, OFFER_FLOOR);
     let key = &package.content.encryption_key;
     let sealed = hpke::seal(key, HpkeLabel::ConnectionOffer, &user.to_vec(), &[], &padded, &mut rng)?;
     // A refused offer is the outcome of the whole connection, so it stands under the group as well.

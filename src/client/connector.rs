@@ -3,9 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     base::{Domain, GroupId},
@@ -34,7 +36,13 @@ pub enum Isolation {
 pub trait Connector: Send + Sync + 'static {
     /// A new connection to the homeserver of `domain`, from the context of `isolation`.
     async fn connect(&self, domain: &Domain, isolation: &Isolation) -> Result<Connection, ClientError>;
+
+    /// Closes all connections, and returns when the homeservers know or a moment has passed.
+    async fn close(&self) {}
 }
+
+/// How long closing waits for homeservers that do not answer.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// Connects over QUIC: a socket, TLS sessions and address-validation tokens per isolation context.
 pub struct QuicConnector {
@@ -75,5 +83,14 @@ impl Connector for QuicConnector {
         let context = self.context(isolation)?;
         let route = self.routes.find(domain).await?;
         Ok(context.connect(domain, &route).await?)
+    }
+
+    async fn close(&self) {
+        let contexts = std::mem::take(&mut *self.contexts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut closing = JoinSet::new();
+        for context in contexts.into_values() {
+            closing.spawn(async move { context.close().await });
+        }
+        let _ = timeout(CLOSING, closing.join_all()).await;
     }
 }

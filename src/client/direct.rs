@@ -17,7 +17,7 @@ use crate::{
         Encode,
         connection::{ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, DirectMessage},
         label::{HpkeLabel, SignatureLabel},
-        padding::{MESSAGE_FLOOR, unpad_value},
+        padding::{OFFER_FLOOR, unpad_value},
     },
 };
 
@@ -36,7 +36,7 @@ fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> R
     let me = &work.account.client.user;
     let private = HpkePrivateKey::from_secret(key.secret.clone())?;
     let opened = private.open(HpkeLabel::ConnectionOffer, &me.to_vec(), &[], &message.sealed)?;
-    let ConnectionOffer { content, signature } = unpad_value(opened, MESSAGE_FLOOR)?;
+    let ConnectionOffer { content, signature } = unpad_value(opened, OFFER_FLOOR)?;
     if contacts::knows_request(work.connection, &content.offer_id)? {
         // Sent again because the first answer got lost.
         return Ok(());
@@ -83,7 +83,7 @@ pub fn tidy(name: &str) -> String {
 fn decline(work: &mut Work<'_>, message: &DirectMessage, offer: &Offer) -> Result<(), Stop> {
     let private = HpkePrivateKey::from_secret(offer.reply_secret.clone())?;
     let opened = private.open(HpkeLabel::ConnectionDecline, &[], &[], &message.sealed)?;
-    let ConnectionDecline { offer_id } = unpad_value(opened, MESSAGE_FLOOR)?;
+    let ConnectionDecline { offer_id } = unpad_value(opened, OFFER_FLOOR)?;
     if offer_id != offer.offer_id {
         return Err(Stop::bad("a notice for another offer"));
     }

@@ -209,6 +209,11 @@ impl Client {
         }
     }
 
+    /// Closes all connections, so that homeservers need not wait for them. What goes on afterwards connects again.
+    pub async fn close(&self) {
+        self.0.network.close().await;
+    }
+
     /// The user, and its display name.
     pub fn whoami(&self) -> (UserId, String) {
         (self.0.account.client.user.clone(), self.0.account.name.clone())

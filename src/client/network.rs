@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use rand_core::RngCore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     connector::{Connector, Isolation},
@@ -35,6 +35,9 @@ use crate::{
 /// Shortest and longest pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long one attempt may take; the connection is then made anew.
+const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Who sends a request.
 pub enum Sender<'a> {
@@ -67,6 +70,12 @@ impl Network {
         Self { connector, patience, sessions: Mutex::default() }
     }
 
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.connector.close().await;
+    }
+
     /// Sends a request and returns its answer.
     pub async fn call<C: Call>(
         &self,
@@ -91,7 +100,15 @@ impl Network {
         let session = self.session(domain, isolation.clone());
         let mut retries = Retries::new(self.patience);
         loop {
-            let outcome = self.attempt(&session, domain, &isolation, method, &sender, &body).await;
+            let attempt = self.attempt(&session, domain, &isolation, method, &sender, &body);
+            let outcome = match timeout(ATTEMPT, attempt).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // Whatever the matter is, a new connection may help.
+                    session.reset();
+                    Err(ClientError::Unreachable("no answer in time".into()))
+                }
+            };
             let (error, pause) = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(ClientError::Refused(refusal)) if is_passing(&refusal) => {
@@ -176,6 +193,13 @@ impl Network {
 }
 
 impl Session {
+    /// Nobody knows what is wrong with the connection: forgets it, unless somebody is about to make a new one.
+    fn reset(&self) {
+        if let Ok(mut live) = self.0.try_lock() {
+            *live = None;
+        }
+    }
+
     /// The connection is of no further use.
     async fn discard(&self, broken: &Arc<Live>) {
         let mut live = self.0.lock().await;

@@ -16,6 +16,11 @@ impl StorageKey {
         Self(key)
     }
 
+    /// A key for something else that must be the same at every start.
+    pub fn derive(&self, label: KeyLabel) -> Secret {
+        aead::derive(&self.0, &[], label)
+    }
+
     /// Wraps `secret`, bound to the `place` it is stored at.
     pub fn wrap(&self, place: &[u8], secret: &[u8], rng: &mut dyn Rng) -> Vec<u8> {
         aead::seal(&self.0, KeyLabel::AtRest, place, secret, rng)

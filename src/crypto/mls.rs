@@ -11,7 +11,7 @@ use tls_codec::DeserializeBytes as _;
 
 use super::CryptoError;
 use crate::{
-    base::GroupId,
+    base::{Day, GroupId},
     wire::{
         Decode, Encode,
         credential::{LeafCredential, SignaturePublicKey},
@@ -127,6 +127,15 @@ pub struct ValidKeyPackage {
     pub queue_config: ClientQueueConfig,
     /// Whether it may be used more than once.
     pub last_resort: bool,
+}
+
+impl ValidKeyPackage {
+    /// The last day on which both the KeyPackage and its leaf credential are valid.
+    pub fn last_day(&self) -> Day {
+        let seconds = self.key_package.life_time().not_after();
+        let day = u32::try_from(seconds / 86_400).unwrap_or(u32::MAX);
+        Day(day.min(self.credential.validity.not_after))
+    }
 }
 
 /// Decodes and validates a KeyPackage: signature, lifetime, version, ciphersuite, capabilities, our credential and a

@@ -59,6 +59,11 @@ impl Commit {
         self.staged.update_path_leaf_node().is_some()
     }
 
+    /// Whether a friendship package comes with it.
+    pub const fn has_friendship_package(&self) -> bool {
+        self.aad.friendship_package.is_some()
+    }
+
     /// Checks that the commit is by the member who has proven to send it.
     ///
     /// # Errors
@@ -245,15 +250,15 @@ impl Changing {
         // The chain is bound to the leaf's credential and key: new ones need a new chain, and nothing else may have one.
         let renewed = staged.update_path_leaf_node().is_some_and(|new| {
             let old = self.tree.public.leaf(LeafNodeIndex::new(signer)).filter(|_| by_member);
-            old.is_none_or(|old| {
-                old.credential() != new.credential() || old.signature_key() != new.signature_key()
-            })
+            old.is_none_or(|old| old.credential() != new.credential() || old.signature_key() != new.signature_key())
         });
         match (renewed, &aad.own) {
             (true, Some(own)) => Ok(Some(own.clone())),
             (false, None) => Ok(None),
             (true, None) => Err(Refusal::malformed("a new leaf credential needs its chain in the AAD")),
-            (false, Some(_)) => Err(Refusal::malformed("the AAD has a chain for a leaf credential that does not change")),
+            (false, Some(_)) => {
+                Err(Refusal::malformed("the AAD has a chain for a leaf credential that does not change"))
+            }
         }
     }
 
@@ -396,8 +401,13 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Sends the commit to everybody who was a member before it, its sender and those it removes included, and writes
-    /// the new state: all in one batch.
+    /// Adds a recipient that was no member before: the joiner by external commit, who gets its own commit back.
+    pub fn also_to(&mut self, config: ClientQueueConfig) {
+        self.recipients.push(config);
+    }
+
+    /// Sends the commit to everybody who was a member before it, its sender and those it removes included, and `more` to
+    /// one each; writes the new state. All in one batch.
     ///
     /// # Errors
     /// `internal` if the store fails.
@@ -411,8 +421,10 @@ impl Applied {
         more: Vec<(ClientQueueConfig, FanOutContent)>,
     ) -> Result<Outcome<CommitAccepted>, Refusal> {
         changing.group.save(context, &mut batch)?;
-        let content = FanOutContent::Commit(self.message);
-        finish(services, context, &changing.group, self.epoch, self.recipients, content, more, answer, batch).await
+        let mut messages = vec![(self.recipients, FanOutContent::Commit(self.message))];
+        messages.extend(more.into_iter().map(|(one, content)| (vec![one], content)));
+        let ending = Ending { epoch: self.epoch, messages, answer: Some(answer), batch };
+        ending.send(services, context, &changing.group).await
     }
 
     /// Sends the commit as the end of the group and deletes the group's state: all in one batch.
@@ -424,46 +436,48 @@ impl Applied {
         services: Services<'_>,
         context: &mut Context<'_>,
         group: &Group,
-        answer: Answer,
     ) -> Result<Outcome<CommitAccepted>, Refusal> {
         let mut batch = Batch::new();
         group.delete(super::request_group_id::tombstone_until(context.now), &mut batch);
-        let content = FanOutContent::GroupDeleted(self.message);
-        finish(services, context, group, self.epoch, self.recipients, content, Vec::new(), answer, batch).await
-    }
-
-    /// Adds a recipient that was no member before: the joiner by external commit, who gets its own commit back.
-    pub fn also_to(&mut self, config: ClientQueueConfig) {
-        self.recipients.push(config);
+        let messages = vec![(self.recipients, FanOutContent::GroupDeleted(self.message))];
+        // Without the group nobody could prove to have sent the request that is repeated.
+        let ending = Ending { epoch: self.epoch, messages, answer: None, batch };
+        ending.send(services, context, group).await
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the common end of two ways that have nothing else in common")]
-async fn finish(
-    services: Services<'_>,
-    context: &mut Context<'_>,
-    group: &Group,
+/// What is left to do when a commit has been merged: tell everybody.
+struct Ending {
     epoch: u64,
-    recipients: Vec<ClientQueueConfig>,
-    content: FanOutContent,
-    more: Vec<(ClientQueueConfig, FanOutContent)>,
-    answer: Answer,
-    mut batch: Batch,
-) -> Result<Outcome<CommitAccepted>, Refusal> {
-    let mut delivery = Delivery::default();
-    let messages = std::iter::once((recipients, content)).chain(more.into_iter().map(|(one, what)| (vec![one], what)));
-    for (configs, content) in messages {
-        let message = FanOut { group: group.id.clone(), content };
-        delivery.add(services.queuing, context, &mut batch, message, &configs, Class::Handshake).await?;
+    messages: Vec<(Vec<ClientQueueConfig>, FanOutContent)>,
+    answer: Option<Answer>,
+    batch: Batch,
+}
+
+impl Ending {
+    async fn send(
+        self,
+        services: Services<'_>,
+        context: &mut Context<'_>,
+        group: &Group,
+    ) -> Result<Outcome<CommitAccepted>, Refusal> {
+        let Self { epoch, messages, answer, mut batch } = self;
+        let mut delivery = Delivery::default();
+        for (configs, content) in messages {
+            let message = FanOut { group: group.id.clone(), content };
+            delivery.add(services.queuing, context, &mut batch, message, &configs, Class::Handshake).await?;
+        }
+        let answer = answer.map(|answer| answer.prepare(context));
+        let Delivery { appends, unreachable } = delivery;
+        let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
+            let accepted = CommitAccepted { epoch, unreached: unreachable + appended.refused };
+            if let Some(answer) = answer {
+                answer.store(&accepted, batch);
+            }
+            Ok(accepted)
+        }));
+        Ok(Outcome { batch, appends, reply })
     }
-    let answer = answer.prepare(context);
-    let Delivery { appends, unreachable } = delivery;
-    let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
-        let accepted = CommitAccepted { epoch, unreached: unreachable + appended.refused };
-        answer.store(&accepted, batch);
-        Ok(accepted)
-    }));
-    Ok(Outcome { batch, appends, reply })
 }
 
 fn decode_commit(bundle: &CommitBundle) -> Result<ProtocolMessage, Refusal> {

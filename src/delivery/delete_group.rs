@@ -1,9 +1,9 @@
 //! DeleteGroup: a commit that removes everybody else, sent to all, and then the group's state is gone.
 
-use super::{Services, commit::Changing, group::Group, idempotency::Answer};
+use super::{Services, commit::Changing, group::Group};
 use crate::{
     base::Refusal,
-    service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
+    service::{Context, Outcome, Verified, proof::Leaf},
     store::Batch,
     wire::delivery::{CommitAccepted, DeleteGroup},
 };
@@ -20,8 +20,6 @@ pub async fn handle(
     request: DeleteGroup,
 ) -> Result<Outcome<CommitAccepted>, Refusal> {
     let Leaf(leaf) = *sender.get();
-    let identity = group.member(leaf).ok_or_else(unproven)?.identity;
-    let answer = Answer::to(&group, &identity, &request.commit.idempotency_key);
     let mut changing = Changing::load(group, context).await?;
     let commit = changing.validate(&request.commit)?;
     commit.check_sender(leaf)?;
@@ -35,5 +33,5 @@ pub async fn handle(
     }
     // The rows of the new epoch are checked like any other's, and then not kept.
     let applied = changing.apply(commit, None, context, &mut Batch::new())?;
-    applied.finish_group(services, context, &changing.group, answer).await
+    applied.finish_group(services, context, &changing.group).await
 }

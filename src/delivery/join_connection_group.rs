@@ -37,6 +37,9 @@ pub async fn handle(
     if commit.by_member || !commit.added.is_empty() || !commit.removed.is_empty() || commit.others {
         return Err(Refusal::malformed("JoinConnectionGroup takes an external commit without further proposals"));
     }
+    if !commit.has_friendship_package() {
+        return Err(Refusal::malformed("the joiner of a connection group sends its friendship package in the AAD"));
+    }
     close_connection(&mut changing.group);
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, Some(request.queue_config.clone()), context, &mut batch)?;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Dispatcher, context, queues::Listener};
 use crate::{
-    base::{Refusal, limits::MAX_DEQUEUE},
+    base::{Refusal, Status, limits::MAX_DEQUEUE},
     service::{QueueId, queue::read},
     transport::{Code, Frames, StreamError, Streaming, codes},
     wire::{
@@ -100,9 +100,14 @@ impl Listening {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(codes::DONE),
             Err(StreamError::ShuttingDown) => return Err(codes::SHUTTING_DOWN),
-            Err(_) => return Err(codes::MALFORMED),
+            Err(StreamError::Malformed | StreamError::TooLarge(_)) => return Err(codes::MALFORMED),
+            // The peer is gone, or has given the stream up.
+            Err(_) => return Err(codes::DONE),
         };
         let Acknowledge { next } = Acknowledge::from_bytes(frame).map_err(|_| codes::MALFORMED)?;
-        self.dispatcher.acknowledge(self.id, next).await.map_err(|_| codes::MALFORMED)
+        self.dispatcher.acknowledge(self.id, next).await.map_err(|refusal| match refusal.status {
+            Status::Malformed => codes::MALFORMED,
+            _ => codes::INTERNAL,
+        })
     }
 }

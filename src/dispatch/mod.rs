@@ -7,6 +7,8 @@ mod queues;
 mod routes;
 mod run;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! under their locks, entries encrypted, and the locks held until the batch is submitted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -101,10 +101,10 @@ impl Queues {
         for append in appends {
             let shard = shard(&append.queue);
             // In ascending order, everywhere: no two requests wait for each other.
-            if !resolved.guards.contains_key(&shard) {
-                resolved.guards.insert(shard, self.shards[shard].lock().await);
-            }
-            let Some(heads) = resolved.guards.get_mut(&shard) else { continue };
+            let heads = match resolved.guards.entry(shard) {
+                Entry::Occupied(held) => held.into_mut(),
+                Entry::Vacant(free) => free.insert(self.shards[shard].lock().await),
+            };
             let queue = match open(heads, append.queue, context).await {
                 Ok(Some(queue)) => queue,
                 Ok(None) => {

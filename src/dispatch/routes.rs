@@ -96,11 +96,13 @@ fn malformed(error: wire::DecodeError) -> Refusal {
     Refusal::malformed(error.to_string())
 }
 
-fn check_version(request: Request) -> Result<Request, Refusal> {
-    if request.version == VERSION {
-        return Ok(request);
+/// The version comes first, because everything after it may be different in another one.
+fn check_version(request: &[u8]) -> Result<(), Refusal> {
+    match request.first_chunk() {
+        Some(version) if u16::from_be_bytes(*version) == VERSION => Ok(()),
+        Some(_) => Err(Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol")),
+        None => Err(malformed(wire::DecodeError::Truncated)),
     }
-    Err(Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol"))
 }
 
 type Answer = Result<Vec<u8>, Refusal>;
@@ -108,7 +110,7 @@ type Answer = Result<Vec<u8>, Refusal>;
 impl Dispatcher {
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
-        let request = Request::from_bytes(bytes).map_err(malformed).and_then(check_version);
+        let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
         let reply = match &request {
             Ok(request) => self.route(&Call { session, stream, request }).await,
             Err(refusal) => Err(refusal.clone()),

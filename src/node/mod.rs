@@ -16,12 +16,12 @@ use std::{
 };
 
 use crate::{
-    base::{Clock, Refusal, Secret, SystemClock},
+    base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
     store::{Batch, Engine, Key, Store, StoreError, Table},
-    transport::{Endpoint, TlsError, tls},
-    wire::queue::Incarnation,
+    transport::{Endpoint, Settings, TlsError, tls},
+    wire::{label::KeyLabel, queue::Incarnation},
 };
 
 pub use config::Config;
@@ -80,7 +80,7 @@ impl Node {
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         let options = crate::store::RocksOptions { create: true, ..Default::default() };
         let engine = crate::store::RocksEngine::open(&config.data, &options)?;
-        Self::start_on(config, engine, Arc::new(SystemClock)).await
+        Self::start_on(config, engine, Arc::new(crate::base::SystemClock)).await
     }
 
     /// Starts a homeserver on an engine and a clock from outside.
@@ -92,6 +92,7 @@ impl Node {
         let authorities = config.authority.as_deref().map(read).transpose()?.unwrap_or_default();
         let roots = tls::roots(&tls::certificates(&authorities)?)?;
         let storage_key = read_storage_key(&config.storage_key)?;
+        let reset_key = storage_key.derive(KeyLabel::StatelessReset);
 
         let store = Store::open(engine, crate::store::Options::new(stop_at_once))?;
         let dispatcher = Dispatcher::start(Parts {
@@ -108,7 +109,8 @@ impl Node {
         .map_err(NodeError::Service)?;
 
         let listen_error = |error| NodeError::Listen { address: config.listen, error };
-        let endpoint = Endpoint::bind(config.listen, config.limits.transport()).map_err(listen_error)?;
+        let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
+        let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?;
         let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher)))?);
         let jobs = tokio::spawn(jobs::run(store.clone(), clock));
         Ok(Self { endpoint, store, jobs, serving })

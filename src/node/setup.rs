@@ -59,9 +59,9 @@ pub fn create(directory: &Path, setup: &Setup) -> Result<Created, NodeError> {
             let authority = directory.join("certs/ca.pem");
             write_new(&authority, made.authority.as_bytes(), false)?;
             write_new(&directory.join("certs/server.pem"), made.server_chain.as_bytes(), false)?;
-            write_new(&directory.join("certs/server.key"), made.server_key.as_bytes(), true)?;
+            write_new(&directory.join("certs/server.key.pem"), made.server_key.as_bytes(), true)?;
             let section =
-                tls_section(Path::new("certs/server.pem"), Path::new("certs/server.key"), Some("certs/ca.pem"));
+                tls_section(Path::new("certs/server.pem"), Path::new("certs/server.key.pem"), Some("certs/ca.pem"));
             (section, Some(authority))
         }
     };
@@ -173,7 +173,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         create(directory.path(), &setup()).unwrap();
-        for file in ["keys/storage.key", "certs/server.key"] {
+        for file in ["keys/storage.key", "certs/server.key.pem"] {
             let mode = fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }

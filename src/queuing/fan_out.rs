@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Queuing;
 use crate::{
     base::{
-        Refusal,
+        Day, Refusal,
         limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
     },
     crypto::{aead, random, random_secret, sha256, signature::verify},
@@ -77,6 +77,12 @@ fn content(context: &mut Context<'_>, batch: &mut Batch, message: FanOut, queues
     let hash = sha256(&ciphertext);
     batch.put(Table::QsBodies, body_key(id), ciphertext);
     QueueMessage::Shared(SharedBody { id, key, hash }).to_vec().into()
+}
+
+/// The last day of a shared body.
+pub fn expires(id: [u8; 16]) -> Day {
+    let [a, b, c, d, ..] = id;
+    Day(u32::from_be_bytes([a, b, c, d]))
 }
 
 /// Where a shared body is.

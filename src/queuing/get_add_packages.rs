@@ -1,12 +1,12 @@
 //! GetAddPackages: what it takes to add a user to a group, for whoever holds the user's friendship token.
 
-use super::records;
+use super::{publish_key_packages::MAX_PACKAGES, records};
 use crate::{
     base::{QsClientId, Refusal},
     service::{Context, Outcome, damaged, store_failure},
-    store::{Batch, Limit, Table},
+    store::{Batch, KeyRange, Limit, Row, Table},
     wire::{
-        Decode,
+        Decode, Reader,
         queuing::{AddPackage, AddPackages, GetAddPackages},
     },
 };
@@ -23,17 +23,38 @@ pub async fn handle(context: &mut Context<'_>, request: GetAddPackages) -> Resul
     for client in user.clients {
         for last_resort in [false, true] {
             let range = records::package_prefix(QsClientId(client), last_resort).prefix();
-            let rows = context.view.scan(Table::QsKeyPackages, range, Limit::rows(1)).await.map_err(store_failure)?;
-            let Some(row) = rows.into_iter().next() else { continue };
-            packages.push(AddPackage::from_bytes(row.value).map_err(damaged)?);
-            if !last_resort {
-                batch.delete(Table::QsKeyPackages, row.key);
+            if let Some(package) = take(context, range, last_resort, &mut batch).await? {
+                packages.push(package);
+                break;
             }
-            break;
         }
     }
     if packages.is_empty() {
         return Err(not_found());
     }
     Ok(Outcome::write(batch, AddPackages { packages }))
+}
+
+/// The first package of a range that is valid today, and its deletion where it is given out once. Expired ones before it
+/// are deleted.
+async fn take(
+    context: &Context<'_>,
+    range: KeyRange,
+    last_resort: bool,
+    batch: &mut Batch,
+) -> Result<Option<AddPackage>, Refusal> {
+    let rows =
+        context.view.scan(Table::QsKeyPackages, range, Limit::rows(MAX_PACKAGES)).await.map_err(store_failure)?;
+    for Row { key, value } in rows {
+        let mut reader = Reader::new(value);
+        let last_day = u32::decode(&mut reader).map_err(damaged)?;
+        let valid = last_day >= context.now.day().0;
+        if !(valid && last_resort) {
+            batch.delete(Table::QsKeyPackages, key);
+        }
+        if valid {
+            return AddPackage::decode(&mut reader).map(Some).map_err(damaged);
+        }
+    }
+    Ok(None)
 }

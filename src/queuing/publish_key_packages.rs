@@ -39,9 +39,16 @@ pub async fn handle(
             return Err(Refusal::invalid_mls("a KeyPackage has a queue config of another domain"));
         }
         last_resort_given |= valid.last_resort;
+        if !valid.credential.validity.covers(context.now.day()) {
+            return Err(Refusal::invalid_mls("a KeyPackage has a leaf credential that is not valid today"));
+        }
         let key = records::package_prefix(client, valid.last_resort).u64(record.next_package);
         record.next_package += 1;
-        batch.put(Table::QsKeyPackages, key, package.to_vec());
+        // The last day comes first, so that it is known without decoding.
+        let last_day = valid.last_day();
+        let mut row = last_day.0.to_vec();
+        package.encode(&mut row);
+        batch.put(Table::QsKeyPackages, key, row);
     }
     if !last_resort_given {
         return Err(Refusal::malformed("a last-resort KeyPackage is needed"));

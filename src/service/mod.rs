@@ -72,8 +72,11 @@ pub enum Reply<R> {
     Ready(R),
     /// Depends on how many queues took their message; may add rows to the batch (the first answer to an idempotency
     /// key). If it refuses, nothing is written.
-    AfterAppends(Box<dyn FnOnce(Appended, &mut Batch) -> Result<R, Refusal> + Send>),
+    AfterAppends(Finish<R>),
 }
+
+/// Makes the reply when it is known what became of the appends.
+pub type Finish<R> = Box<dyn FnOnce(Appended, &mut Batch) -> Result<R, Refusal> + Send>;
 
 /// What became of the appends of an outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

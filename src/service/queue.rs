@@ -16,7 +16,7 @@ use crate::{
     wire::{
         Decode, Encode, Opaque, Reader,
         credential::HpkePublicKey,
-        queue::{EntryKind, Incarnation, QueueEntries, QueueEntry},
+        queue::{CurrentHead, EntryKind, Incarnation, QueueEntries, QueueEntry},
     },
 };
 
@@ -218,7 +218,7 @@ impl Queue {
     pub async fn acknowledge(&mut self, next: u64, view: &View, batch: &mut Batch) -> Result<(), Refusal> {
         if next > self.head.next {
             let beyond = Refusal::malformed("the start lies beyond the head of the queue");
-            return Err(beyond.with_detail(self.head.next.to_vec()));
+            return Err(beyond.with_detail(CurrentHead { head: self.head.next }.to_vec()));
         }
         if next <= self.tail.first {
             return Ok(());
@@ -238,9 +238,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether `incarnation` is this queue's.
-    pub fn is_incarnation(&self, incarnation: &Incarnation) -> bool {
-        self.head.incarnation == *incarnation
+    /// The queue's incarnation.
+    pub const fn incarnation(&self) -> Incarnation {
+        self.head.incarnation
     }
 
     fn fill_percent(&self, limits: &QueueLimits) -> u64 {

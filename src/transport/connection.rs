@@ -23,7 +23,8 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, session: Arc<H::Se
         };
         let (slot, stream) = tokio::select! {
             biased;
-            _ = draining.wait_for(|draining| *draining) => break,
+            // A host that is dropped without shutting down leaves its connections alone.
+            Ok(_) = draining.wait_for(|draining| *draining) => break,
             next = next => match next {
                 Some(next) => next,
                 None => return,

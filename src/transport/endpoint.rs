@@ -40,7 +40,7 @@ impl Endpoint {
 
     /// On a socket and a runtime from outside.
     pub fn new(socket: Arc<dyn AsyncUdpSocket>, runtime: Arc<dyn Runtime>, settings: Settings) -> io::Result<Self> {
-        let quic = quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), None, socket, runtime)?;
+        let quic = quinn::Endpoint::new_with_abstract_socket(settings.endpoint(), None, socket, runtime)?;
         Ok(Self::from_quic(quic, settings))
     }
 

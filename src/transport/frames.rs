@@ -114,7 +114,7 @@ impl Frames for FrameStream {
         };
         tokio::select! {
             biased;
-            _ = draining.wait_for(|draining| *draining) => Err(StreamError::ShuttingDown),
+            Ok(_) = draining.wait_for(|draining| *draining) => Err(StreamError::ShuttingDown),
             frame = self.reader.next() => frame,
         }
     }

@@ -1,6 +1,8 @@
 //! The limits and deadlines of connections. All of them are an operator's choice; the defaults suit a homeserver.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use crate::base::Secret;
 
 /// Limits and deadlines of an endpoint and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub struct Settings {
     pub max_handshakes: u32,
     /// From this many handshakes under way on, a peer must first prove that it has the address it sends from.
     pub retry_handshakes: u32,
+    /// The same at every start, it lets a homeserver that was killed tell its peers at once that their connections are
+    /// gone (RFC 9000 section 10.3); without one they find out by the idle time-out.
+    pub reset_key: Option<Secret>,
 }
 
 impl Default for Settings {
@@ -47,7 +52,22 @@ impl Default for Settings {
             max_connections: 100_000,
             max_handshakes: 1_000,
             retry_handshakes: 100,
+            reset_key: None,
         }
+    }
+}
+
+impl Settings {
+    /// Of an endpoint.
+    pub(super) fn endpoint(&self) -> quinn::EndpointConfig {
+        let Some(key) = &self.reset_key else { return quinn::EndpointConfig::default() };
+        let hmac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.expose());
+        let mut config = quinn::EndpointConfig::new(Arc::new(hmac));
+        // Connection ids of an earlier process must be recognised as this homeserver's own, or they are ignored.
+        let [a, b, c, d, e, f, g, h, ..] = *key.expose();
+        let id_key = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(id_key)));
+        config
     }
 }
 

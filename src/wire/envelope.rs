@@ -58,8 +58,8 @@ wire_structs! {
         pub challenge_digest: [u8; 32],
         /// SHA-256 of the issuer's public key.
         pub token_key_id: [u8; 32],
-        /// The VOPRF output.
-        pub authenticator: Opaque,
+        /// The VOPRF output (Nh = 64).
+        pub authenticator: [u8; 64],
     }
 
     /// A leaf of a group.

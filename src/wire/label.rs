@@ -88,6 +88,8 @@ labels! {
         SharedBody = "shared body";
         /// A server's secret at rest, from the data directory's key.
         AtRest = "at rest";
+        /// The key of stateless resets (RFC 9000 section 10.3), from the data directory's key.
+        StatelessReset = "stateless reset";
         /// Name of a group in a blocklist.
         Blocklist = "blocklist";
     }

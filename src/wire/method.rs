@@ -165,9 +165,9 @@ methods! {
     /// OPAQUE registration, first half.
     AsInitRegistration = 0x0102, None, Exempt, Once, KIB, auth::InitRegistration => auth::InitRegistrationResponse;
     /// OPAQUE registration, second half; makes the user.
-    AsFinishRegistration = 0x0103, Request, Exempt, Once, 256 * KIB, auth::FinishRegistration => auth::Registered;
+    AsFinishRegistration = 0x0103, Request, Exempt, Once, 128 * KIB, auth::FinishRegistration => auth::Registered;
     /// Replaces the sender's profile.
-    AsUpdateUserProfile = 0x0108, AsClient, Charged, Once, 256 * KIB, auth::UpdateUserProfile => server::Done;
+    AsUpdateUserProfile = 0x0108, AsClient, Charged, Once, 33 * KIB, auth::UpdateUserProfile => server::Done;
     /// A user's profile.
     AsGetUserProfile = 0x0109, None, Exempt, Once, KIB, auth::GetUserProfile => auth::SealedUserProfile;
     /// Replaces the sender's connection packages.

@@ -6,6 +6,9 @@ use super::{Decode, DecodeError, Encode, Opaque, Reader, encode_varint};
 /// Floor of messages: queue entries, application messages, profiles.
 pub const MESSAGE_FLOOR: usize = 256;
 
+/// Floor of connection offers and of their refusals, which the AS carries and must not tell apart.
+pub const OFFER_FLOOR: usize = 4096;
+
 /// Floor of group state at rest.
 pub const STATE_FLOOR: usize = 4096;
 

@@ -43,6 +43,12 @@ wire_structs! {
         pub entries: Vec<QueueEntry>,
     }
 
+    /// Detail of a `malformed` refusal of a start beyond the head.
+    pub struct CurrentHead {
+        /// Sequence number that the next entry will get.
+        pub head: u64,
+    }
+
     /// One entry.
     pub struct QueueEntry {
         /// Its number.

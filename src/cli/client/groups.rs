@@ -115,9 +115,8 @@ pub async fn chats(client: &Client, output: Output) -> Result<(), Failure> {
         };
         let state = state_name(chat.state);
         let members: Vec<_> = chat.members.iter().map(ToString::to_string).collect();
-        let human = || {
-            format!("{}  {kind}  {state}  {}  ({} members)", chat.chat, printable(&chat.name), members.len())
-        };
+        let human =
+            || format!("{}  {kind}  {state}  {}  ({} members)", chat.chat, printable(&chat.name), members.len());
         let json = || {
             json!({
                 "chat": chat.chat.to_string(),

@@ -86,19 +86,27 @@ impl Arguments {
         if matches!(command, Command::Whoami) {
             return people::whoami(&client, output);
         }
+        let result = command.run(&client, output).await;
+        client.close().await;
+        result
+    }
+}
+
+impl Command {
+    async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
         client.sync().await?;
-        match command {
-            Command::Register(_) | Command::Whoami => Ok(()),
-            Command::Connect { user } => people::connect(&client, &user, output).await,
-            Command::Requests => people::requests(&client, output).await,
-            Command::Accept { request } => people::accept(&client, &request, output).await,
-            Command::Decline { request } => people::decline(&client, &request, output).await,
-            Command::Contacts => people::contacts(&client, output).await,
-            Command::Chats => groups::chats(&client, output).await,
-            Command::Group(command) => command.run(&client, output).await,
-            Command::Send(command) => command.run(&client, output).await,
-            Command::Receive(command) => command.run(&client, output).await,
-            Command::Chat { chat } => chat::run(&client, &chat, output).await,
+        match self {
+            Self::Register(_) | Self::Whoami => Ok(()),
+            Self::Connect { user } => people::connect(client, &user, output).await,
+            Self::Requests => people::requests(client, output).await,
+            Self::Accept { request } => people::accept(client, &request, output).await,
+            Self::Decline { request } => people::decline(client, &request, output).await,
+            Self::Contacts => people::contacts(client, output).await,
+            Self::Chats => groups::chats(client, output).await,
+            Self::Group(command) => command.run(client, output).await,
+            Self::Send(command) => command.run(client, output).await,
+            Self::Receive(command) => command.run(client, output).await,
+            Self::Chat { chat } => chat::run(client, &chat, output).await,
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
 /// If standard output is closed.
 pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
     let (user, name) = client.whoami();
-    Ok(output.line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))?)
+    Ok(output
+        .line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))?)
 }
 
 /// Offers to connect.
@@ -65,9 +66,8 @@ pub async fn decline(client: &Client, request: &str, output: Output) -> Result<(
 pub async fn contacts(client: &Client, output: Output) -> Result<(), Failure> {
     for contact in client.contacts().await? {
         let human = || format!("{}  {}  chat {}", contact.user, printable(&contact.name), contact.chat);
-        let json = || {
-            json!({ "user_id": contact.user.to_string(), "name": contact.name, "chat": contact.chat.to_string() })
-        };
+        let json =
+            || json!({ "user_id": contact.user.to_string(), "name": contact.name, "chat": contact.chat.to_string() });
         output.line(human, json)?;
     }
     Ok(())

@@ -35,14 +35,14 @@ impl Register {
     /// What the homeserver refused.
     pub async fn run(self, home: &Path, output: Output) -> Result<(), Failure> {
         let ca = match &self.ca {
-            Some(path) => Some(
-                std::fs::read(path).map_err(|error| Failure::new("io", format!("{}: {error}", path.display())))?,
-            ),
+            Some(path) => {
+                Some(std::fs::read(path).map_err(|error| Failure::new("io", format!("{}: {error}", path.display())))?)
+            }
             None => None,
         };
-        let options =
-            RegisterOptions { domain: self.domain, at: self.at, ca, name: self.name, password: password()? };
+        let options = RegisterOptions { domain: self.domain, at: self.at, ca, name: self.name, password: password()? };
         let client = Client::register(home, options).await?;
+        client.close().await;
         people::whoami(&client, output)
     }
 }

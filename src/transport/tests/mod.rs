@@ -191,7 +191,7 @@ impl Server {
 }
 
 enum Host {
-    Quic(Endpoint),
+    Quic(Box<Endpoint>),
     Memory(memory::Host<Echo>),
 }
 
@@ -214,7 +214,7 @@ struct Pair {
 async fn quic(settings: Settings) -> Pair {
     let server = server(settings, None);
     let connection = server.connect().await;
-    Pair { connection, host: Host::Quic(server.endpoint), steered: server.steered }
+    Pair { connection, host: Host::Quic(Box::new(server.endpoint)), steered: server.steered }
 }
 
 async fn in_memory(settings: Settings) -> Pair {

@@ -1,0 +1,119 @@
+//! The pipeline against a store that fails: what is not on disk is never acknowledged.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    base::{Refusal, Secret, SystemClock},
+    crypto::{random_secret, signature::SigningKey, system_rng},
+    store::{Fault, Faults, MemoryEngine, Options},
+    transport::{Connection, Settings, memory},
+    wire::{
+        Call, Decode, Request, VERSION,
+        method::call,
+        queuing::{CreateQueuingUser, GetAddPackages, QueuingClient},
+    },
+};
+
+async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Connection {
+    let store = Store::open(engine, Options::new(move |_| failed.store(true, Ordering::SeqCst))).unwrap();
+    let dispatcher = Dispatcher::start(Parts {
+        domain: "a.test".parse().unwrap(),
+        store,
+        storage_key: StorageKey::new(Secret::new([7; 32])),
+        incarnation: [1; 16],
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(|| Box::new(system_rng())),
+        queue_limits: QueueLimits::default(),
+        connection_limits: connection_limits(&Settings::default()),
+    });
+    memory::connect(Arc::new(Service(dispatcher.await.unwrap())))
+}
+
+async fn ask<C: Call>(connection: &Connection, request: &C::Request) -> Result<C::Response, Refusal> {
+    let body = request.to_vec().into();
+    let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token: None, body };
+    let exchange = connection.open().await.unwrap();
+    let response: Bytes = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
+    let body = Response::from_bytes(response).unwrap().into_result()?;
+    Ok(C::Response::from_bytes(body).unwrap())
+}
+
+fn create_user(token: &Secret) -> CreateQueuingUser {
+    let mut rng = system_rng();
+    let key = SigningKey::generate(&mut rng).unwrap().verifying_key();
+    let queue_key = crate::crypto::hpke::HpkePrivateKey::generate(&mut rng).unwrap().public_key();
+    CreateQueuingUser {
+        auth_key: key.clone(),
+        friendship_token: token.clone(),
+        client: QueuingClient { auth_key: key, queue_key, push_token: None },
+    }
+}
+
+async fn a_failing_write_is_not_acknowledged(fault: Fault) {
+    let engine = MemoryEngine::new();
+    let (faults, failed) = (Faults::new(), Arc::new(AtomicBool::new(false)));
+    let connection = start(faults.around(engine.clone()), failed.clone()).await;
+    let first = create_user(&random_secret(&mut system_rng()));
+    ask::<call::QsCreateUser>(&connection, &first).await.unwrap();
+    assert!(!failed.load(Ordering::SeqCst));
+
+    faults.fail_write(0, fault);
+    let second = create_user(&random_secret(&mut system_rng()));
+    let refused = ask::<call::QsCreateUser>(&connection, &second).await.unwrap_err();
+    assert_eq!(refused.status, Status::Internal);
+    assert!(failed.load(Ordering::SeqCst), "the node is told to stop");
+    // From here on nothing is acknowledged, not even what would only be read.
+    for request in [&first, &second] {
+        let token = GetAddPackages { friendship_token: request.friendship_token.clone() };
+        assert_ne!(ask::<call::QsGetAddPackages>(&connection, &token).await.unwrap_err().status, Status::Ok);
+        assert!(ask::<call::QsCreateUser>(&connection, request).await.is_err());
+    }
+
+    // After a restart the acknowledged user is there, and the other one may be: it was not promised.
+    let restarted = start(engine, Arc::new(AtomicBool::new(false))).await;
+    let again = ask::<call::QsCreateUser>(&restarted, &first).await.unwrap_err();
+    assert_eq!(again.status, Status::AlreadyExists, "what was acknowledged is on disk");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_before_it_takes_effect_is_not_acknowledged() {
+    a_failing_write_is_not_acknowledged(Fault::Before).await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_after_it_took_effect_is_not_acknowledged() {
+    a_failing_write_is_not_acknowledged(Fault::After).await;
+}
+
+#[tokio::test]
+async fn a_reply_waits_until_its_write_is_durable() {
+    let faults = Faults::new();
+    let connection = start(faults.around(MemoryEngine::new()), Arc::default()).await;
+    faults.hold();
+    let request = create_user(&random_secret(&mut system_rng()));
+    let mut reply = Box::pin(ask::<call::QsCreateUser>(&connection, &request));
+    let held = faults.clone();
+    let held = tokio::task::spawn_blocking(move || held.wait_until_held());
+    tokio::select! {
+        biased;
+        reply = &mut reply => panic!("acknowledged before it was durable: {reply:?}"),
+        held = held => held.unwrap(),
+    }
+    faults.release();
+    reply.await.unwrap();
+}
+
+#[tokio::test]
+async fn another_version_is_told_so_whatever_follows() {
+    let connection = start(MemoryEngine::new(), Arc::default()).await;
+    let exchange = connection.open().await.unwrap();
+    let request = [&[0, 2][..], &(Method::ServerInfo as u16).to_be_bytes(), &[0xff; 9]].concat();
+    let response = Response::from_bytes(exchange.request(request.into(), 1 << 20).await.unwrap()).unwrap();
+    assert_eq!(response.status, Status::UnsupportedVersion as u16);
+}
