@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
+use tokio::{
+    sync::{Notify, OwnedMutexGuard, mpsc},
+    task::AbortHandle,
+};
 
 use super::{
     account::Account,
@@ -45,6 +48,8 @@ pub struct Core {
     /// Told when there are chores.
     pub(super) chores: Notify,
     pub(super) events: Mutex<Option<mpsc::Sender<Event>>>,
+    /// The tasks that listen, of which there is one set at a time.
+    pub(super) listeners: Mutex<Vec<AbortHandle>>,
     lanes: Mutex<HashMap<Vec<u8>, Weak<tokio::sync::Mutex<()>>>>,
     queuing_key: tokio::sync::Mutex<Option<QueuingHpkeKey>>,
     delivery_keys: tokio::sync::Mutex<HashMap<Domain, SignaturePublicKey>>,
@@ -60,6 +65,7 @@ impl Core {
             trust: Arc::new(trust),
             chores: Notify::new(),
             events: Mutex::default(),
+            listeners: Mutex::default(),
             lanes: Mutex::default(),
             queuing_key: tokio::sync::Mutex::default(),
             delivery_keys: tokio::sync::Mutex::default(),

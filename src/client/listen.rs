@@ -27,7 +27,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` when both queues are listened to by other processes.
+    /// The next event; `None` when another call of this process has taken over.
+    ///
+    /// Events tell what happens from [`Event::Listening`] on; what came earlier is in the inbox.
     pub async fn next(&mut self) -> Option<Event> {
         self.receiver.recv().await
     }
@@ -48,13 +50,18 @@ impl Core {
     pub fn events(self: &Arc<Self>) -> Events {
         let (sender, receiver) = mpsc::channel(MAX_EVENTS);
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for earlier in listeners.drain(..) {
+            earlier.abort();
+        }
         let mut tasks = JoinSet::new();
         for queue in [Queue::Direct, Queue::Client] {
             let (core, sender) = (self.clone(), sender.clone());
-            tasks.spawn(async move { core.keep_listening(queue, sender).await });
+            listeners.push(tasks.spawn(async move { core.keep_listening(queue, sender).await }));
         }
         let core = self.clone();
-        tasks.spawn(async move { core.keep_up().await });
+        listeners.push(tasks.spawn(async move { core.keep_up().await }));
+        drop(listeners);
         Events { receiver, _tasks: tasks }
     }
 
@@ -94,7 +101,6 @@ impl Core {
         let (_, method) = Self::queue_methods(queue);
         let body = request.to_vec().into();
         let (first, mut frames) = self.network.listen(self.account.domain(), isolation, method, sender, body).await?;
-        retries.reset();
         let _ = events.send(Event::Listening(queue)).await;
         let mut batch = QueueEntries::from_bytes(first)?;
         let mut acknowledged = cursor.next;
@@ -104,6 +110,7 @@ impl Core {
                 return Ok(Ended::Again);
             }
             let next = self.take_in(queue, batch).await?;
+            retries.reset();
             self.chores.notify_one();
             if next > acknowledged {
                 acknowledged = next;

@@ -44,6 +44,9 @@ use crate::{
 /// Entries asked for at a time.
 const BATCH: u32 = 100;
 
+/// Missing entries that a ratchet is stepped over.
+const MAX_STEPS: usize = 100_000;
+
 /// Things one entry may need from the network.
 const MAX_NEEDS: u32 = 16;
 
@@ -274,13 +277,12 @@ impl Core {
 impl Work<'_> {
     /// Processes an entry, unless it was processed before.
     fn process(&mut self, queue: Queue, incarnation: Incarnation, entry: &QueueEntry) -> Result<(), Stop> {
-        let cursor = queues::load(self.connection, queue)?;
+        let mut cursor = queues::load(self.connection, queue)?;
         if cursor.incarnation != incarnation || entry.sequence < cursor.next {
             return Ok(());
         }
         if entry.sequence > cursor.next {
-            let why = format!("the {} queue skipped from {} to {}", queue.name(), cursor.next, entry.sequence);
-            return Err(Stop::Failed(ClientError::untrusted(why)));
+            self.skip(queue, &mut cursor, entry.sequence)?;
         }
         let (ratchet, content) = self.open(queue, &cursor, entry);
         let next = entry.sequence + 1;
@@ -293,11 +295,26 @@ impl Work<'_> {
         };
         match outcome {
             Err(Stop::Bad(why)) => {
-                self.events.clear();
+                // What a gap tells remains.
+                self.events.retain(|event| matches!(event, Event::Gap(_) | Event::Problem(_)));
                 self.problem(format!("entry {} of the {} queue: {why}", entry.sequence, queue.name()))
             }
             outcome => outcome,
         }
+    }
+
+    /// Entries are gone that this client has not processed: its state is an old copy, or the queue was cut. The ratchet
+    /// is stepped over them, which is right unless fresh randomness was among them.
+    fn skip(&mut self, queue: Queue, cursor: &mut Cursor, to: u64) -> Result<(), Stop> {
+        self.problem(format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name()))?;
+        self.events.push(Event::Gap(queue));
+        if let Some(ratchet) = &mut cursor.ratchet {
+            for sequence in (cursor.next..to).take(MAX_STEPS) {
+                ratchet.seal(&entry_aad(cursor.incarnation, sequence, EntryKind::Message), &[]);
+            }
+        }
+        cursor.next = to;
+        Ok(())
     }
 
     /// Whether the credentials of a domain may still be fetched.

@@ -182,7 +182,7 @@ async fn concurrent_commits_all_come_about_and_everybody_agrees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_tell_what_happens_and_the_newer_listener_wins() {
+async fn events_tell_what_happens_through_broken_connections() {
     let server = Homeserver::start().await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let mut events = bob.client.events();
@@ -213,17 +213,74 @@ async fn events_tell_what_happens_and_the_newer_listener_wins() {
     }
     assert_eq!(bob.read().await, [said("Alice", "again")]);
 
+    // Within a process the later call takes over.
     let mut newer = bob.client.events();
-    let mut replaced = 0;
-    while let Some(event) = events.next().await {
-        replaced += u32::from(matches!(event, Event::Replaced(_)));
-        if replaced == 2 {
-            break;
-        }
-    }
+    while events.next().await.is_some() {}
     while !matches!(newer.next().await.unwrap(), Event::Listening(Queue::Client)) {}
     alice.say(&chat, "to the newer").await;
     while !matches!(newer.next().await.unwrap(), Event::Message { .. }) {}
     assert_eq!(bob.read().await, [said("Alice", "to the newer")]);
     bob.no_problems().await;
+}
+
+/// A copy of a closed home, as a backup would be.
+async fn copy(home: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(home.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_on_one_queue_the_newer_listens() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let chat = befriend(&alice, &bob).await;
+    bob.client.sync().await.unwrap();
+    let User { home, client, .. } = bob;
+    drop(client);
+    let copy = copy(&home).await;
+    let older = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
+    let mut events = older.events();
+    let mut listening = 0;
+    while listening < 2 {
+        listening += u32::from(matches!(events.next().await.unwrap(), Event::Listening(_)));
+    }
+    let newer = Client::open_over(copy.path(), server.connector(), patience()).await.unwrap();
+    let mut newer_events = newer.events();
+    let mut replaced = 0;
+    while replaced < 2 {
+        replaced += u32::from(matches!(events.next().await.unwrap(), Event::Replaced(_)));
+    }
+    alice.say(&chat, "to the newer").await;
+    while !matches!(newer_events.next().await.unwrap(), Event::Message { .. }) {}
+    assert_eq!(newer.unread(10).await.unwrap().len(), 1);
+    assert!(older.unread(10).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_of_a_home_notices_what_it_missed_and_goes_on() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let chat = befriend(&alice, &bob).await;
+    bob.client.sync().await.unwrap();
+    let User { home, client, .. } = bob;
+    drop(client);
+    let copy = copy(&home).await;
+    let client = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
+    let bob = User { home, client, server: server.clone() };
+    alice.say(&chat, "one").await;
+    alice.say(&chat, "two").await;
+    assert_eq!(bob.hear().await.len(), 2);
+    bob.client.sync().await.unwrap();
+    alice.say(&chat, "three").await;
+    drop(bob);
+    let client = Client::open_over(copy.path(), server.connector(), patience()).await.unwrap();
+    let bob = User { home: copy, client, server };
+    assert_eq!(bob.hear().await, [said("Alice", "three")]);
+    let problems = bob.client.problems().await.unwrap();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].1.ends_with("of the client queue are missing"), "{problems:?}");
 }

@@ -2,6 +2,7 @@
 //! replies that get lost when a test wants it.
 
 mod flows;
+mod quic;
 mod stops;
 
 use std::{
