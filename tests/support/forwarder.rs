@@ -5,8 +5,8 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -17,9 +17,12 @@ use tokio::{
 
 const PACKET: usize = 64 << 10;
 
+type Rule = Box<dyn FnMut() -> bool + Send>;
+
 #[derive(Default)]
 struct Shared {
-    replies_are_lost: AtomicBool,
+    /// Asked for each packet that comes back: whether it is lost.
+    rule: Mutex<Option<Rule>>,
     lost: AtomicU64,
 }
 
@@ -47,12 +50,22 @@ impl Forwarder {
 
     /// From now on nothing comes back.
     pub fn lose_replies(&self) {
-        self.shared.replies_are_lost.store(true, Ordering::SeqCst);
+        self.lose_replies_once(|| true);
+    }
+
+    /// From the first packet for which `begun` is true nothing comes back.
+    pub fn lose_replies_once(&self, mut begun: impl FnMut() -> bool + Send + 'static) {
+        let mut has_begun = false;
+        let rule = move || {
+            has_begun = has_begun || begun();
+            has_begun
+        };
+        *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
 
     /// From now on everything does.
     pub fn heal(&self) {
-        self.shared.replies_are_lost.store(false, Ordering::SeqCst);
+        *self.shared.rule.lock().unwrap() = None;
     }
 
     /// Packets that were lost.
@@ -89,7 +102,8 @@ async fn back(onwards: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr
     let mut packet = vec![0; PACKET];
     loop {
         let Ok(length) = onwards.recv(&mut packet).await else { continue };
-        if shared.replies_are_lost.load(Ordering::SeqCst) {
+        let lost = shared.rule.lock().unwrap().as_mut().is_some_and(|rule| rule());
+        if lost {
             shared.lost.fetch_add(1, Ordering::SeqCst);
         } else {
             let _ = front.send_to(&packet[..length], client).await;

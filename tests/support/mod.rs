@@ -98,6 +98,7 @@ impl Server {
         let mut process = command()
             .args(["serve", "--config"])
             .arg(self.config())
+            .env("RUST_LOG", "bennu=info,bennu::dispatch=debug")
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -336,8 +337,9 @@ impl Cli {
         Said::new(output.status, &output.stdout, &output.stderr)
     }
 
-    /// Runs a command that is killed if it takes longer than `limit`; `None` if it was. With what it printed before.
-    pub async fn run_or_kill(&self, arguments: &[&str], limit: Duration) -> (Option<ExitStatus>, Vec<Value>) {
+    /// Runs a command that is killed if it takes longer than `limit`. What it said, or, if it was killed, what it had
+    /// printed until then.
+    pub async fn run_or_kill(&self, arguments: &[&str], limit: Duration) -> Result<Said, Vec<Value>> {
         let mut process = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut stdout, mut stderr) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
         let reader = tokio::spawn(async move {
@@ -357,11 +359,13 @@ impl Cli {
         };
         let (out, err) = within("the output of a process", reader).await.unwrap();
         // The last line of one that was killed may be a part of a line.
-        let lines = String::from_utf8_lossy(&out).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        if let Some(status) = status {
-            assert!(status.success(), "{arguments:?}: {status}: {}", String::from_utf8_lossy(&err));
+        let text = String::from_utf8_lossy(&out);
+        let lines: Vec<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let stderr = String::from_utf8_lossy(&err).into();
+        match status {
+            Some(status) => Ok(Said { status, lines, stderr }),
+            None => Err(lines),
         }
-        (status, lines)
     }
 
     /// Offers to connect, accepts, and gives the chat.

@@ -1,0 +1,681 @@
+//! Who may do what: every method with every wrong proof, and what bad input gets. The same tests run over QUIC, against
+//! a homeserver in a process of its own, and over memory, where all that is stored is compared before and after.
+#![cfg(feature = "cli")]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use bennu::{
+    base::{ClientId, Domain, GroupId, Secret, Status, SystemClock, UserId},
+    client::{Client, ClientError, Connector, Isolation, Options, QuicConnector, RegisterOptions},
+    crypto::{
+        at_rest::StorageKey, credential::request_client, opaque::Registration, proof, random, random_secret,
+        signature::SigningKey, system_rng,
+    },
+    dispatch::{Dispatcher, Parts, Service, connection_limits},
+    node::system_entropy,
+    service::queue::QueueLimits,
+    store::{Key, Limit, MemoryEngine, Options as StoreOptions, Row, Store, Table},
+    transport::{Connection, Settings, memory::Host},
+    wire::{
+        Authentication, Encode, Method, Opaque, SenderId,
+        authentication::{
+            EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials, GetUserProfile, InitRegistration,
+            PublishConnectionPackages, UpdateUserProfile,
+        },
+        connection::{ConnectionPackage, ConnectionPackageTbs, DirectMessage},
+        credential::{CIPHERSUITE, HpkeCiphertext, Validity},
+        delivery::{
+            CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate, JoinConnectionGroup,
+        },
+        envelope::{KeyPackageId, LeafId},
+        label::SignatureLabel,
+        method::{ProofKind, call},
+        queue::{Dequeue, Listen},
+        queuing::{ClientQueueConfig, CreateQueuingUser, GetAddPackages, GetBody, PublishKeyPackages, QueuingClient},
+        server::Bind,
+    },
+};
+use rand_chacha::rand_core::RngCore as _;
+use support::{
+    DOMAIN, Server, below,
+    raw::{self, Chat, State, ask, bound, call, exchange, open, request, sign},
+    rng, user, within,
+};
+use tempfile::TempDir;
+
+/// A homeserver, reached in one way or another.
+struct World {
+    connector: Arc<dyn Connector>,
+    homes: TempDir,
+    /// What it stores, where that can be seen.
+    store: Option<Store>,
+    _server: Option<Server>,
+}
+
+struct Memory(Host<Service>);
+
+#[async_trait]
+impl Connector for Memory {
+    async fn connect(&self, _: &Domain, _: &Isolation) -> Result<Connection, ClientError> {
+        Ok(self.0.connect())
+    }
+}
+
+/// Keeps a client from the Delivery Service, so that what it wants to send stays in its outbox.
+struct Gate(Arc<dyn Connector>, AtomicBool);
+
+#[async_trait]
+impl Connector for Gate {
+    async fn connect(&self, domain: &Domain, isolation: &Isolation) -> Result<Connection, ClientError> {
+        if *isolation == Isolation::Delivery && self.1.load(Ordering::SeqCst) {
+            return Err(ClientError::Unreachable("the gate is closed".into()));
+        }
+        self.0.connect(domain, isolation).await
+    }
+}
+
+fn domain() -> Domain {
+    DOMAIN.parse().unwrap()
+}
+
+impl World {
+    async fn over_quic() -> Self {
+        let server = Server::start().await;
+        let ca = std::fs::read(server.ca()).unwrap();
+        let connector = QuicConnector::new(domain(), Some(server.address().to_string()), Some(&ca)).unwrap();
+        let homes = tempfile::tempdir().unwrap();
+        Self { connector: Arc::new(connector), homes, store: None, _server: Some(server) }
+    }
+
+    async fn in_memory() -> Self {
+        let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
+        let dispatcher = Dispatcher::start(Parts {
+            domain: domain(),
+            store: store.clone(),
+            storage_key: StorageKey::new(Secret::new([7; 32])),
+            incarnation: [1; 16],
+            clock: Arc::new(SystemClock),
+            entropy: system_entropy(),
+            queue_limits: QueueLimits::default(),
+            connection_limits: connection_limits(&Settings::default()),
+        })
+        .await
+        .unwrap();
+        let host = Host::new(Arc::new(Service(dispatcher)), Settings::default());
+        let homes = tempfile::tempdir().unwrap();
+        Self { connector: Arc::new(Memory(host)), homes, store: Some(store), _server: None }
+    }
+
+    async fn connection(&self) -> Connection {
+        self.connector.connect(&domain(), &Isolation::Anonymous).await.unwrap()
+    }
+
+    async fn register(&self, name: &str) -> Client {
+        let registration = RegisterOptions {
+            domain: domain(),
+            at: None,
+            ca: None,
+            name: name.into(),
+            password: format!("the password of {name}"),
+        };
+        let home = self.homes.path().join(name);
+        let options = Options::default();
+        within("registration", Client::register_over(&home, registration, self.connector.clone(), options))
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self, name: &str) -> Client {
+        let home = self.homes.path().join(name);
+        Client::open_over(&home, self.connector.clone(), Options::default()).await.unwrap()
+    }
+
+    fn state(&self, name: &str) -> State {
+        State::of(&self.homes.path().join(name))
+    }
+
+    /// The body of the one request to `method` that a client makes and cannot send.
+    async fn body_of<T>(&self, name: &str, method: Method, make: impl AsyncFnOnce(&Client) -> T) -> Vec<u8> {
+        let gate = Arc::new(Gate(self.connector.clone(), AtomicBool::new(true)));
+        let options = Options { patience: std::time::Duration::ZERO, ..Options::default() };
+        let client = Client::open_over(&self.homes.path().join(name), gate, options).await.unwrap();
+        within(method, make(&client)).await;
+        drop(client);
+        let outbox = self.state(name).outbox();
+        let found = outbox.into_iter().rev().find(|(of, _)| *of == method);
+        found.unwrap_or_else(|| panic!("{name} has no {method:?} to send")).1
+    }
+}
+
+/// Everything that the matrix is about.
+struct Fixture {
+    alice: ClientId,
+    alice_key: SigningKey,
+    alice_queue: SenderId,
+    alice_queue_key: SigningKey,
+    bob: ClientId,
+    bob_key: SigningKey,
+    cursors: [(bennu::wire::queue::Incarnation, u64); 2],
+    /// A group of Alice and Bob.
+    chat: Chat,
+    bob_chat: Chat,
+    joined_by: Vec<u8>,
+    newcomer_key: SigningKey,
+    finish: Vec<u8>,
+    newcomer: ClientId,
+    /// Requests that wait in the outboxes, each for a group of its own.
+    create: (GroupId, SigningKey, Vec<u8>),
+    send: (Chat, Vec<u8>),
+    add: (Chat, Vec<u8>),
+    remove: (Chat, Vec<u8>),
+    update: (Chat, Vec<u8>),
+    delete: (Chat, Vec<u8>),
+    friendship_token: Secret,
+}
+
+async fn fixture(world: &World) -> Fixture {
+    let (alice, bob) = (world.register("Alice").await, world.register("Bob").await);
+    support::connect(&alice, &bob).await;
+    let mut groups = Vec::new();
+    for others in [&[][..], &[&bob], &[&bob], &[&bob], &[&bob], &[&bob]] {
+        groups.push(support::group(&[&[&alice][..], others].concat()).await);
+    }
+    let [add, send, remove, update, delete, chat] = <[GroupId; 6]>::try_from(groups).unwrap();
+    let bob_user = user(&bob);
+    within("synchronising", alice.sync()).await.unwrap();
+    drop((alice, bob));
+    let chat_of = |name: &str, group: &GroupId| world.state(name).chat(group);
+
+    let users = [bob_user];
+    let method = Method::DsSendMessage;
+    let send = (chat_of("Alice", &send), {
+        let group = send.clone();
+        world.body_of("Alice", method, async |alice| alice.send(&group, support::text("hello")).await).await
+    });
+    let add_body = world.body_of("Alice", Method::DsAddUsers, async |alice| alice.invite(&add, &users).await).await;
+    let remove_body =
+        world.body_of("Alice", Method::DsRemoveUsers, async |alice| alice.remove(&remove, &users).await).await;
+    let delete_body =
+        world.body_of("Alice", Method::DsDeleteGroup, async |alice| alice.delete_group(&delete).await).await;
+    let create_body =
+        world.body_of("Alice", Method::DsCreateGroup, async |alice| alice.create_group("new").await).await;
+    world.state("Bob").want_new_leaf(&update);
+    let update_chat = chat_of("Bob", &update);
+    let update_body = world.body_of("Bob", Method::DsUpdateClient, async |bob| bob.sync().await).await;
+    let created = {
+        use bennu::wire::{Decode as _, delivery::CreateGroup};
+        CreateGroup::from_slice(&create_body).unwrap().ticket.group
+    };
+
+    let (newcomer, newcomer_key, finish) = newcomer(world).await;
+    let (alice, bob) = (world.state("Alice"), world.state("Bob"));
+    let bob_chat = bob.chat(&chat);
+    Fixture {
+        alice: alice.client(),
+        alice_key: alice.identity(),
+        alice_queue: SenderId::QsClient(alice.pseudonym()),
+        alice_queue_key: alice.queuing_client(),
+        bob: bob.client(),
+        bob_key: bob.identity(),
+        cursors: [alice.cursor("direct"), alice.cursor("client")],
+        chat: alice.chat(&chat),
+        joined_by: bob.joined_by(&bob_chat).expect("Bob was added by a KeyPackage"),
+        bob_chat,
+        newcomer_key,
+        finish,
+        newcomer,
+        create: (created.clone(), alice.chat(&created).key, create_body),
+        send,
+        add: (alice.chat(&add), add_body),
+        remove: (alice.chat(&remove), remove_body),
+        update: (update_chat, update_body),
+        delete: (alice.chat(&delete), delete_body),
+        friendship_token: bob.secret("friendship token"),
+    }
+}
+
+fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let content = ConnectionPackageTbs {
+        client: client.clone(),
+        ciphersuite: CIPHERSUITE,
+        encryption_key: bennu::crypto::hpke::HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key(),
+        validity: Validity { not_before: now - 60, not_after: now + 86_400 },
+    };
+    let signature = key.sign(SignatureLabel::ConnectionPackage, &content);
+    ConnectionPackage { content, signature }
+}
+
+/// Somebody who is about to register, and the request that does it.
+async fn newcomer(world: &World) -> (ClientId, SigningKey, Vec<u8>) {
+    let connection = world.connection().await;
+    let credentials = call::<call::AsGetCredentials>(&connection, None, &GetCredentials {}).await.unwrap();
+    let user = UserId { uuid: random(&mut system_rng()), domain: domain() };
+    let client = ClientId { user: user.clone(), client: random(&mut system_rng()) };
+    let key = SigningKey::generate(&mut system_rng()).unwrap();
+    let (registration, start) = Registration::start(user.clone(), "password", &mut system_rng()).unwrap();
+    let init = InitRegistration { user, request: start };
+    let answer = call::<call::AsInitRegistration>(&connection, None, &init).await.unwrap();
+    let record = registration.finish("password", answer.response.as_slice(), &mut system_rng()).unwrap();
+    let signer = &credentials.intermediates[0];
+    let package = connection_package(&client, &key);
+    let finish = FinishRegistration {
+        request: request_client(client.clone(), package.content.validity.clone(), signer, &key),
+        record,
+        queue_key: package.content.encryption_key.clone(),
+        packages: vec![package],
+        profile: vec![0; 64].into(),
+    };
+    (client, key, finish.to_vec())
+}
+
+/// A method with a request to it, who sends that, and what comes of it with the right proof.
+struct Case<'a> {
+    body: Vec<u8>,
+    sender: Option<(SenderId, &'a SigningKey)>,
+    right: Status,
+}
+
+/// A commit that is none.
+fn no_commit(access: &GroupAccess) -> CommitBundle {
+    CommitBundle {
+        access: access.clone(),
+        idempotency_key: [3; 16],
+        commit: vec![1, 2, 3].into(),
+        group_info: GroupInfoUpdate { extensions: Opaque::default(), signature: vec![0; 64][..].into() },
+    }
+}
+
+fn no_config() -> ClientQueueConfig {
+    ClientQueueConfig {
+        domain: domain(),
+        key_id: [0; 8],
+        kem_output: vec![0; 32].into(),
+        ciphertext: vec![0; 64].into(),
+    }
+}
+
+/// The table. A method without a line here does not compile.
+fn case(method: Method, f: &Fixture) -> Case<'_> {
+    let nobody = |body: Vec<u8>, right| Case { body, sender: None, right };
+    let alice = |body: Vec<u8>| Case {
+        body,
+        sender: Some((SenderId::AsClient(f.alice.clone()), &f.alice_key)),
+        right: Status::Ok,
+    };
+    let queue = |body: Vec<u8>, right| Case { body, sender: Some((f.alice_queue.clone(), &f.alice_queue_key)), right };
+    fn waiting((chat, body): &(Chat, Vec<u8>)) -> Case<'_> {
+        Case { body: body.clone(), sender: Some((chat.sender(), &chat.key)), right: Status::Ok }
+    }
+    let dequeue = |(incarnation, start)| Dequeue { incarnation, start, max: 10 }.to_vec();
+    let listen = |(incarnation, start)| Listen { incarnation, start }.to_vec();
+    let alice_user = || f.alice.user.clone();
+    match method {
+        Method::ServerInfo
+        | Method::AsGetCredentials
+        | Method::QsGetKeys
+        | Method::DsGetKeys
+        | Method::DsRequestGroupId => nobody(Vec::new(), Status::Ok),
+        Method::Bind => nobody(Bind { keys: Vec::new() }.to_vec(), Status::Ok),
+        Method::AsInitRegistration => {
+            let (_, start) = Registration::start(alice_user(), "password", &mut system_rng()).unwrap();
+            nobody(InitRegistration { user: alice_user(), request: start }.to_vec(), Status::AlreadyExists)
+        }
+        Method::AsFinishRegistration => Case {
+            body: f.finish.clone(),
+            sender: Some((SenderId::AsClient(f.newcomer.clone()), &f.newcomer_key)),
+            right: Status::Ok,
+        },
+        Method::AsUpdateUserProfile => alice(UpdateUserProfile { profile: vec![9; 64].into() }.to_vec()),
+        Method::AsGetUserProfile => nobody(GetUserProfile { user: alice_user() }.to_vec(), Status::Ok),
+        Method::AsPublishConnectionPackages => {
+            let packages = vec![connection_package(&f.alice, &f.alice_key)];
+            alice(PublishConnectionPackages { packages }.to_vec())
+        }
+        Method::AsGetConnectionPackage => nobody(GetConnectionPackage { user: alice_user() }.to_vec(), Status::Ok),
+        Method::AsEnqueue => {
+            let sealed = HpkeCiphertext { kem_output: vec![0; 32].into(), ciphertext: vec![0; 64].into() };
+            let message = DirectMessage { key_hash: [0; 32], sealed };
+            nobody(EnqueueDirect { client: f.alice.clone(), message }.to_vec(), Status::Ok)
+        }
+        Method::AsDequeue => alice(dequeue(f.cursors[0])),
+        Method::AsListen => alice(listen(f.cursors[0])),
+        Method::QsCreateUser => {
+            let auth_key = f.newcomer_key.verifying_key();
+            let queue_key = connection_package(&f.newcomer, &f.newcomer_key).content.encryption_key;
+            let client = QueuingClient { auth_key: auth_key.clone(), queue_key, push_token: None };
+            let friendship_token = random_secret(&mut system_rng());
+            nobody(CreateQueuingUser { auth_key, friendship_token, client }.to_vec(), Status::Ok)
+        }
+        // Without one of last resort they are refused, but not for the proof.
+        Method::QsPublishKeyPackages => queue(PublishKeyPackages { packages: Vec::new() }.to_vec(), Status::Malformed),
+        Method::QsGetAddPackages => {
+            nobody(GetAddPackages { friendship_token: f.friendship_token.clone() }.to_vec(), Status::Ok)
+        }
+        Method::QsGetBody => nobody(GetBody { id: [0; 16] }.to_vec(), Status::NotFound),
+        Method::QsDequeue => queue(dequeue(f.cursors[1]), Status::Ok),
+        Method::QsListen => queue(listen(f.cursors[1]), Status::Ok),
+        Method::DsCreateGroup => {
+            let (group, key, body) = &f.create;
+            let sender = SenderId::DsLeaf(LeafId { group: group.clone(), leaf: 0 });
+            Case { body: body.clone(), sender: Some((sender, key)), right: Status::Ok }
+        }
+        Method::DsSendMessage => waiting(&f.send),
+        Method::DsAddUsers => waiting(&f.add),
+        Method::DsRemoveUsers => waiting(&f.remove),
+        Method::DsUpdateClient => waiting(&f.update),
+        Method::DsDeleteGroup => waiting(&f.delete),
+        // Of a group that is no connection group.
+        Method::DsJoinConnectionGroup => {
+            let body = JoinConnectionGroup { commit: no_commit(&f.chat.access), queue_config: no_config() };
+            nobody(body.to_vec(), Status::Forbidden)
+        }
+        Method::DsWelcomeInfo => {
+            let reference = f.joined_by[..].into();
+            let sender = SenderId::DsKeyPackage(KeyPackageId { group: f.bob_chat.access.group.clone(), reference });
+            let body = GetWelcomeInfo { access: f.bob_chat.access.clone(), epoch: 1 }.to_vec();
+            Case { body, sender: Some((sender, &f.bob_chat.key)), right: Status::Ok }
+        }
+        Method::DsExternalCommitInfo => {
+            let body = GetExternalCommitInfo { access: f.chat.access.clone() }.to_vec();
+            Case { body, sender: Some((f.chat.sender(), &f.chat.key)), right: Status::Ok }
+        }
+    }
+}
+
+/// What the homeserver holds, as far as it can be seen: all of it in memory; else what requests tell.
+async fn snapshot(world: &World, f: &Fixture) -> (Vec<Vec<Row>>, Vec<Vec<u8>>) {
+    let mut rows = Vec::new();
+    if let Some(store) = &world.store {
+        store.barrier().await.unwrap();
+        for table in Table::ALL {
+            rows.push(store.durable().scan(*table, Key::new().., Limit::rows(usize::MAX)).await.unwrap());
+        }
+    }
+    let connection = world.connection().await;
+    let mut seen = Vec::new();
+    let ask = async |method, sender: Option<(SenderId, &SigningKey)>, body: Vec<u8>| match ask(
+        &connection,
+        method,
+        sender,
+        &body,
+    )
+    .await
+    {
+        Ok(answer) => answer.to_vec(),
+        Err(refusal) => refusal.status.name().into(),
+    };
+    // With another incarnation than the queue's nothing is deleted, and its bounds are told.
+    let overview = Dequeue { incarnation: [0; 16], start: 0, max: 0 }.to_vec();
+    for (client, key) in [(&f.alice, &f.alice_key), (&f.bob, &f.bob_key)] {
+        seen.push(ask(Method::AsDequeue, Some((SenderId::AsClient(client.clone()), key)), overview.clone()).await);
+        let profile = GetUserProfile { user: client.user.clone() }.to_vec();
+        seen.push(ask(Method::AsGetUserProfile, None, profile).await);
+    }
+    let newcomer = GetUserProfile { user: f.newcomer.user.clone() }.to_vec();
+    seen.push(ask(Method::AsGetUserProfile, None, newcomer).await);
+    let queue = Some((f.alice_queue.clone(), &f.alice_queue_key));
+    seen.push(ask(Method::QsDequeue, queue, overview).await);
+    for chat in [&f.chat, &f.send.0, &f.add.0, &f.remove.0, &f.update.0, &f.delete.0] {
+        let info = GetExternalCommitInfo { access: chat.access.clone() }.to_vec();
+        seen.push(ask(Method::DsExternalCommitInfo, Some((chat.sender(), &chat.key)), info).await);
+    }
+    (rows, seen)
+}
+
+/// Sends a body with these proofs on a stream of a connection; what came of it.
+async fn attempt(connection: &Connection, method: Method, auth: Vec<Authentication>, body: &[u8]) -> Status {
+    let stream = open(connection).await;
+    status(exchange(stream, method as u16, request(method, auth, body)).await)
+}
+
+fn status<T>(outcome: Result<T, bennu::base::Refusal>) -> Status {
+    outcome.map_or_else(|refusal| refusal.status, |_| Status::Ok)
+}
+
+/// Every wrong proof of a request whose sender has to be proven: what it is, and what came of it.
+async fn wrong_proofs(world: &World, f: &Fixture, method: Method, case: &Case<'_>) -> Vec<(&'static str, Status)> {
+    let Case { body, sender, .. } = case;
+    let (sender, key) = sender.clone().unwrap();
+    let stranger = SigningKey::generate(&mut system_rng()).unwrap();
+    let others = [SenderId::AsClient(f.bob.clone()), f.alice_queue.clone(), f.bob_chat.sender()];
+    let connection = world.connection().await;
+    let mut outcomes = Vec::new();
+
+    // A stream whose proof is made for it by somebody, and claims to be of somebody.
+    let claim = async |claimed: SenderId, signed: SenderId, by: &SigningKey| {
+        let stream = open(&connection).await;
+        let proof = sign(&connection, stream.id(), method, body, signed, by).proof;
+        let auth = vec![Authentication { sender: claimed, proof }];
+        status(exchange(stream, method as u16, request(method, auth, body)).await)
+    };
+    outcomes.push(("a signature by a key that nobody has", claim(sender.clone(), sender.clone(), &stranger).await));
+    outcomes.push(("a signature by another client", claim(sender.clone(), sender.clone(), &f.bob_key).await));
+    let bob = SenderId::AsClient(f.bob.clone());
+    outcomes.push(("the proof of another client", claim(sender.clone(), bob, &f.bob_key).await));
+    for other in others {
+        if std::mem::discriminant(&other) != std::mem::discriminant(&sender) {
+            outcomes.push(("a sender of another kind", claim(other.clone(), other, key).await));
+        }
+    }
+    if let SenderId::DsLeaf(LeafId { group, leaf }) = &sender {
+        let other = SenderId::DsLeaf(LeafId { group: group.clone(), leaf: leaf ^ 1 });
+        outcomes.push(("another leaf", claim(other.clone(), other, key).await));
+        let none = SenderId::DsLeaf(LeafId { group: group.clone(), leaf: 1_000_000 });
+        outcomes.push(("a leaf that is not there", claim(none.clone(), none, key).await));
+        let elsewhere = LeafId { group: GroupId { uuid: [5; 16], domain: domain() }, leaf: *leaf };
+        let elsewhere = SenderId::DsLeaf(elsewhere);
+        outcomes.push(("a leaf of another group", claim(elsewhere.clone(), elsewhere, key).await));
+    }
+
+    // Of another connection, with the same stream.
+    let (one, other) = (world.connection().await, world.connection().await);
+    let (there, here) = (open(&one).await, open(&other).await);
+    assert_eq!(there.id(), here.id());
+    let captured = request(method, vec![sign(&one, there.id(), method, body, sender.clone(), key)], body);
+    outcomes.push(("captured on another connection", status(exchange(here, method as u16, captured).await)));
+    // Of another stream of the same connection.
+    let (first, second) = (open(&one).await, open(&one).await);
+    let captured = request(method, vec![sign(&one, first.id(), method, body, sender.clone(), key)], body);
+    outcomes.push(("captured on another stream", status(exchange(second, method as u16, captured).await)));
+    // For another method or body.
+    let stream = open(&one).await;
+    let of_another = sign(&one, stream.id(), Method::ServerInfo, body, sender.clone(), key);
+    outcomes.push((
+        "for another method",
+        status(exchange(stream, method as u16, request(method, vec![of_another], body)).await),
+    ));
+    let stream = open(&one).await;
+    let of_another = sign(&one, stream.id(), method, b"another body", sender.clone(), key);
+    outcomes.push((
+        "for another body",
+        status(exchange(stream, method as u16, request(method, vec![of_another], body)).await),
+    ));
+    let stream = open(&one).await;
+    let right = sign(&one, stream.id(), method, body, sender.clone(), key);
+    let twice = request(method, vec![right.clone(), right], body);
+    outcomes.push(("twice", status(exchange(stream, method as u16, twice).await)));
+
+    outcomes.push(("bound, but never proven", attempt(&other, method, vec![bound(sender.clone())], body).await));
+    raw::bind(&one, key).await;
+    outcomes.push(("bound on another connection", attempt(&other, method, vec![bound(sender.clone())], body).await));
+    raw::bind(&other, &f.bob_key).await;
+    outcomes.push(("another key bound", attempt(&other, method, vec![bound(sender.clone())], body).await));
+    let forged = proof::bind(key, one.binding());
+    let forged = Bind { keys: vec![forged] }.to_vec();
+    assert_eq!(attempt(&other, Method::Bind, Vec::new(), &forged).await, Status::Unauthenticated);
+    outcomes
+        .push(("bound by a proof for another connection", attempt(&other, method, vec![bound(sender)], body).await));
+    outcomes
+}
+
+async fn every_wrong_proof_is_refused_and_changes_nothing(world: World) {
+    let f = fixture(&world).await;
+    let before = snapshot(&world, &f).await;
+    let mut tried = 0;
+    for method in Method::ALL.iter().copied() {
+        let case = case(method, &f);
+        let connection = world.connection().await;
+        if case.sender.is_none() {
+            // No sender is proven here; one that claims to be is not believed, however well it proves it.
+            assert!(matches!(method.proof(), ProofKind::None | ProofKind::EarKey | ProofKind::FriendshipToken));
+            let alice = SenderId::AsClient(f.alice.clone());
+            let outcome = ask(&connection, method, Some((alice.clone(), &f.alice_key)), &case.body).await;
+            assert_eq!(status(outcome), Status::Unauthenticated, "{method:?} with a proof that it does not take");
+            let outcome = attempt(&connection, method, vec![bound(alice)], &case.body).await;
+            assert_eq!(outcome, Status::Unauthenticated, "{method:?} with a bound key");
+            tried += 2;
+            continue;
+        }
+        // Whoever has the EAR key is told of an open connection group only.
+        let without = if method == Method::DsExternalCommitInfo { Status::Forbidden } else { Status::Unauthenticated };
+        assert_eq!(attempt(&connection, method, Vec::new(), &case.body).await, without, "{method:?} with no proof");
+        for (what, outcome) in wrong_proofs(&world, &f, method, &case).await {
+            assert_eq!(outcome, Status::Unauthenticated, "{method:?} with a proof that is {what}");
+            tried += 1;
+        }
+    }
+    // A group's requests without its EAR key: for whoever has it not, the group is not there.
+    let connection = world.connection().await;
+    let wrong = GroupAccess { group: f.chat.access.group.clone(), ear_key: random_secret(&mut system_rng()) };
+    let info = GetExternalCommitInfo { access: wrong.clone() }.to_vec();
+    for sender in [None, Some((f.chat.sender(), &f.chat.key))] {
+        let outcome = ask(&connection, Method::DsExternalCommitInfo, sender, &info).await;
+        assert_eq!(status(outcome), Status::NotFound);
+    }
+    let join = JoinConnectionGroup { commit: no_commit(&wrong), queue_config: no_config() }.to_vec();
+    assert_eq!(status(ask(&connection, Method::DsJoinConnectionGroup, None, &join).await), Status::NotFound);
+    let token = GetAddPackages { friendship_token: random_secret(&mut system_rng()) }.to_vec();
+    assert_eq!(status(ask(&connection, Method::QsGetAddPackages, None, &token).await), Status::NotFound);
+
+    assert!(before == snapshot(&world, &f).await, "a refused request has changed something");
+
+    // Each of them would have been carried out, had the proof been right.
+    for method in Method::ALL.iter().copied() {
+        let case = case(method, &f);
+        let connection = world.connection().await;
+        let outcome = status(ask(&connection, method, case.sender.clone(), &case.body).await);
+        assert_eq!(outcome, case.right, "{method:?} with the right proof");
+    }
+    assert!(before != snapshot(&world, &f).await);
+    println!("authorisation: {} methods, {tried} wrong proofs", Method::ALL.len());
+
+    // And the clients, which have these requests in their outboxes still, go on as if they had sent them themselves.
+    for name in ["Alice", "Bob"] {
+        let client = within("opening", world.open(name)).await;
+        within("synchronising", client.sync()).await.unwrap();
+    }
+}
+
+async fn a_bound_key_proves_its_owner_for_the_rest_of_the_connection(world: World) {
+    let alice = within("registration", world.register("Alice")).await;
+    drop(alice);
+    let state = world.state("Alice");
+    let (sender, key) = (SenderId::AsClient(state.client()), state.identity());
+    let connection = world.connection().await;
+    raw::bind(&connection, &key).await;
+    for start in [0, 0] {
+        let body = Dequeue { incarnation: state.cursor("direct").0, start, max: 1 }.to_vec();
+        assert_eq!(attempt(&connection, Method::AsDequeue, vec![bound(sender.clone())], &body).await, Status::Ok);
+    }
+    let second = world.connection().await;
+    let body = Dequeue { incarnation: state.cursor("direct").0, start: 0, max: 1 }.to_vec();
+    let outcome = attempt(&second, Method::AsDequeue, vec![bound(sender)], &body).await;
+    assert_eq!(outcome, Status::Unauthenticated);
+}
+
+async fn bad_input_gets_its_status_and_the_connection_lives_on(world: World) {
+    let mut rng = rng("bad input");
+    let f = fixture(&world).await;
+    let before = snapshot(&world, &f).await;
+    let connection = world.connection().await;
+    // Another stream, which is to live through all of this.
+    let (incarnation, start) = f.cursors[0];
+    let listen = Listen { incarnation, start }.to_vec();
+    let sender = SenderId::AsClient(f.alice.clone());
+    let (_, mut frames) = raw::stream(&connection, Method::AsListen, sender, &f.alice_key, &listen).await;
+
+    for method in Method::ALL.iter().copied() {
+        let case = case(method, &f);
+        let streaming = bennu::wire::method::is_streaming(method as u16);
+        // Whole, but for the body: cut off, or with something after it.
+        for body in [case.body.get(..case.body.len().saturating_sub(1)), Some(&[&case.body[..], &[0]].concat()[..])] {
+            let body = body.unwrap_or_default();
+            if body == case.body {
+                continue;
+            }
+            let outcome = ask(&connection, method, case.sender.clone(), body).await;
+            assert_eq!(status(outcome), Status::Malformed, "{method:?} with {} of {}", body.len(), case.body.len());
+        }
+        let whole = request(method, Vec::new(), &case.body);
+        for length in [4, 5, whole.len() / 2, whole.len() - 1] {
+            if length < whole.len() {
+                let cut = whole.slice(..length);
+                let outcome = exchange(open(&connection).await, method as u16, cut).await;
+                assert_eq!(status(outcome), Status::Malformed, "{method:?}, {length} bytes of {}", whole.len());
+            }
+        }
+        let trailing = [&whole[..], &[0]].concat();
+        let outcome = exchange(open(&connection).await, method as u16, trailing.into()).await;
+        assert_eq!(status(outcome), Status::Malformed, "{method:?} with a trailing byte");
+        let mut another_version = whole.to_vec();
+        another_version[..2].copy_from_slice(&2u16.to_be_bytes());
+        let outcome = exchange(open(&connection).await, method as u16, another_version.into()).await;
+        assert_eq!(status(outcome), Status::UnsupportedVersion, "{method:?} of another version");
+        let mut too_large = whole[..4].to_vec();
+        too_large.resize(method.max_request() + 1, 0);
+        let outcome = exchange(open(&connection).await, method as u16, too_large.into()).await;
+        assert_eq!(status(outcome), Status::TooLarge, "{method:?}, streaming {streaming}");
+        for _ in 0..8 {
+            let mut random = whole[..4].to_vec();
+            random.resize(4 + below(&mut rng, 200) as usize, 0);
+            rng.fill_bytes(&mut random[4..]);
+            let outcome = status(exchange(open(&connection).await, method as u16, random.into()).await);
+            assert!(matches!(outcome, Status::Malformed | Status::Unauthenticated), "{method:?}: {outcome}");
+        }
+    }
+    for code in [0, 0x0003, 0x01ff, 0xffff] {
+        let unknown =
+            bennu::wire::Request { version: 1, method: code, auth: Vec::new(), token: None, body: Opaque::default() };
+        let outcome = exchange(open(&connection).await, code, unknown.to_vec().into()).await;
+        assert_eq!(status(outcome), Status::UnknownMethod, "{code:#06x}");
+    }
+
+    // The other stream still tells what comes, and nothing was changed.
+    assert!(before == snapshot(&world, &f).await, "bad input has changed something");
+    let sealed = HpkeCiphertext { kem_output: vec![0; 32].into(), ciphertext: vec![0; 64].into() };
+    let message = DirectMessage { key_hash: [0; 32], sealed };
+    let enqueue = EnqueueDirect { client: f.alice.clone(), message };
+    call::<call::AsEnqueue>(&connection, None, &enqueue).await.unwrap();
+    within("an entry on the other stream", frames.next()).await.unwrap().unwrap();
+}
+
+macro_rules! over_quic_and_memory {
+    ($($test:ident),* $(,)?) => {
+        mod over_quic {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::World::over_quic().await).await;
+            })*
+        }
+
+        mod over_memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::World::in_memory().await).await;
+            })*
+        }
+    };
+}
+
+over_quic_and_memory! {
+    every_wrong_proof_is_refused_and_changes_nothing,
+    a_bound_key_proves_its_owner_for_the_rest_of_the_connection,
+    bad_input_gets_its_status_and_the_connection_lives_on,
+}
