@@ -11,7 +11,7 @@ use bennu::{
     wire::Method,
 };
 use rand_chacha::ChaCha8Rng;
-use support::{Cli, Server, below, connect, fetch, forwarder::Forwarder, raw::State, rng, text, until, user, within};
+use support::{Server, below, connect, fetch, forwarder::Forwarder, raw::State, rng, text, until, user, within};
 
 /// Has a client do something. The reply to its request to `method` is lost, and all that would come after it; `done` says
 /// that it was carried out all the same. Then the client ends as if it had been killed, and starts again.

@@ -2,7 +2,7 @@
 //! that come back, so that the homeserver carries out what it was asked for and nobody hears of it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -88,11 +88,11 @@ async fn there(front: Arc<UdpSocket>, homeserver: SocketAddr, shared: Arc<Shared
     loop {
         // What the operating system says of an earlier packet (nobody listens) is no concern of this one.
         let Ok((length, client)) = front.recv_from(&mut packet).await else { continue };
-        if !clients.contains_key(&client) {
+        if let Entry::Vacant(new) = clients.entry(client) {
             let onwards = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
             onwards.connect(homeserver).await.unwrap();
             ways_back.spawn(back(onwards.clone(), front.clone(), client, shared.clone()));
-            clients.insert(client, onwards);
+            new.insert(onwards);
         }
         let _ = clients[&client].send(&packet[..length]).await;
     }
