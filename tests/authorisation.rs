@@ -23,7 +23,7 @@ use bennu::{
     store::{Key, Limit, MemoryEngine, Options as StoreOptions, Row, Store, Table},
     transport::{Connection, Settings, memory::Host},
     wire::{
-        Authentication, Encode, Method, Opaque, SenderId,
+        Authentication, Decode, Encode, Method, Opaque, SenderId,
         authentication::{
             EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials, GetUserProfile, InitRegistration,
             PublishConnectionPackages, UpdateUserProfile,
@@ -31,13 +31,17 @@ use bennu::{
         connection::{ConnectionPackage, ConnectionPackageTbs, DirectMessage},
         credential::{CIPHERSUITE, HpkeCiphertext, Validity},
         delivery::{
-            CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate, JoinConnectionGroup,
+            AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
+            JoinConnectionGroup, RemoveUsers, SendMessage, UpdateClient,
         },
         envelope::{KeyPackageId, LeafId},
         label::SignatureLabel,
         method::{ProofKind, call},
         queue::{Dequeue, Listen},
-        queuing::{ClientQueueConfig, CreateQueuingUser, GetAddPackages, GetBody, PublishKeyPackages, QueuingClient},
+        queuing::{
+            AddPackage, ClientQueueConfig, CreateQueuingUser, GetAddPackages, GetBody, PublishKeyPackages,
+            QueuingClient,
+        },
         server::Bind,
     },
 };
@@ -209,7 +213,7 @@ async fn fixture(world: &World) -> Fixture {
     let update_chat = chat_of("Bob", &update);
     let update_body = world.body_of("Bob", Method::DsUpdateClient, async |bob| bob.sync().await).await;
     let created = {
-        use bennu::wire::{Decode as _, delivery::CreateGroup};
+        use bennu::wire::delivery::CreateGroup;
         CreateGroup::from_slice(&create_body).unwrap().ticket.group
     };
 
@@ -656,6 +660,82 @@ async fn bad_input_gets_its_status_and_the_connection_lives_on(world: World) {
     within("an entry on the other stream", frames.next()).await.unwrap().unwrap();
 }
 
+/// Every byte of a commit but the membership tag, which only members can check, is covered by something that the server
+/// checks.
+const MEMBERSHIP_TAG: usize = 33;
+
+async fn a_hostile_member_changes_nothing_that_it_may_not(world: World) {
+    let f = fixture(&world).await;
+    let connection = world.connection().await;
+    let send = async |method, chat: &Chat, body: &[u8]| {
+        status(ask(&connection, method, Some((chat.sender(), &chat.key)), body).await)
+    };
+    let before = snapshot(&world, &f).await;
+    let (alice, body) = &f.remove;
+    let original = RemoveUsers::from_slice(body).unwrap();
+
+    let commit = original.commit.commit.as_slice();
+    for at in (0..commit.len() - MEMBERSHIP_TAG).step_by(5) {
+        let mut forged = original.clone();
+        let mut bytes = commit.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        forged.commit.commit = bytes.into();
+        let got = send(Method::DsRemoveUsers, alice, &forged.to_vec()).await;
+        let refused = [Status::Malformed, Status::WrongEpoch, Status::Forbidden, Status::InvalidMlsMessage];
+        assert!(refused.contains(&got), "byte {at} of {}: {got}", commit.len());
+    }
+    let mut forged = original.clone();
+    let mut signature = forged.commit.group_info.signature.as_slice().to_vec();
+    signature[7] ^= 1;
+    forged.commit.group_info.signature = signature[..].into();
+    assert_eq!(send(Method::DsRemoveUsers, alice, &forged.to_vec()).await, Status::InvalidMlsMessage);
+    let mut forged = original.clone();
+    forged.commit.access.ear_key = Secret::new([3; 32]);
+    assert_eq!(send(Method::DsRemoveUsers, alice, &forged.to_vec()).await, Status::NotFound, "wrong EAR key");
+    let mut forged = original.clone();
+    forged.commit.access = f.chat.access.clone();
+    assert_eq!(send(Method::DsRemoveUsers, alice, &forged.to_vec()).await, Status::Unauthenticated, "another group");
+    assert_eq!(send(Method::DsRemoveUsers, &f.chat, &forged.to_vec()).await, Status::Malformed, "another group's");
+
+    // The right commit at the wrong endpoint, or by the wrong member.
+    let update = UpdateClient { commit: original.commit.clone(), queue_config: None };
+    assert_eq!(send(Method::DsUpdateClient, alice, &update.to_vec()).await, Status::Malformed);
+    let bob = world.state("Bob").chat(&alice.access.group);
+    assert_eq!(send(Method::DsRemoveUsers, &bob, body).await, Status::Forbidden, "somebody else's commit");
+    let (adder, add) = &f.add;
+    let add = AddUsers::from_slice(add).unwrap();
+    let without = AddUsers { joiners: Vec::new(), ..add.clone() };
+    assert_eq!(send(Method::DsAddUsers, adder, &without.to_vec()).await, Status::Malformed, "a joiner left out");
+    let without = AddUsers { welcome: add.commit.commit.clone(), ..add };
+    assert_eq!(send(Method::DsAddUsers, adder, &without.to_vec()).await, Status::Malformed, "no Welcome");
+    let packages = vec![AddPackage { key_package: vec![1; 300].into(), sealed_chain: vec![2; 300].into() }];
+    let publish = PublishKeyPackages { packages }.to_vec();
+    let queue = Some((f.alice_queue.clone(), &f.alice_queue_key));
+    let got = status(ask(&connection, Method::QsPublishKeyPackages, queue, &publish).await);
+    assert_eq!(got, Status::InvalidMlsMessage);
+    assert!(snapshot(&world, &f).await == before, "something has changed");
+
+    // Carried out once: a repeat gets the first answer, a replay under another key comes too late.
+    let sender = || Some((alice.sender(), &alice.key));
+    let first = ask(&connection, Method::DsRemoveUsers, sender(), body).await.unwrap();
+    let carried_out = snapshot(&world, &f).await;
+    assert_eq!(ask(&connection, Method::DsRemoveUsers, sender(), body).await.unwrap(), first, "the first answer");
+    let mut replay = original.clone();
+    replay.commit.idempotency_key = [9; 16];
+    assert_eq!(send(Method::DsRemoveUsers, alice, &replay.to_vec()).await, Status::WrongEpoch);
+
+    // Bob was removed; the EAR key and his old leaf are of no use to him.
+    let message =
+        SendMessage { access: bob.access.clone(), idempotency_key: [8; 16], message: vec![0].into(), no_push: false };
+    assert_eq!(send(Method::DsSendMessage, &bob, &message.to_vec()).await, Status::Unauthenticated);
+    let info = GetExternalCommitInfo { access: bob.access.clone() }.to_vec();
+    assert_eq!(send(Method::DsExternalCommitInfo, &bob, &info).await, Status::Unauthenticated);
+    assert_eq!(status(ask(&connection, Method::DsExternalCommitInfo, None, &info).await), Status::Forbidden);
+    let join = JoinConnectionGroup { commit: replay.commit, queue_config: no_config() };
+    assert_eq!(status(ask(&connection, Method::DsJoinConnectionGroup, None, &join.to_vec()).await), Status::Forbidden);
+    assert!(snapshot(&world, &f).await == carried_out, "something has changed");
+}
+
 macro_rules! over_quic_and_memory {
     ($($test:ident),* $(,)?) => {
         mod over_quic {
@@ -678,4 +758,5 @@ over_quic_and_memory! {
     every_wrong_proof_is_refused_and_changes_nothing,
     a_bound_key_proves_its_owner_for_the_rest_of_the_connection,
     bad_input_gets_its_status_and_the_connection_lives_on,
+    a_hostile_member_changes_nothing_that_it_may_not,
 }
