@@ -159,9 +159,10 @@ impl Core {
             let body = request.to_vec().into();
             let answer = self.network.send(self.account.domain(), isolation, method, sender, body).await?;
             let entries = QueueEntries::from_bytes(answer)?;
-            let (head, incarnation) = (entries.head, entries.incarnation);
-            let next = self.take_in(queue, entries).await?;
-            if incarnation == cursor.incarnation && next >= head {
+            // Asked until nothing comes, so that the last request has deleted what was processed.
+            let done = entries.incarnation == cursor.incarnation && entries.entries.is_empty();
+            self.take_in(queue, entries).await?;
+            if done {
                 return Ok(());
             }
         }

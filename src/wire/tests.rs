@@ -14,6 +14,7 @@ where
 {
     let seed = u64::from_le_bytes(name.bytes().chain(*b"bennubennu").take(8).collect::<Vec<_>>().try_into().unwrap());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    check_golden::<T>(name, &mut rng);
     for round in 0..32 {
         let mut random = vec![0; 64 << (round % 6)];
         rng.fill_bytes(&mut random);
@@ -40,6 +41,33 @@ where
             }
         }
     }
+}
+
+/// One encoding of every type as it was when the type was declared, with what it means: `name<TAB>hex<TAB>value`. A type
+/// that is missing is printed as a line to add.
+const GOLDEN: &str = include_str!("golden.txt");
+
+fn check_golden<T>(name: &str, rng: &mut ChaCha8Rng)
+where
+    T: Encode + Decode + PartialEq + std::fmt::Debug + for<'a> Arbitrary<'a>,
+{
+    let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    let Some((hex, meaning)) = line.and_then(|line| line.split_once('\t')) else {
+        let mut random = [0; 96];
+        rng.fill_bytes(&mut random);
+        let value = T::arbitrary(&mut Unstructured::new(&random)).unwrap();
+        let hex: String = value.to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+        println!("GOLDEN {name}\t{hex}\t{value:?}");
+        if std::env::var_os("BENNU_BLESS").is_some() {
+            return;
+        }
+        panic!("{name} is not in golden.txt: run with BENNU_BLESS=1 and add the lines that begin with GOLDEN");
+    };
+    let bytes: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let value = T::from_slice(&bytes).unwrap_or_else(|error| panic!("{name}: the golden bytes: {error}"));
+    assert_eq!(format!("{value:?}"), meaning, "{name}: the golden bytes mean something else");
+    assert_eq!(value.to_vec(), bytes, "{name}: the golden value is encoded differently");
 }
 
 macro_rules! check_types {

@@ -284,3 +284,56 @@ async fn an_old_copy_of_a_home_notices_what_it_missed_and_goes_on() {
     assert_eq!(problems.len(), 1);
     assert!(problems[0].1.ends_with("of the client queue are missing"), "{problems:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_message_to_many_is_stored_once_and_read_by_all() {
+    use crate::store::{Key, Limit, Table};
+    let server = Homeserver::start().await;
+    let alice = server.register("Alice").await;
+    let mut others = Vec::new();
+    for name in ["Bob", "Carol", "Dave", "Erin", "Frank"] {
+        let other = server.register(name).await;
+        befriend(&alice, &other).await;
+        others.push(other);
+    }
+    let group = alice.client.create_group("Many").await.unwrap();
+    let ids: Vec<_> = others.iter().map(User::id).collect();
+    alice.client.invite(&group, &ids).await.unwrap();
+    let bodies = async || {
+        let durable = server.store.durable();
+        durable.scan(Table::QsBodies, Key::new().., Limit::rows(100)).await.unwrap().len()
+    };
+    let before = bodies().await;
+    alice.say(&group, "short").await;
+    assert_eq!(bodies().await, before, "a short message goes into every queue");
+    let long = "x".repeat(20_000);
+    alice.say(&group, &long).await;
+    assert_eq!(bodies().await, before + 1, "a long one is stored once");
+    for other in &others {
+        assert_eq!(other.hear().await, [said("Alice", "short"), said("Alice", &long)]);
+        other.no_problems().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_read_through_key_updates_and_tell_when_they_were_full() {
+    let limits = QueueLimits { update_entries: 5, entries: 60, ..QueueLimits::default() };
+    let server = Homeserver::start_with(limits).await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let chat = befriend(&alice, &bob).await;
+    let mut expected = Vec::new();
+    let mut unreached = 0;
+    for n in 0..80 {
+        let receipt = alice.client.send(&chat, Content::Text(n.to_string().as_str().into())).await.unwrap();
+        match receipt.unreached {
+            0 => expected.push(said("Alice", &n.to_string())),
+            refused => unreached += refused,
+        }
+    }
+    assert!(unreached > 0, "the queue took more than it may");
+    // What does not fit any more is handshake messages only.
+    bob.client.sync().await.unwrap();
+    assert_eq!(bob.read().await, expected);
+    alice.say(&chat, "there is room again").await;
+    assert_eq!(bob.hear().await, [said("Alice", "there is room again")]);
+}

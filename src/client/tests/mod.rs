@@ -103,21 +103,26 @@ impl Handler for Lossy {
 
 /// A homeserver in memory.
 struct Homeserver {
+    store: Store,
     handler: Arc<Lossy>,
     host: Host<Lossy>,
 }
 
 impl Homeserver {
     async fn start() -> Arc<Self> {
+        Self::start_with(QueueLimits::default()).await
+    }
+
+    async fn start_with(queue_limits: QueueLimits) -> Arc<Self> {
         let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
         let parts = Parts {
             domain: "a.test".parse().unwrap(),
-            store,
+            store: store.clone(),
             storage_key: StorageKey::new(Secret::new([7; 32])),
             incarnation: [9; 16],
             clock: Arc::new(SystemClock),
             entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
-            queue_limits: QueueLimits::default(),
+            queue_limits,
             connection_limits: connection_limits(&Settings::default()),
         };
         let service = Service(Dispatcher::start(parts).await.unwrap());
@@ -128,7 +133,7 @@ impl Homeserver {
             hang: Mutex::default(),
             hung: Notify::new(),
         });
-        Arc::new(Self { host: Host::new(handler.clone(), Settings::default()), handler })
+        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler })
     }
 
     fn lose(&self, method: Method, times: usize) {
