@@ -56,7 +56,11 @@ has_libclang() {
     fi
     for directory in "$@"; do
         for library in "$directory"/libclang.so* "$directory"/libclang-*.so* "$directory"/libclang.dylib; do
-            [ -e "$library" ] && return 0
+            case $library in
+            # Another library, for C++ programs, which is no substitute.
+            */libclang-cpp*) ;;
+            *) [ -e "$library" ] && return 0 ;;
+            esac
         done
     done
     return 1
