@@ -228,7 +228,9 @@ impl Core {
     /// Fetches what an entry needs. Only a refusal is final.
     async fn supply(&self, need: Need, supplies: &mut Supplies) -> Result<(), ClientError> {
         let outcome = match need {
-            Need::Authority(domain) if supplies.unknown.contains(&domain) => {
+            // Whoever sends an offer chooses the domain in it: no stranger makes this client dial a host of his, or wait
+            // for one that does not answer. Until homeservers federate, only the own one's users can be verified.
+            Need::Authority(domain) if domain != *self.account.domain() || supplies.unknown.contains(&domain) => {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }

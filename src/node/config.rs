@@ -132,9 +132,20 @@ impl Limits {
         ];
         match at_least_one.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(NodeError::Config(format!("limits.{name} must be at least 1"))),
-            None if self.idle_timeout > 3_600 => {
-                Err(NodeError::Config("limits.idle_timeout is at most 3600 seconds".into()))
-            }
+            None => self.check_upper(),
+        }
+    }
+
+    fn check_upper(&self) -> Result<(), NodeError> {
+        let at_most = [
+            ("max_connections", u64::from(self.max_connections), 10_000_000),
+            ("max_streams", u64::from(self.max_streams), 65_536),
+            ("idle_timeout", self.idle_timeout, 3_600),
+            ("shutdown_grace", self.shutdown_grace, 3_600),
+            ("queue_key_update_hours", self.queue_key_update_hours, 24 * 365),
+        ];
+        match at_most.iter().find(|(_, value, limit)| value > limit) {
+            Some((name, _, limit)) => Err(NodeError::Config(format!("limits.{name} is at most {limit}"))),
             None => Ok(()),
         }
     }
@@ -214,6 +225,7 @@ mod tests {
             (MINIMAL.replace("a.test", "localhost"), "fully qualified"),
             (format!("{MINIMAL}[limits]\nmax_streams = 0\n"), "max_streams"),
             (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "max_steams"),
+            (format!("{MINIMAL}[limits]\nqueue_key_update_hours = 9223372036854775807\n"), "queue_key_update_hours"),
             (MINIMAL.replace("key = \"/k.pem\"", ""), "key"),
         ] {
             let error = Config::parse(&text, Path::new("")).unwrap_err().to_string();

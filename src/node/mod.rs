@@ -89,12 +89,14 @@ impl Node {
     /// As [`Self::start`].
     pub async fn start_on(config: &Config, engine: impl Engine, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
         let identity = tls::Identity::from_pem(&read(&config.certificate)?, &read(&config.certificate_key)?)?;
+        identity.check_name(&config.domain)?;
         let authorities = config.authority.as_deref().map(read).transpose()?.unwrap_or_default();
         let roots = tls::roots(&tls::certificates(&authorities)?)?;
         let storage_key = read_storage_key(&config.storage_key)?;
         let reset_key = storage_key.derive(KeyLabel::StatelessReset);
 
         let store = Store::open(engine, crate::store::Options::new(stop_at_once))?;
+        check_storage_key(&store, &storage_key).await?;
         let dispatcher = Dispatcher::start(Parts {
             domain: config.domain.clone(),
             incarnation: incarnation(&store, config).await?,
@@ -142,6 +144,19 @@ impl Node {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The key must be the one that wrapped what is in the database; a new database remembers it.
+async fn check_storage_key(store: &Store, key: &StorageKey) -> Result<(), NodeError> {
+    const PLACE: &[u8] = b"storage key check";
+    let row = Key::new().bytes(PLACE);
+    if let Some(wrapped) = store.durable().get(Table::Meta, &row).await? {
+        let wrong = |_| NodeError::Config("the storage key is not the one of this database".into());
+        return key.unwrap(PLACE, &wrapped).map(drop).map_err(wrong);
+    }
+    let mut batch = Batch::new();
+    batch.put(Table::Meta, row, key.wrap(PLACE, &[], &mut system_rng()));
+    Ok(store.submit(batch)?.await?)
 }
 
 /// Randomness from the operating system.

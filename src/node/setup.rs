@@ -44,6 +44,23 @@ pub fn create(directory: &Path, setup: &Setup) -> Result<Created, NodeError> {
         let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "there is a homeserver here already");
         return Err(NodeError::File { path: config, error });
     }
+    let mut made = Vec::new();
+    let created = fill(directory, setup, &config, &mut made);
+    if created.is_err() {
+        // Another attempt must not find half of this one in its way.
+        for path in made {
+            let _ = fs::remove_file(path);
+        }
+    }
+    created
+}
+
+fn fill(directory: &Path, setup: &Setup, config: &Path, made: &mut Vec<PathBuf>) -> Result<Created, NodeError> {
+    let mut write_new = |path: &Path, content: &[u8], secret| {
+        write_new(path, content, secret)?;
+        made.push(path.to_owned());
+        Ok::<_, NodeError>(())
+    };
     make_directory(directory)?;
     make_directory(&directory.join("keys"))?;
     make_directory(&directory.join("data"))?;
@@ -54,20 +71,20 @@ pub fn create(directory: &Path, setup: &Setup) -> Result<Created, NodeError> {
         Some((chain, key)) => (tls_section(&absolute(chain)?, &absolute(key)?, None), None),
         None => {
             make_directory(&directory.join("certs"))?;
-            let made = certificates::generate(&setup.domain, SystemTime::now())
+            let fresh = certificates::generate(&setup.domain, SystemTime::now())
                 .map_err(|error| NodeError::Config(format!("cannot make a development certificate: {error}")))?;
             let authority = directory.join("certs/ca.pem");
-            write_new(&authority, made.authority.as_bytes(), false)?;
-            write_new(&directory.join("certs/server.pem"), made.server_chain.as_bytes(), false)?;
-            write_new(&directory.join("certs/server.key.pem"), made.server_key.as_bytes(), true)?;
+            write_new(&authority, fresh.authority.as_bytes(), false)?;
+            write_new(&directory.join("certs/server.pem"), fresh.server_chain.as_bytes(), false)?;
+            write_new(&directory.join("certs/server.key.pem"), fresh.server_key.as_bytes(), true)?;
             let section =
                 tls_section(Path::new("certs/server.pem"), Path::new("certs/server.key.pem"), Some("certs/ca.pem"));
             (section, Some(authority))
         }
     };
     // Last, so that a directory with a configuration is complete.
-    write_new(&config, settings(setup, &tls).as_bytes(), false)?;
-    Ok(Created { config, authority })
+    write_new(config, settings(setup, &tls).as_bytes(), false)?;
+    Ok(Created { config: config.to_owned(), authority })
 }
 
 fn settings(setup: &Setup, tls: &str) -> String {
@@ -132,8 +149,8 @@ fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
 }
 
 fn make_directory(path: &Path) -> Result<(), NodeError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| NodeError::File { path: path.to_owned(), error })
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|error| NodeError::File { path: path.to_owned(), error })
 }
 
 fn write_new(path: &Path, content: &[u8], secret: bool) -> Result<(), NodeError> {
@@ -166,6 +183,18 @@ mod tests {
         let key = fs::read(&config.storage_key).unwrap();
         assert!(matches!(create(&home, &setup()), Err(NodeError::File { .. })));
         assert_eq!(fs::read(&config.storage_key).unwrap(), key);
+    }
+
+    #[test]
+    fn an_attempt_that_failed_is_not_in_the_way_of_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("certs")).unwrap();
+        let obstacle = directory.path().join("certs/server.pem");
+        fs::write(&obstacle, "mine").unwrap();
+        assert!(create(directory.path(), &setup()).is_err());
+        assert_eq!(fs::read(&obstacle).unwrap(), b"mine", "nothing is overwritten");
+        fs::remove_file(obstacle).unwrap();
+        create(directory.path(), &setup()).unwrap();
     }
 
     #[test]

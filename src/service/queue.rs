@@ -34,9 +34,11 @@ pub struct QueueId {
 }
 
 impl QueueId {
+    const DIRECT: u8 = 1;
+
     /// The direct queue of a client at the AS.
     pub const fn direct(client: &ClientId) -> Self {
-        Self { kind: 1, id: client.client }
+        Self { kind: Self::DIRECT, id: client.client }
     }
 
     /// The queue of a client at the QS.
@@ -79,6 +81,10 @@ pub struct QueueLimits {
     pub entries: u64,
     /// Bytes up to which application messages are taken.
     pub bytes: u64,
+    /// Entries of a direct queue, into which anybody may put something.
+    pub direct_entries: u64,
+    /// Bytes of a direct queue.
+    pub direct_bytes: u64,
     /// How much further handshake messages may go, in percent of both.
     pub handshake_percent: u64,
     /// A key update after so many entries,
@@ -92,6 +98,8 @@ impl Default for QueueLimits {
         Self {
             entries: 200_000,
             bytes: 1 << 30,
+            direct_entries: 1_000,
+            direct_bytes: 16 << 20,
             handshake_percent: 25,
             update_entries: 1_000,
             update_after: Duration::from_secs(24 * 3_600),
@@ -107,11 +115,19 @@ struct Head {
     next: u64,
     /// Bytes of all entries ever added.
     bytes: u64,
-    wrapped_secret: Vec<u8>,
-    entries_since_update: u32,
-    updated: u64,
+    /// The ratchet's secret and [`Freshness`]: on disk in clear, times would tell which queues belong together.
+    wrapped: Vec<u8>,
     /// Whether an overflow entry was written since the queue was last below its limit.
     overflowed: bool,
+}
+
+/// How fresh the randomness of a ratchet is.
+#[derive(Clone, Copy)]
+struct Freshness {
+    /// When it was last updated, in milliseconds.
+    updated: u64,
+    /// Entries since then.
+    entries: u32,
 }
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
@@ -128,6 +144,7 @@ pub struct Queue {
     id: QueueId,
     head: Head,
     ratchet: Ratchet,
+    freshness: Freshness,
     tail: Tail,
 }
 
@@ -150,12 +167,11 @@ impl Queue {
             queue_key: queue_key.as_slice().to_vec(),
             next: 0,
             bytes: 0,
-            wrapped_secret: Vec::new(),
-            entries_since_update: 0,
-            updated: context.now.0,
+            wrapped: Vec::new(),
             overflowed: false,
         };
-        let mut queue = Self { id, head, ratchet, tail: Tail::default() };
+        let freshness = Freshness { updated: context.now.0, entries: 0 };
+        let mut queue = Self { id, head, ratchet, freshness, tail: Tail::default() };
         batch.require_absent(Table::Queues, id.head_key());
         batch.put(Table::Queues, id.tail_key(), record::encode(TAIL_VERSION, &queue.tail).map_err(damaged)?);
         queue.push(entry, batch);
@@ -173,9 +189,14 @@ impl Queue {
         };
         let tail = context.record(Table::Queues, &id.tail_key(), TAIL_VERSION).await?;
         let tail = tail.ok_or_else(|| damaged("a queue without a tail"))?;
-        let secret = context.storage_key.unwrap(&id.place(), &head.wrapped_secret).map_err(damaged)?;
-        let secret = <[u8; 32]>::try_from(&secret[..]).map(Secret::new).map_err(damaged)?;
-        Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), tail }))
+        let wrapped = context.storage_key.unwrap(&id.place(), &head.wrapped).map_err(damaged)?;
+        let mut reader = Reader::new(wrapped);
+        let secret = Secret::decode(&mut reader).map_err(damaged)?;
+        let updated = u64::decode(&mut reader).map_err(damaged)?;
+        let entries = u32::decode(&mut reader).map_err(damaged)?;
+        reader.finish().map_err(damaged)?;
+        let freshness = Freshness { updated, entries };
+        Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), freshness, tail }))
     }
 
     /// Adds a message, where the limits leave room for it: `false` if they do not. The first one refused leaves an
@@ -245,22 +266,25 @@ impl Queue {
 
     fn fill_percent(&self, limits: &QueueLimits) -> u64 {
         let percent = |used: u64, limit: u64| used.saturating_mul(100) / limit.max(1);
-        percent(self.head.next - self.tail.first, limits.entries)
-            .max(percent(self.head.bytes.saturating_sub(self.tail.bytes), limits.bytes))
+        let (entries, bytes) = match self.id.kind {
+            QueueId::DIRECT => (limits.direct_entries, limits.direct_bytes),
+            _ => (limits.entries, limits.bytes),
+        };
+        percent(self.head.next - self.tail.first, entries)
+            .max(percent(self.head.bytes.saturating_sub(self.tail.bytes), bytes))
     }
 
     /// Mixes fresh randomness into the ratchet when it is time.
     fn refresh(&mut self, limits: &QueueLimits, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
-        let age = Duration::from_millis(context.now.0.saturating_sub(self.head.updated));
-        if self.head.entries_since_update < limits.update_entries && age < limits.update_after {
+        let age = Duration::from_millis(context.now.0.saturating_sub(self.freshness.updated));
+        if self.freshness.entries < limits.update_entries && age < limits.update_after {
             return Ok(());
         }
         let aad = entry_aad(self.head.incarnation, self.head.next, EntryKind::KeyUpdate);
         let key = HpkePublicKey::from(&self.head.queue_key[..]);
         let entry = self.ratchet.update(&key, &aad, context.rng).map_err(damaged)?;
         self.push(entry, batch);
-        self.head.entries_since_update = 0;
-        self.head.updated = context.now.0;
+        self.freshness = Freshness { updated: context.now.0, entries: 0 };
         Ok(())
     }
 
@@ -275,12 +299,14 @@ impl Queue {
         let stored = StoredEntry { bytes: self.head.bytes, kind: entry.kind, ciphertext: entry.ciphertext };
         batch.put(Table::QueueEntries, self.id.entry_key(self.head.next), stored.encode());
         self.head.next += 1;
-        self.head.entries_since_update += 1;
+        self.freshness.entries = self.freshness.entries.saturating_add(1);
     }
 
     fn persist(&mut self, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
-        let secret = self.ratchet.secret().expose();
-        self.head.wrapped_secret = context.storage_key.wrap(&self.id.place(), secret, context.rng);
+        let mut state = zeroize::Zeroizing::new(self.ratchet.secret().to_vec());
+        self.freshness.updated.encode(&mut state);
+        self.freshness.entries.encode(&mut state);
+        self.head.wrapped = context.storage_key.wrap(&self.id.place(), &state, context.rng);
         batch.put(Table::Queues, self.id.head_key(), record::encode(HEAD_VERSION, &self.head).map_err(damaged)?);
         Ok(())
     }

@@ -12,7 +12,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use super::TlsError;
 use crate::base::Domain;
@@ -41,6 +41,15 @@ impl Identity {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError(format!("private key: {error}")))?;
         Ok(Self { chain, key })
+    }
+
+    /// Checks that the certificate names `domain`: what every client will do.
+    pub fn check_name(&self, domain: &Domain) -> Result<(), TlsError> {
+        let unfit = |why: String| TlsError(format!("it is not a certificate for {domain}: {why}"));
+        let leaf = self.chain.first().ok_or_else(|| unfit("there is none".into()))?;
+        let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| unfit(error.to_string()))?;
+        let name = ServerName::try_from(domain.as_str()).map_err(|error| unfit(error.to_string()))?;
+        leaf.verify_is_valid_for_subject_name(&name).map_err(|error| unfit(error.to_string()))
     }
 }
 

@@ -22,7 +22,7 @@ const PAGE: u32 = 200;
 #[derive(Args)]
 pub struct Receive {
     /// Wait so long for (more) messages, or until there were --max
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     wait: Option<u64>,
     /// Print at most so many messages
     #[arg(long, value_name = "N")]
