@@ -108,7 +108,11 @@ impl From<CryptoError> for ClientError {
 
 impl From<DialError> for ClientError {
     fn from(error: DialError) -> Self {
-        Self::Unreachable(error.to_string())
+        match error {
+            // Kept for later like any other failure to connect: certificates expire and are renewed.
+            DialError::Certificate(_) => Self::Unreachable(format!("{error} (is its authority to be given, --ca?)")),
+            other => Self::Unreachable(other.to_string()),
+        }
     }
 }
 

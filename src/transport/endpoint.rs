@@ -130,7 +130,7 @@ impl Endpoint {
         let connection = timeout(self.settings.handshake_deadline, connecting)
             .await
             .map_err(|_| DialError::Deadline)?
-            .map_err(|error| DialError::Handshake(error.into()))?;
+            .map_err(DialError::from)?;
         let binding =
             tls::binding(&connection).map_err(|error| DialError::Handshake(Closed::Failed(error.to_string())))?;
         Ok(Connection::new(Link::Quic(connection), binding, &self.settings))

@@ -68,9 +68,26 @@ pub enum DialError {
     /// The handshake took too long.
     #[error("the handshake took too long")]
     Deadline,
+    /// The homeserver's certificate is not one to trust. Trying again does not help.
+    #[error("the homeserver's certificate is not to be trusted: {0}")]
+    Certificate(String),
     /// The handshake failed: no homeserver there, or not the one that was asked for.
     #[error("{0}")]
     Handshake(Closed),
+}
+
+impl From<quinn::ConnectionError> for DialError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        // TLS alerts that say something of a certificate (RFC 8446 section 6.2), as QUIC carries them (RFC 9001 section
+        // 4.8): bad, unsupported, revoked, expired, unknown, of an unknown authority.
+        const CERTIFICATE_ALERTS: [u64; 6] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130];
+        match error {
+            quinn::ConnectionError::TransportError(error) if CERTIFICATE_ALERTS.contains(&error.code.into()) => {
+                Self::Certificate(error.reason)
+            }
+            other => Self::Handshake(other.into()),
+        }
+    }
 }
 
 /// Why a TLS configuration could not be made.

@@ -12,7 +12,7 @@ use crate::transport::{Closed, DialError};
 
 fn refused(result: Result<Connection, DialError>) -> String {
     match result {
-        Err(DialError::Handshake(Closed::Failed(reason))) => reason,
+        Err(DialError::Certificate(reason) | DialError::Handshake(Closed::Failed(reason))) => reason,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("connected"),
     }
