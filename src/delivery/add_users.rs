@@ -13,7 +13,7 @@ use crate::{
     service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
-        Decode, Encode, Opaque,
+        Decode, Encode, Method, Opaque,
         delivery::{AddUsers, CommitAccepted, Joiner, WelcomeBundle},
         mls::{MLS10, WELCOME, WelcomeMessage},
         queue::FanOutContent,
@@ -35,7 +35,7 @@ pub async fn handle(
 ) -> Result<Outcome<CommitAccepted>, Refusal> {
     let Leaf(leaf) = *sender.get();
     let identity = group.member(leaf).ok_or_else(unproven)?.identity;
-    let answer = Answer::to(&group, &identity, &request.commit.idempotency_key);
+    let answer = Answer::to(&group, Method::DsAddUsers, &identity, &request.commit.idempotency_key);
     if let Some(first) = answer.find(context).await? {
         return Ok(Outcome::unchanged(first));
     }

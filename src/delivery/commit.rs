@@ -26,7 +26,7 @@ use crate::{
     service::{Class, Context, Outcome, Reply, Verified, damaged, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
-        Decode, Opaque,
+        Decode, Method, Opaque,
         credential::{DayValidity, LeafCredential},
         delivery::{CommitAad, CommitAccepted, CommitBundle, GroupInfoUpdate, MemberInfo},
         queue::{FanOut, FanOutContent},
@@ -85,13 +85,13 @@ pub async fn member_commit(
     context: &mut Context<'_>,
     sender: Verified<Leaf>,
     group: Group,
-    bundle: CommitBundle,
+    (method, bundle): (Method, CommitBundle),
     queue_config: Option<ClientQueueConfig>,
     allowed: impl FnOnce(&Changing, &Commit) -> Result<(), Refusal> + Send,
 ) -> Result<Outcome<CommitAccepted>, Refusal> {
     let Leaf(leaf) = *sender.get();
     let identity = group.member(leaf).ok_or_else(unproven)?.identity;
-    let answer = Answer::to(&group, &identity, &bundle.idempotency_key);
+    let answer = Answer::to(&group, method, &identity, &bundle.idempotency_key);
     if let Some(first) = answer.find(context).await? {
         return Ok(Outcome::unchanged(first));
     }

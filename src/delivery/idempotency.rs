@@ -7,7 +7,7 @@ use crate::{
     crypto::{aead, mac},
     service::{Context, damaged},
     store::{Batch, Key, Table},
-    wire::{Decode, Encode, Reader, delivery::IdempotencyKey, label::KeyLabel},
+    wire::{Decode, Encode, Method, Reader, delivery::IdempotencyKey, label::KeyLabel},
 };
 
 /// Days that an answer is kept.
@@ -27,9 +27,10 @@ pub struct Prepared {
 }
 
 impl Answer {
-    /// The place of the answer to the request with this key by the member with this identity.
-    pub fn to(group: &Group, identity: &[u8; 32], key: &IdempotencyKey) -> Self {
+    /// The place of the answer to the request of `method` with this key by the member with this identity.
+    pub fn to(group: &Group, method: Method, identity: &[u8; 32], key: &IdempotencyKey) -> Self {
         let mut name = group.id.to_vec();
+        (method as u16).encode(&mut name);
         name.extend_from_slice(identity);
         name.extend_from_slice(key);
         Self { name: mac(&group.ear_key, KeyLabel::IdempotencyName, &name), ear_key: group.ear_key.clone() }

@@ -11,7 +11,10 @@ use crate::{
     base::Refusal,
     service::{Context, Outcome},
     store::Batch,
-    wire::delivery::{CommitAccepted, JoinConnectionGroup},
+    wire::{
+        Method,
+        delivery::{CommitAccepted, JoinConnectionGroup},
+    },
 };
 
 /// Lets the sender join.
@@ -25,7 +28,7 @@ pub async fn handle(
     request: JoinConnectionGroup,
 ) -> Result<Outcome<CommitAccepted>, Refusal> {
     // The joiner has no identity yet: its repeats are known by their key alone.
-    let answer = Answer::to(&group, &[0; 32], &request.commit.idempotency_key);
+    let answer = Answer::to(&group, Method::DsJoinConnectionGroup, &[0; 32], &request.commit.idempotency_key);
     if let Some(first) = answer.find(context).await? {
         return Ok(Outcome::unchanged(first));
     }

@@ -8,7 +8,10 @@ use super::{
 use crate::{
     base::Refusal,
     service::{Context, Outcome, Verified, proof::Leaf},
-    wire::delivery::{CommitAccepted, RemoveUsers},
+    wire::{
+        Method,
+        delivery::{CommitAccepted, RemoveUsers},
+    },
 };
 
 /// Removes the members.
@@ -31,5 +34,6 @@ pub async fn handle(
         }
         Ok(())
     };
-    member_commit(services, context, sender, group, request.commit, None, allowed).await
+    let commit = (Method::DsRemoveUsers, request.commit);
+    member_commit(services, context, sender, group, commit, None, allowed).await
 }

@@ -7,7 +7,7 @@ use crate::{
     service::{Class, Context, Outcome, Reply, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
-        Decode, Encode, Opaque,
+        Decode, Encode, Method, Opaque,
         delivery::{MessageSent, SendMessage},
         mls::{APPLICATION, MLS10, PRIVATE_MESSAGE, PrivateMessage},
         queue::{FanOut, FanOutContent},
@@ -27,7 +27,7 @@ pub async fn handle(
 ) -> Result<Outcome<MessageSent>, Refusal> {
     let Leaf(leaf) = *sender.get();
     let identity = group.member(leaf).ok_or_else(unproven)?.identity;
-    let answer = Answer::to(&group, &identity, &request.idempotency_key);
+    let answer = Answer::to(&group, Method::DsSendMessage, &identity, &request.idempotency_key);
     if let Some(first) = answer.find(context).await? {
         return Ok(Outcome::unchanged(first));
     }

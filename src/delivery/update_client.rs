@@ -8,7 +8,10 @@ use super::{
 use crate::{
     base::Refusal,
     service::{Context, Outcome, Verified, proof::Leaf},
-    wire::delivery::{CommitAccepted, UpdateClient},
+    wire::{
+        Method,
+        delivery::{CommitAccepted, UpdateClient},
+    },
 };
 
 /// Renews the sender's leaf, and its queue config if one is given.
@@ -28,5 +31,6 @@ pub async fn handle(
         }
         Ok(())
     };
-    member_commit(services, context, sender, group, request.commit, request.queue_config, allowed).await
+    let commit = (Method::DsUpdateClient, request.commit);
+    member_commit(services, context, sender, group, commit, request.queue_config, allowed).await
 }

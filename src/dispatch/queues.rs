@@ -65,12 +65,14 @@ pub struct Resolved<'a> {
 
 impl Resolved<'_> {
     /// The batch was submitted: lets the heads go. What is left to do is to wake these queues when it is durable.
-    pub fn submitted(self) -> Vec<QueueId> {
-        self.changed
+    pub fn submitted(mut self) -> Vec<QueueId> {
+        std::mem::take(&mut self.changed)
     }
+}
 
-    /// The batch was not submitted: forgets the heads as they would have been.
-    pub fn abandoned(mut self) {
+impl Drop for Resolved<'_> {
+    /// The batch was not submitted, whatever the reason: forgets the heads as they would have been.
+    fn drop(&mut self) {
         for id in &self.changed {
             if let Some(heads) = self.guards.get_mut(&shard(id)) {
                 heads.remove(id);
@@ -111,14 +113,14 @@ impl Queues {
                     resolved.appended.refused += 1;
                     continue;
                 }
-                Err(refusal) => return Err(abandon(resolved, refusal)),
+                Err(refusal) => return Err(refusal),
             };
             let appended = queue.append(&append.content, append.class, &self.limits, context, batch);
             resolved.changed.push(append.queue);
             match appended {
                 Ok(true) => {}
                 Ok(false) => resolved.appended.refused += 1,
-                Err(refusal) => return Err(abandon(resolved, refusal)),
+                Err(refusal) => return Err(refusal),
             }
         }
         Ok(resolved)
@@ -221,11 +223,6 @@ async fn open<'a>(heads: &'a mut Heads, id: QueueId, context: &Context<'_>) -> R
         }
     }
     Ok(heads.get(&id))
-}
-
-fn abandon(resolved: Resolved<'_>, refusal: Refusal) -> Refusal {
-    resolved.abandoned();
-    refusal
 }
 
 fn shard(id: &QueueId) -> usize {

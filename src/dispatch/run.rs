@@ -62,13 +62,7 @@ impl Scope<'_> {
             let commit = if batch.is_empty() { store.barrier() } else { store.submit(batch).map_err(store_failure)? };
             Ok((reply, commit))
         });
-        let (reply, commit) = match submitted {
-            Ok(submitted) => submitted,
-            Err(refusal) => {
-                resolved.abandoned();
-                return Err(refusal);
-            }
-        };
+        let (reply, commit) = submitted?;
         let changed = resolved.submitted();
         self.guard = None;
         commit.await.map_err(store_failure)?;

@@ -45,7 +45,7 @@ where
 
 /// One encoding of every type as it was when the type was declared, with what it means: `name<TAB>hex<TAB>value`. A type
 /// that is missing is printed as a line to add.
-const GOLDEN: &str = include_str!("golden.txt");
+const GOLDEN: &str = include_str!("../../tests/golden/messages.txt");
 
 fn check_golden<T>(name: &str, rng: &mut ChaCha8Rng)
 where
@@ -61,7 +61,9 @@ where
         if std::env::var_os("BENNU_BLESS").is_some() {
             return;
         }
-        panic!("{name} is not in golden.txt: run with BENNU_BLESS=1 and add the lines that begin with GOLDEN");
+        panic!(
+            "{name} is not in tests/golden/messages.txt: run with BENNU_BLESS=1 and add the lines that begin with GOLDEN"
+        );
     };
     let bytes: Vec<u8> =
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
