@@ -3,7 +3,7 @@
 
 use super::{CryptoError, sha256, signature, signature::SigningKey};
 use crate::wire::{
-    Authentication, Opaque, Proof, SenderId, Token, VERSION,
+    Authentication, Proof, SenderId, Token, VERSION,
     credential::SignaturePublicKey,
     envelope::{BindTbs, RequestTbs},
     label::SignatureLabel,
@@ -74,9 +74,4 @@ pub fn bind(key: &SigningKey, binding: &ChannelBinding) -> BoundKey {
 pub fn verify_bind(bound: &BoundKey, binding: &ChannelBinding) -> Result<(), CryptoError> {
     let tbs = BindTbs { channel_binding: *binding, key: bound.key.clone() };
     signature::verify(&bound.key, SignatureLabel::Bind, &tbs, &bound.signature)
-}
-
-/// SHA-256 of an HPKE key: how a direct message names the key it is for.
-pub fn key_hash(key: &Opaque) -> [u8; 32] {
-    sha256(key.as_slice())
 }

@@ -42,8 +42,6 @@ tables! {
     AsUsers = "as_users", Points;
     /// Clients of users as the AS knows them.
     AsClients = "as_clients", Points;
-    /// Finished registrations, so that a repeat gets the same answer.
-    AsRegistrations = "as_registrations", Points;
     /// Connection packages.
     AsPackages = "as_packages", Log;
     /// Heads of queues: sequence number and ratchet.
