@@ -19,7 +19,7 @@ use bennu::{
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
     node::system_entropy,
-    service::queue::QueueLimits,
+    service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{Key, Limit, MemoryEngine, Options as StoreOptions, Row, Store, Table},
     transport::{Connection, Settings, memory::Host},
     wire::{
@@ -107,6 +107,8 @@ impl World {
             clock: Arc::new(SystemClock),
             entropy: system_entropy(),
             queue_limits: QueueLimits::default(),
+            policy: Policy::default(),
+            workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
         })
         .await
@@ -264,13 +266,13 @@ async fn newcomer(world: &World) -> (ClientId, SigningKey, Vec<u8>) {
     let client = ClientId { user: user.clone(), client: random(&mut system_rng()) };
     let key = SigningKey::generate(&mut system_rng()).unwrap();
     let (registration, start) = Registration::start(user.clone(), "password", &mut system_rng()).unwrap();
-    let init = InitRegistration { user, request: start };
+    let init = InitRegistration { user, request: start, invitation: None };
     let answer = call::<call::AsInitRegistration>(&connection, None, &init).await.unwrap();
     let record = registration.finish("password", answer.response.as_slice(), &mut system_rng()).unwrap();
     let signer = &credentials.intermediates[0];
     let package = connection_package(&client, &key);
     let finish = FinishRegistration {
-        request: request_client(client.clone(), package.content.validity.clone(), signer, &key),
+        request: request_client(client.clone(), package.content.validity.clone(), signer, &key, None),
         record,
         queue_key: package.content.encryption_key.clone(),
         packages: vec![package],
@@ -329,7 +331,10 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::Bind => nobody(Bind { keys: Vec::new() }.to_vec(), Status::Ok),
         Method::AsInitRegistration => {
             let (_, start) = Registration::start(alice_user(), "password", &mut system_rng()).unwrap();
-            nobody(InitRegistration { user: alice_user(), request: start }.to_vec(), Status::AlreadyExists)
+            nobody(
+                InitRegistration { user: alice_user(), request: start, invitation: None }.to_vec(),
+                Status::AlreadyExists,
+            )
         }
         Method::AsFinishRegistration => Case {
             body: f.finish.clone(),

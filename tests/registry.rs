@@ -77,8 +77,10 @@ macro_rules! types_of_methods {
 
 types_of_methods! {
     ServerInfo, Bind,
-    AsGetCredentials, AsInitRegistration, AsFinishRegistration, AsUpdateUserProfile, AsGetUserProfile,
-    AsPublishConnectionPackages, AsGetConnectionPackage, AsEnqueue, AsDequeue, AsListen,
+    AsGetCredentials, AsInitRegistration, AsFinishRegistration, AsRenewCredential, AsInit2fa, AsChangePassword,
+    AsDeleteUser, AsUpdateUserProfile, AsGetUserProfile, AsPublishConnectionPackages, AsGetConnectionPackage, AsEnqueue,
+    AsDequeue, AsListen, AsRegisterAlias, AsDeleteAlias, AsPublishAliasPackages, AsGetAliasPackage, AsEnqueueAlias,
+    AsDequeueAlias, AsListenAlias, AsIssueTokens,
     QsGetKeys, QsCreateUser, QsPublishKeyPackages, QsGetAddPackages, QsGetBody, QsDequeue, QsListen,
     DsRequestGroupId, DsCreateGroup, DsSendMessage, DsAddUsers, DsRemoveUsers, DsUpdateClient, DsJoinConnectionGroup,
     DsDeleteGroup, DsWelcomeInfo, DsExternalCommitInfo, DsGetKeys,

@@ -80,6 +80,7 @@ impl Authentication {
         };
         let credentials = Credentials {
             roots: vec![root],
+            successions: Vec::new(),
             intermediates: vec![intermediate.clone()],
             revoked: Vec::new(),
             issuer_keys: Vec::new(),

@@ -111,6 +111,19 @@ pub struct ClientId {
     pub client: [u8; 16],
 }
 
+/// An alias by which its owner can be found: SHA-256 over its canonical form and the domain (`wire-spec/authentication.md`,
+/// "Aliases").
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AliasId(pub [u8; 32]);
+
+impl fmt::Debug for AliasId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AliasId(")?;
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str("..)")
+    }
+}
+
 macro_rules! pseudonyms {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*

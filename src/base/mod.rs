@@ -9,7 +9,7 @@ pub mod status;
 pub mod time;
 
 pub use cache::Cache;
-pub use id::{ClientId, Domain, GroupId, QsClientId, QsUserId, UserId};
+pub use id::{AliasId, ClientId, Domain, GroupId, QsClientId, QsUserId, UserId};
 pub use secret::Secret;
 pub use status::{Refusal, Status};
 pub use time::{Clock, Day, SystemClock, Timestamp};

@@ -46,7 +46,7 @@ impl Core {
             Chore::KeyPackages => {
                 let (key, core, done) = (self.queuing_key().await?, self.clone(), chore.clone());
                 let publish = move |connection: &rusqlite::Connection| {
-                    let account = &core.account;
+                    let account = &core.account();
                     // With the packages in the outbox the chore is done: it must not make another batch.
                     outbox::remove_chore(connection, &done)?;
                     register::publish_key_packages(connection, account, &key, account.domain(), core.trust.now())
@@ -73,7 +73,7 @@ impl Core {
 }
 
 fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {
-    let (account, now) = (&core.account, core.trust.now());
+    let (account, now) = (core.account(), core.trust.now());
     // Those published earlier are replaced; offers to them may still be on their way.
     connection.execute("UPDATE connection_keys SET last = 1 WHERE used = 0", [])?;
     let made =

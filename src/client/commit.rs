@@ -163,7 +163,7 @@ impl Core {
         let queuing_key = materials.queuing_key.clone();
         self.database
             .run(move |connection| {
-                let build = Build { connection, account: &core.account, trust: &core.trust, queuing_key };
+                let build = Build { connection, account: &core.account(), trust: &core.trust, queuing_key };
                 if !outbox::replace(connection, replaced)? {
                     return Ok(None);
                 }

@@ -31,7 +31,9 @@ use crate::{
     wire::{
         Encode, Method, Text,
         authentication::{ConnectionPackageOf, EnqueueDirect, GetConnectionPackage},
-        connection::{ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, ConnectionPackage, DirectMessage},
+        connection::{
+            ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, ConnectionPackage, DirectMessage, Recipient,
+        },
         content::UserProfile,
         credential::{CIPHERSUITE, HpkePublicKey},
         delivery::{CommitAad, ExternalCommitInfo, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup},
@@ -45,7 +47,7 @@ use crate::{
 impl Core {
     /// Offers a user to connect; returns the chat that it will be in.
     pub async fn connect(self: &Arc<Self>, user: &UserId) -> Result<GroupId, ClientError> {
-        if *user == self.account.client.user {
+        if *user == self.account().client.user {
             return Err(ClientError::invalid("you cannot connect with yourself"));
         }
         let who = user.clone();
@@ -59,7 +61,7 @@ impl Core {
         let lane = lane_of(&group);
         let _turn = self.lane(&lane).await;
         self.database
-            .run(move |connection| offer(connection, &core.account, ground, &user, &package, core.trust.now()))
+            .run(move |connection| offer(connection, &core.account(), ground, &user, &package, core.trust.now()))
             .await?;
         self.send_lane(&lane, Some(&lane)).await?;
         Ok(group)
@@ -114,7 +116,7 @@ impl Core {
         let (core, extra) = (self.clone(), id.to_owned());
         self.database
             .run(move |connection| {
-                let join = Join { connection, account: &core.account, trust: &core.trust, offer, info, queuing_key };
+                let join = Join { connection, account: &core.account(), trust: &core.trust, offer, info, queuing_key };
                 join.run(extra)
             })
             .await?;
@@ -166,7 +168,7 @@ fn offer(
     let reply = HpkePrivateKey::generate(&mut rng)?;
     let content = ConnectionOfferTbs {
         credential: account.credential.clone(),
-        recipient: user.clone(),
+        recipient: Recipient::User(user.clone()),
         package_hash: sha256(&package.to_vec()),
         offer_id: random(&mut rng),
         reply_key: reply.public_key(),
@@ -186,7 +188,8 @@ fn offer(
     let signature = account.keys.identity.sign(SignatureLabel::ConnectionOffer, &content);
     let padded = pad_value(&ConnectionOffer { content, signature }, OFFER_FLOOR);
     let key = &package.content.encryption_key;
-    let sealed = hpke::seal(key, HpkeLabel::ConnectionOffer, &user.to_vec(), &[], &padded, &mut rng)?;
+    let bound_to = Recipient::User(user.clone()).to_vec();
+    let sealed = hpke::seal(key, HpkeLabel::ConnectionOffer, &bound_to, &[], &padded, &mut rng)?;
     // A refused offer is the outcome of the whole connection, so it stands under the group as well.
     let (client, extra) = (package.content.client.clone(), chat.group.to_vec());
     enqueue(connection, Some(chat.group), client, key, sealed, &extra)

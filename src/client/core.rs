@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
 };
 
 use bytes::Bytes;
@@ -43,7 +43,8 @@ pub const ATTEMPTS: u32 = 12;
 pub struct Core {
     pub(super) database: Database,
     pub(super) network: Network,
-    pub(super) account: Arc<Account>,
+    account: RwLock<Arc<Account>>,
+    domain: Domain,
     pub(super) trust: Arc<Trust>,
     /// Told when there are chores.
     pub(super) chores: Notify,
@@ -61,7 +62,8 @@ impl Core {
         Self {
             database,
             network,
-            account: Arc::new(account),
+            domain: account.domain().clone(),
+            account: RwLock::new(Arc::new(account)),
             trust: Arc::new(trust),
             chores: Notify::new(),
             events: Mutex::default(),
@@ -70,6 +72,24 @@ impl Core {
             queuing_key: tokio::sync::Mutex::default(),
             delivery_keys: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The account as it is now. What was begun with it may go on with it: an identity key that has been renewed stays
+    /// valid for a while.
+    pub fn account(&self) -> Arc<Account> {
+        self.account.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The account has changed in the state.
+    pub async fn reload_account(&self) -> Result<(), ClientError> {
+        let account = self.database.run(Account::load).await?;
+        *self.account.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(account);
+        Ok(())
+    }
+
+    /// The home domain.
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
     }
 
     /// Waits until nobody else sends in the lane of a group (or in the common one).
@@ -100,11 +120,7 @@ impl Core {
 
     /// In which role the DS of a group is spoken to.
     pub fn delivery(&self, group: &GroupId) -> Isolation {
-        if group.domain == *self.account.domain() {
-            Isolation::Delivery
-        } else {
-            Isolation::RemoteDelivery(group.clone())
-        }
+        if group.domain == self.domain { Isolation::Delivery } else { Isolation::RemoteDelivery(group.clone()) }
     }
 
     /// The key that the own QS wants queue configs sealed to.
@@ -113,7 +129,7 @@ impl Core {
         if let Some(key) = &*known {
             return Ok(key.clone());
         }
-        let domain = self.account.domain();
+        let domain = &self.domain;
         let request = GetQueuingKeys {};
         let keys = self.network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         let key = keys.hpke_keys.into_iter().next().ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
@@ -147,15 +163,16 @@ impl Core {
     pub async fn transmit(&self, pending: &Pending) -> Result<Bytes, ClientError> {
         let Pending { method, domain, body, .. } = pending;
         let body = Bytes::copy_from_slice(body);
-        let keys = &self.account.keys;
+        let account = self.account();
+        let keys = &account.keys;
         let lane = pending.lane.clone();
         match method.proof() {
             ProofKind::AsClient => {
-                let sender = Sender::Bound(self.account.identity(), &keys.identity);
+                let sender = Sender::Bound(account.identity(), &keys.identity);
                 self.network.send(domain, Isolation::Identity, *method, sender, body).await
             }
             ProofKind::QsClient => {
-                let sender = Sender::Bound(self.account.queuing_client(), &keys.queuing_client);
+                let sender = Sender::Bound(account.queuing_client(), &keys.queuing_client);
                 self.network.send(domain, Isolation::Pseudonym, *method, sender, body).await
             }
             proof @ (ProofKind::Leaf | ProofKind::FirstLeaf) => {

@@ -15,7 +15,7 @@ use crate::{
     crypto::{hpke::HpkePrivateKey, signature::verify},
     wire::{
         Encode,
-        connection::{ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, DirectMessage},
+        connection::{ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, DirectMessage, Recipient},
         label::{HpkeLabel, SignatureLabel},
         padding::{OFFER_FLOOR, unpad_value},
     },
@@ -35,7 +35,8 @@ pub fn receive(work: &mut Work<'_>, message: &DirectMessage) -> Result<(), Stop>
 fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> Result<(), Stop> {
     let me = &work.account.client.user;
     let private = HpkePrivateKey::from_secret(key.secret.clone())?;
-    let opened = private.open(HpkeLabel::ConnectionOffer, &me.to_vec(), &[], &message.sealed)?;
+    let recipient = Recipient::User(me.clone());
+    let opened = private.open(HpkeLabel::ConnectionOffer, &recipient.to_vec(), &[], &message.sealed)?;
     let ConnectionOffer { content, signature } = unpad_value(opened, OFFER_FLOOR)?;
     if contacts::knows_request(work.connection, &content.offer_id)? {
         // Sent again because the first answer got lost.
@@ -47,7 +48,7 @@ fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> R
     if key.not_after < work.trust.now().seconds() {
         return Err(Stop::bad("an offer to an expired connection package"));
     }
-    if content.recipient != *me || content.package_hash != key.package_hash {
+    if content.recipient != recipient || content.package_hash != key.package_hash {
         return Err(Stop::bad("an offer that was made to somebody else"));
     }
     let sender = work.trust.client(&content.credential)?;

@@ -65,7 +65,7 @@ impl Core {
         let _turn = self.lane(&lane).await;
         self.database
             .run(move |connection| {
-                create(connection, &core.account, ground, ChatKind::Group, name, None, core.trust.now()).map(drop)
+                create(connection, &core.account(), ground, ChatKind::Group, name, None, core.trust.now()).map(drop)
             })
             .await?;
         // The request to create a group has the group beside it.
@@ -75,7 +75,7 @@ impl Core {
 
     /// Fetches what it takes to create a group.
     pub async fn ground(&self) -> Result<Ground, ClientError> {
-        let domain = self.account.domain();
+        let domain = self.domain();
         let request = RequestGroupId {};
         let ticket =
             self.network.call::<call::DsRequestGroupId>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;

@@ -10,6 +10,7 @@ use super::{
     error::ClientError,
     event::Event,
     network::Retries,
+    queue::queue_sender,
     state::queues::{self, Queue},
 };
 use crate::{
@@ -97,10 +98,11 @@ impl Core {
     ) -> Result<Ended, ClientError> {
         let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
         let request = Listen { incarnation: cursor.incarnation, start: cursor.next };
-        let (isolation, sender) = self.queue_sender(queue);
+        let account = self.account();
+        let (isolation, sender) = queue_sender(&account, queue);
         let (_, method) = Self::queue_methods(queue);
         let body = request.to_vec().into();
-        let (first, mut frames) = self.network.listen(self.account.domain(), isolation, method, sender, body).await?;
+        let (first, mut frames) = self.network.listen(self.domain(), isolation, method, sender, body).await?;
         let _ = events.send(Event::Listening(queue)).await;
         let mut batch = QueueEntries::from_bytes(first)?;
         let mut acknowledged = cursor.next;

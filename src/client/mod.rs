@@ -216,7 +216,8 @@ impl Client {
 
     /// The user, and its display name.
     pub fn whoami(&self) -> (UserId, String) {
-        (self.0.account.client.user.clone(), self.0.account.name.clone())
+        let account = self.0.account();
+        (account.client.user.clone(), account.name.clone())
     }
 
     /// Fetches and processes everything that waits in the queues, and sends everything that waits here.

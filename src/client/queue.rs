@@ -155,26 +155,16 @@ impl Core {
             let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
             let request = Dequeue { incarnation: cursor.incarnation, start: cursor.next, max: BATCH };
             let (method, _) = Self::queue_methods(queue);
-            let (isolation, sender) = self.queue_sender(queue);
+            let account = self.account();
+            let (isolation, sender) = queue_sender(&account, queue);
             let body = request.to_vec().into();
-            let answer = self.network.send(self.account.domain(), isolation, method, sender, body).await?;
+            let answer = self.network.send(self.domain(), isolation, method, sender, body).await?;
             let entries = QueueEntries::from_bytes(answer)?;
             // Asked until nothing comes, so that the last request has deleted what was processed.
             let done = entries.incarnation == cursor.incarnation && entries.entries.is_empty();
             self.take_in(queue, entries).await?;
             if done {
                 return Ok(());
-            }
-        }
-    }
-
-    /// Who fetches from a queue.
-    pub fn queue_sender(&self, queue: Queue) -> (Isolation, Sender<'_>) {
-        let account = &self.account;
-        match queue {
-            Queue::Direct => (Isolation::Identity, Sender::Bound(account.identity(), &account.keys.identity)),
-            Queue::Client => {
-                (Isolation::Pseudonym, Sender::Bound(account.queuing_client(), &account.keys.queuing_client))
             }
         }
     }
@@ -207,7 +197,8 @@ impl Core {
             }
             let (core, entry, at_hand) = (self.clone(), entry.clone(), supplies.clone());
             let process = move |connection: &Connection| {
-                let (account, trust) = (&core.account, &core.trust);
+                let account = core.account();
+                let (account, trust) = (&*account, &*core.trust);
                 let mut work = Work { connection, account, trust, supplies: &at_hand, events: Vec::new() };
                 work.process(queue, incarnation, &entry)?;
                 Ok::<_, Stop>(work.events)
@@ -230,7 +221,7 @@ impl Core {
         let outcome = match need {
             // Whoever sends an offer chooses the domain in it: no stranger makes this client dial a host of his, or wait
             // for one that does not answer. Until homeservers federate, only the own one's users can be verified.
-            Need::Authority(domain) if domain != *self.account.domain() || supplies.unknown.contains(&domain) => {
+            Need::Authority(domain) if domain != *self.domain() || supplies.unknown.contains(&domain) => {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }
@@ -258,7 +249,7 @@ impl Core {
 
     async fn fetch_body(&self, shared: &SharedBody) -> Result<Bytes, ClientError> {
         let request = GetBody { id: shared.id };
-        let domain = self.account.domain();
+        let domain = self.domain();
         let body = self.network.call::<call::QsGetBody>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         Ok(body.ciphertext.0)
     }
@@ -274,6 +265,14 @@ impl Core {
         let sender = SenderId::DsKeyPackage(KeyPackageId { group: group.clone(), reference: reference.into() });
         let sender = Sender::Bound(sender, &key);
         self.network.call::<call::DsWelcomeInfo>(&group.domain, self.delivery(group), sender, request).await
+    }
+}
+
+/// Who fetches from a queue.
+pub fn queue_sender(account: &Account, queue: Queue) -> (Isolation, Sender<'_>) {
+    match queue {
+        Queue::Direct => (Isolation::Identity, Sender::Bound(account.identity(), &account.keys.identity)),
+        Queue::Client => (Isolation::Pseudonym, Sender::Bound(account.queuing_client(), &account.keys.queuing_client)),
     }
 }
 

@@ -76,7 +76,7 @@ async fn prepare(
         client: random(&mut system_rng()),
     };
     let (registration, request) = Registration::start(client.user.clone(), &password, &mut system_rng())?;
-    let init = InitRegistration { user: client.user.clone(), request };
+    let init = InitRegistration { user: client.user.clone(), request, invitation: None };
     let answer = network.call::<call::AsInitRegistration>(domain, Isolation::Identity, Sender::Nobody, &init).await?;
     let record =
         blocking(move || Ok(registration.finish(&password, answer.response.as_slice(), &mut system_rng())?)).await?;
@@ -114,10 +114,11 @@ fn finish_request(
     meta::put(connection, "client id", &client)?;
     Ok(FinishRegistration {
         packages: packages::connection_packages(connection, &client, &keys.identity, now, &mut rng)?,
-        request: request_client(client, validity, signer, &keys.identity),
+        request: request_client(client, validity, signer, &keys.identity, None),
         record,
         queue_key: keys.direct_queue.public_key(),
         profile: profile.into(),
+        invitation: None,
     })
 }
 

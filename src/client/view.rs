@@ -195,8 +195,9 @@ impl Client {
 impl Core {
     /// What a user is called: its profile's name, fetched once; else its id.
     async fn name(self: &Arc<Self>, user: &UserId) -> Result<String, ClientError> {
-        if *user == self.account.client.user {
-            return Ok(self.account.name.clone());
+        let account = self.account();
+        if *user == account.client.user {
+            return Ok(account.name.clone());
         }
         let who = user.clone();
         let (known, key) = self

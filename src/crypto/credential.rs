@@ -76,12 +76,13 @@ pub fn issue_intermediate(request: AsIntermediateRequest, root: &SigningKey) -> 
     AsIntermediateCredential { request, signature }
 }
 
-/// Asks for a client credential for `key`.
+/// Asks for a client credential for `key`. If it `renews` another, the key of that one signs as well.
 pub fn request_client(
     client: ClientId,
     validity: Validity,
     signer: &AsIntermediateCredential,
     key: &SigningKey,
+    renews: Option<(&ClientCredential, &SigningKey)>,
 ) -> ClientRequest {
     let payload = ClientPayload {
         client,
@@ -89,9 +90,20 @@ pub fn request_client(
         validity,
         verifying_key: key.verifying_key(),
         signer: fingerprint(signer),
+        predecessor: renews.map(|(old, _)| fingerprint(old)),
     };
     let self_signature = key.sign(SignatureLabel::ClientRequest, &payload);
-    ClientRequest { payload, self_signature }
+    let predecessor_signature = renews.map(|(_, key)| key.sign(SignatureLabel::ClientRenewal, &payload));
+    ClientRequest { payload, self_signature, predecessor_signature }
+}
+
+/// Whether the holder of `old`'s key says that `new` takes its place: the identity is the same.
+pub fn is_renewal_of(new: &ClientRequest, old: &ClientCredential) -> bool {
+    let (before, after) = (&old.request.payload, &new.payload);
+    let Some(signature) = &new.predecessor_signature else { return false };
+    before.client == after.client
+        && after.predecessor == Some(fingerprint(old))
+        && verify(&before.verifying_key, SignatureLabel::ClientRenewal, after, signature).is_ok()
 }
 
 /// Checks what a client asks the AS to sign: its own signature, the ciphersuite, and that it is valid now and within
@@ -104,7 +116,7 @@ pub fn check_client_request(
     signer: &AsIntermediateCredential,
     now: Timestamp,
 ) -> Result<(), CryptoError> {
-    let ClientRequest { payload, self_signature } = request;
+    let ClientRequest { payload, self_signature, .. } = request;
     if payload.ciphersuite != CIPHERSUITE {
         return Err(CryptoError::Form);
     }
@@ -212,7 +224,7 @@ impl Authority {
     /// # Errors
     /// What does not hold.
     pub fn verify_client(&self, credential: &ClientCredential, now: Timestamp) -> Result<VerifiedClient, CryptoError> {
-        let ClientPayload { client, ciphersuite, validity, verifying_key, signer } = &credential.request.payload;
+        let ClientPayload { client, ciphersuite, validity, verifying_key, signer, .. } = &credential.request.payload;
         if client.user.domain != self.domain || *ciphersuite != CIPHERSUITE {
             return Err(CryptoError::Subject);
         }

@@ -4,6 +4,7 @@
 mod listen;
 mod locks;
 mod queues;
+mod rates;
 mod routes;
 mod run;
 mod session;
@@ -21,7 +22,7 @@ use crate::{
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
     queuing::Queuing,
-    service::{Context, queue::QueueLimits, store_failure},
+    service::{Context, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
     store::{Batch, Store},
     transport::{Handler, MethodRules, PeerInfo, Reply},
     wire::{Encode, Method, Response, method, queue::Incarnation, server},
@@ -31,6 +32,7 @@ pub use session::Session;
 
 use locks::Locks;
 use queues::Queues;
+use rates::Counters;
 
 /// Where randomness comes from: the operating system, or a seed in simulations.
 pub type Entropy = Arc<dyn Fn() -> Box<dyn Rng + Send + Sync> + Send + Sync>;
@@ -51,6 +53,10 @@ pub struct Parts {
     pub entropy: Entropy,
     /// Of every queue.
     pub queue_limits: QueueLimits,
+    /// What the operator has decided.
+    pub policy: Policy,
+    /// Where heavy computations are done.
+    pub workers: Workers,
     /// Advertised.
     pub connection_limits: server::ConnectionLimits,
 }
@@ -63,6 +69,7 @@ pub struct Dispatcher {
     delivery: Delivery,
     queues: Queues,
     locks: Locks,
+    counters: Counters,
 }
 
 impl Dispatcher {
@@ -80,7 +87,8 @@ impl Dispatcher {
         drop(context);
         parts.store.submit(batch).map_err(store_failure)?.await.map_err(store_failure)?;
         let queues = Queues::new(parts.queue_limits);
-        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, locks: Locks::new() }))
+        let counters = Counters::new(parts.policy.rates.clone());
+        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, locks: Locks::new(), counters }))
     }
 
     fn server_info(&self) -> server::ServerInfo {
@@ -94,8 +102,21 @@ impl Dispatcher {
             ciphersuites: vec![crate::wire::credential::CIPHERSUITE],
             method_limits: Method::ALL.iter().map(method_limit).collect(),
             connection_limits: self.parts.connection_limits.clone(),
-            token_policy: server::TokenPolicy { required: false, credit_per_token: 0 },
-            registration_policy: server::RegistrationPolicy::Open,
+            token_policy: self.token_policy(),
+            registration_policy: self.parts.policy.registration.clone(),
+        }
+    }
+
+    fn token_policy(&self) -> server::TokenPolicy {
+        let tokens = &self.parts.policy.tokens;
+        let price = |method: &Method| server::MethodPrice { method: *method as u16, credit: tokens.price(*method) };
+        let prices = Method::ALL.iter().map(price).filter(|price| price.credit > 0).collect();
+        server::TokenPolicy {
+            required: tokens.required,
+            credit_per_token: tokens.credit_per_token,
+            allowance: tokens.allowance,
+            period: u32::try_from(tokens.period.as_secs()).unwrap_or(u32::MAX),
+            prices,
         }
     }
 }
@@ -107,6 +128,8 @@ fn context<'a>(parts: &'a Parts, rng: &'a mut (dyn Rng + Send + Sync)) -> Contex
         view: parts.store.pending(),
         storage_key: &parts.storage_key,
         incarnation: parts.incarnation,
+        policy: &parts.policy,
+        workers: &parts.workers,
         rng,
     }
 }

@@ -1,5 +1,6 @@
 //! What is kept per connection: the channel binding and the keys that were bound to it. Dies with the connection.
 
+use super::rates::Origin;
 use crate::{
     base::Refusal,
     crypto::proof::verify_bind,
@@ -15,6 +16,8 @@ const MAX_KEYS: usize = 16;
 pub struct Session {
     /// 32 bytes that both ends of this connection, and nobody else, have.
     pub binding: [u8; 32],
+    /// Whom the peer's address stands for.
+    pub origin: Origin,
     /// Keys whose possession was proven on this connection.
     pub bound: BoundKeys,
 }
@@ -22,7 +25,7 @@ pub struct Session {
 impl Session {
     /// A new connection's.
     pub fn new(peer: PeerInfo) -> Self {
-        Self { binding: peer.binding, bound: BoundKeys::default() }
+        Self { binding: peer.binding, origin: peer.remote.into(), bound: BoundKeys::default() }
     }
 
     /// The endpoint Bind: all keys of the request become bound, or none.

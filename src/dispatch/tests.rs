@@ -30,6 +30,8 @@ async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Co
         clock: Arc::new(SystemClock),
         entropy: Arc::new(|| Box::new(system_rng())),
         queue_limits: QueueLimits::default(),
+        policy: Policy::default(),
+        workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
     });
     memory::connect(Arc::new(Service(dispatcher.await.unwrap())))

@@ -10,7 +10,11 @@ use std::{
 use serde::Deserialize;
 
 use super::NodeError;
-use crate::{base::Domain, service::queue::QueueLimits, transport::Settings};
+use crate::{
+    base::Domain,
+    service::{policy::Policy, queue::QueueLimits},
+    transport::Settings,
+};
 
 /// The configuration of a homeserver.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Config {
     pub log: String,
     /// Limits.
     pub limits: Limits,
+    /// Who may register, what tokens buy, and how often.
+    pub policy: Policy,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +189,7 @@ impl Config {
             authority: file.tls.authority.map(|path| base.join(path)),
             log: file.log,
             limits: file.limits,
+            policy: Policy::default(),
         })
     }
 }

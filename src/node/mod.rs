@@ -19,6 +19,7 @@ use crate::{
     base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
+    service::work::Workers,
     store::{Batch, Engine, Key, Store, StoreError, Table},
     transport::{Endpoint, Settings, TlsError, tls},
     wire::{label::KeyLabel, queue::Incarnation},
@@ -105,6 +106,8 @@ impl Node {
             clock: clock.clone(),
             entropy: system_entropy(),
             queue_limits: config.limits.queues(),
+            policy: config.policy.clone(),
+            workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&config.limits.transport()),
         })
         .await

@@ -3,8 +3,10 @@
 //! randomness of its own, never spawns. So the same code runs under QUIC, in memory and in a simulation.
 
 pub mod keys;
+pub mod policy;
 pub mod proof;
 pub mod queue;
+pub mod work;
 
 use bytes::Bytes;
 
@@ -30,6 +32,10 @@ pub struct Context<'a> {
     pub storage_key: &'a StorageKey,
     /// Of the store.
     pub incarnation: Incarnation,
+    /// What the operator has decided.
+    pub policy: &'a policy::Policy,
+    /// Where heavy computations are done.
+    pub workers: &'a work::Workers,
     /// Randomness.
     pub rng: &'a mut (dyn Rng + Send + Sync),
 }

@@ -44,6 +44,18 @@ tables! {
     AsClients = "as_clients", Points;
     /// Connection packages.
     AsPackages = "as_packages", Log;
+    /// Fingerprints of revoked credentials.
+    AsRevoked = "as_revoked", Points;
+    /// Invitation codes.
+    AsInvitations = "as_invitations", Points;
+    /// How many tokens clients were issued in the current period.
+    AsAllowances = "as_allowances", Points;
+    /// Tokens that were redeemed, by issuing key.
+    AsSpentTokens = "as_spent_tokens", Points;
+    /// Aliases.
+    AsAliases = "as_aliases", Points;
+    /// Packages of aliases.
+    AsAliasPackages = "as_alias_packages", Log;
     /// Heads of queues: sequence number and ratchet.
     Queues = "queues", Points;
     /// Entries of queues, by queue and sequence number.

@@ -1,12 +1,15 @@
 //! Methods of the Authentication Service (`wire-spec/authentication.tls`).
 
 use super::{
-    Opaque,
-    connection::{ConnectionPackage, DirectMessage},
-    credential::{AsCredential, AsIntermediateCredential, ClientCredential, ClientRequest, Fingerprint, HpkePublicKey},
+    Opaque, Text,
+    connection::{AliasPackage, ConnectionPackage, DirectMessage},
+    credential::{
+        AsCredential, AsIntermediateCredential, ClientCredential, ClientRequest, Fingerprint, HpkePublicKey,
+        RootSuccession, SignaturePublicKey,
+    },
     queue::Incarnation,
 };
-use crate::base::{ClientId, UserId};
+use crate::base::{AliasId, ClientId, UserId};
 
 wire_structs! {
     /// Asks for the AS's credentials.
@@ -16,6 +19,8 @@ wire_structs! {
     pub struct Credentials {
         /// Root credentials, the preferred one first.
         pub roots: Vec<AsCredential>,
+        /// Which root has vouched for which other: a client that knows one believes what follows from it.
+        pub successions: Vec<RootSuccession>,
         /// Intermediate credentials, the preferred one first.
         pub intermediates: Vec<AsIntermediateCredential>,
         /// Fingerprints of credentials that are not to be believed.
@@ -30,6 +35,8 @@ wire_structs! {
         pub token_type: u16,
         /// The key.
         pub public_key: Opaque,
+        /// Last second in which it issues tokens; before that, another takes its place.
+        pub issues_until: u64,
         /// Last second in which its tokens are redeemed.
         pub not_after: u64,
         /// Whether it issues to clients of other homeservers (else to this one's own).
@@ -42,6 +49,8 @@ wire_structs! {
         pub user: UserId,
         /// RegistrationRequest, 32 bytes.
         pub request: Opaque,
+        /// Invitation code, where the registration policy asks for one.
+        pub invitation: Option<Opaque>,
     }
 
     /// OPAQUE registration, the server's part.
@@ -62,6 +71,8 @@ wire_structs! {
         pub packages: Vec<ConnectionPackage>,
         /// The first profile.
         pub profile: Opaque,
+        /// Invitation code, where the registration policy asks for one.
+        pub invitation: Option<Opaque>,
     }
 
     /// A user is registered.
@@ -70,6 +81,58 @@ wire_structs! {
         pub credential: ClientCredential,
         /// Of the direct queue.
         pub incarnation: Incarnation,
+    }
+
+    /// Asks for a new client credential in place of the sender's.
+    pub struct RenewCredential {
+        /// The new identity key to certify, signed by the old one as well.
+        pub request: ClientRequest,
+    }
+
+    /// The credential is renewed.
+    pub struct CredentialRenewed {
+        /// The certified identity.
+        pub credential: ClientCredential,
+    }
+
+    /// Starts an OPAQUE login of the sender's user (RFC 9807 section 6).
+    pub struct Init2fa {
+        /// KE1, 96 bytes.
+        pub login: Opaque,
+        /// RegistrationRequest of a new password, 32 bytes, if there is to be one.
+        pub new_password: Option<Opaque>,
+    }
+
+    /// What the login goes on with.
+    pub struct SecondFactorChallenge {
+        /// Names the login: for one use, by the same sender, within a minute.
+        pub session: [u8; 16],
+        /// KE2, 320 bytes.
+        pub login: Opaque,
+        /// RegistrationResponse for the new password, 64 bytes.
+        pub new_password: Option<Opaque>,
+    }
+
+    /// Proves the password.
+    pub struct SecondFactor {
+        /// From the challenge.
+        pub session: [u8; 16],
+        /// KE3, 64 bytes.
+        pub login: Opaque,
+    }
+
+    /// Replaces the sender's password.
+    pub struct ChangePassword {
+        /// Proves the old password.
+        pub factor: SecondFactor,
+        /// RegistrationRecord of the new one, 192 bytes.
+        pub record: Opaque,
+    }
+
+    /// Deletes the sender's user.
+    pub struct DeleteUser {
+        /// Proves the password.
+        pub factor: SecondFactor,
     }
 
     /// Replaces the sender's user profile.
@@ -116,5 +179,64 @@ wire_structs! {
         pub client: ClientId,
         /// The message.
         pub message: DirectMessage,
+    }
+
+    /// Registers an alias. Nothing in it names a user.
+    pub struct RegisterAlias {
+        /// The alias as its owner writes it.
+        pub alias: Text,
+        /// Proves the alias in later requests.
+        pub key: SignaturePublicKey,
+        /// Secrets of the alias's queue are sent to this key.
+        pub queue_key: HpkePublicKey,
+        /// First packages.
+        pub packages: Vec<AliasPackage>,
+    }
+
+    /// The alias is registered.
+    pub struct AliasRegistered {
+        /// Of the alias's queue.
+        pub incarnation: Incarnation,
+    }
+
+    /// Deletes the sending alias.
+    pub struct DeleteAlias {}
+
+    /// Replaces the sending alias's packages.
+    pub struct PublishAliasPackages {
+        /// Neither credential nor signature is with them.
+        pub packages: Vec<AliasPackage>,
+    }
+
+    /// Fetches one package of an alias.
+    pub struct GetAliasPackage {
+        /// Which.
+        pub alias: AliasId,
+    }
+
+    /// A package of an alias.
+    pub struct AliasPackageOf {
+        /// Given out once, unless it is the last.
+        pub package: AliasPackage,
+    }
+
+    /// Puts a message into an alias's queue.
+    pub struct EnqueueAlias {
+        /// Whose queue.
+        pub alias: AliasId,
+        /// The message.
+        pub message: DirectMessage,
+    }
+
+    /// Asks for Privacy Pass tokens.
+    pub struct IssueTokens {
+        /// TokenRequest of batched tokens, type 0x0005.
+        pub request: Opaque,
+    }
+
+    /// Privacy Pass tokens, blinded.
+    pub struct TokensIssued {
+        /// TokenResponse of batched tokens.
+        pub response: Opaque,
     }
 }

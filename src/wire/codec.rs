@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::base::{ClientId, Domain, GroupId, QsClientId, QsUserId, Secret, UserId};
+use crate::base::{AliasId, ClientId, Domain, GroupId, QsClientId, QsUserId, Secret, UserId};
 
 /// Longest vector, RFC 9420 section 2.1.2 (the two largest bits of the length select its own size; four bytes at most).
 pub const MAX_VECTOR: usize = (1 << 30) - 1;
@@ -549,7 +549,7 @@ macro_rules! wire_newtypes {
     )*};
 }
 
-wire_newtypes!(QsUserId, QsClientId);
+wire_newtypes!(AliasId, QsUserId, QsClientId);
 
 #[cfg(any(test, feature = "arbitrary"))]
 mod random {
@@ -579,6 +579,7 @@ mod random {
         UserId, u => Self { uuid: u.arbitrary()?, domain: u.arbitrary()? };
         GroupId, u => Self { uuid: u.arbitrary()?, domain: u.arbitrary()? };
         ClientId, u => Self { user: u.arbitrary()?, client: u.arbitrary()? };
+        AliasId, u => Self(u.arbitrary()?);
         QsUserId, u => Self(u.arbitrary()?);
         QsClientId, u => Self(u.arbitrary()?);
     }

@@ -4,9 +4,9 @@
 use super::{
     Opaque,
     content::UserProfile,
-    credential::{ClientCredential, HpkeCiphertext, HpkePublicKey, Signature, Validity},
+    credential::{ClientCredential, DayValidity, HpkeCiphertext, HpkePublicKey, Signature, Validity},
 };
-use crate::base::{ClientId, GroupId, Secret, UserId};
+use crate::base::{AliasId, ClientId, GroupId, Secret, UserId};
 
 wire_structs! {
     /// A key to send a connection offer to.
@@ -27,6 +27,16 @@ wire_structs! {
         pub encryption_key: HpkePublicKey,
         /// When it may be used.
         pub validity: Validity,
+    }
+
+    /// A key to send a connection offer to an alias to. It says nothing of who is behind the alias.
+    pub struct AliasPackage {
+        /// Of the key below.
+        pub ciphersuite: u16,
+        /// Offers are encrypted to it.
+        pub encryption_key: HpkePublicKey,
+        /// When it may be used.
+        pub validity: DayValidity,
     }
 
     /// A message in a direct queue: for the holder of one key.
@@ -50,8 +60,8 @@ wire_structs! {
         /// Who offers.
         pub credential: ClientCredential,
         /// To whom: nobody can forward it.
-        pub recipient: UserId,
-        /// SHA-256 of the encoded connection package used.
+        pub recipient: Recipient,
+        /// SHA-256 of the encoded connection or alias package used.
         pub package_hash: [u8; 32],
         /// Names the offer in a decline.
         pub offer_id: [u8; 16],
@@ -107,5 +117,15 @@ wire_structs! {
         pub key_package: Opaque,
         /// SHA-256 of the Welcome's encrypted group info.
         pub group_info_hash: [u8; 32],
+    }
+}
+
+wire_selects! {
+    /// To whom an offer is made.
+    pub enum Recipient: u8 {
+        /// A user.
+        User(UserId) = 1,
+        /// Whoever is behind an alias.
+        Alias(AliasId) = 2,
     }
 }

@@ -64,6 +64,16 @@ wire_structs! {
         pub signature: Signature,
     }
 
+    /// A root vouches for another one (label `RootSuccession` over the successor's fingerprint).
+    pub struct RootSuccession {
+        /// The [`AsCredential`] that vouches.
+        pub predecessor: Fingerprint,
+        /// The [`AsCredential`] that it vouches for.
+        pub successor: Fingerprint,
+        /// By the predecessor's key.
+        pub signature: Signature,
+    }
+
     /// What an AS says of the key that signs client credentials.
     pub struct AsIntermediatePayload {
         /// The home domain.
@@ -106,6 +116,8 @@ wire_structs! {
         pub verifying_key: SignaturePublicKey,
         /// Of the [`AsIntermediateCredential`] that signs.
         pub signer: Fingerprint,
+        /// Of the [`ClientCredential`] that this one renews, if it renews one.
+        pub predecessor: Option<Fingerprint>,
     }
 
     /// A client's certificate signing request (label `ClientRequest`).
@@ -114,6 +126,9 @@ wire_structs! {
         pub payload: ClientPayload,
         /// By the key in the payload.
         pub self_signature: Signature,
+        /// By the key of the predecessor, if there is one (label `ClientRenewal` over the payload): whoever knows that
+        /// credential sees that the identity is the same.
+        pub predecessor_signature: Option<Signature>,
     }
 
     /// A client's identity (label `ClientCredential` over the request).

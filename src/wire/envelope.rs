@@ -2,7 +2,7 @@
 //! MLSMessage (`wire-spec/envelope.tls`).
 
 use super::{Encode, Opaque, Text, credential::Signature};
-use crate::base::{ClientId, Domain, GroupId, QsClientId, QsUserId, Refusal, Status};
+use crate::base::{AliasId, ClientId, Domain, GroupId, QsClientId, QsUserId, Refusal, Status};
 
 /// `bennu10`, the protocol version this crate speaks.
 pub const VERSION: u16 = 1;
@@ -110,8 +110,8 @@ wire_selects! {
     pub enum SenderId: u8 {
         /// A client as the AS knows it.
         AsClient(ClientId) = 1,
-        /// An alias, by its hash.
-        AsAlias([u8; 32]) = 2,
+        /// An alias.
+        AsAlias(AliasId) = 2,
         /// A user as the QS knows it.
         QsUser(QsUserId) = 3,
         /// A client as the QS knows it.

@@ -28,12 +28,16 @@ labels! {
         Bind = "Bind";
         /// The payload of an AS credential.
         AsCredential = "AsCredential";
+        /// Fingerprint of a root credential, by the root that vouches for it.
+        RootSuccession = "RootSuccession";
         /// The payload of an intermediate credential, by its own key.
         AsIntermediateRequest = "AsIntermediateRequest";
         /// A signed request for an intermediate credential, by the AS credential.
         AsIntermediateCredential = "AsIntermediateCredential";
         /// The payload of a client credential, by its own key.
         ClientRequest = "ClientRequest";
+        /// The payload of a client credential, by the key that it takes the place of.
+        ClientRenewal = "ClientRenewal";
         /// A signed client request, by the intermediate credential.
         ClientCredential = "ClientCredential";
         /// A [`LeafTbs`](super::credential::LeafTbs), by the client credential.
@@ -90,6 +94,10 @@ labels! {
         AtRest = "at rest";
         /// The key of stateless resets (RFC 9000 section 10.3), from the data directory's key.
         StatelessReset = "stateless reset";
+        /// Name of an alias in the database.
+        AliasName = "alias name";
+        /// Name of an invitation code in the database.
+        InvitationName = "invitation name";
         /// Name of a group in a blocklist.
         Blocklist = "blocklist";
     }

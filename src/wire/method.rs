@@ -17,6 +17,14 @@ pub enum ProofKind {
     AsClient,
     /// The key in the certificate signing request.
     Request,
+    /// Two proofs: the stored client credential's key, and the key in the request that is to replace it.
+    Renewal,
+    /// A client credential's key, and the user's password by an OPAQUE login that Init2fa started.
+    TwoFactors,
+    /// The key in a request to register an alias.
+    NewAlias,
+    /// An alias's key.
+    AsAlias,
     /// A QS client record's key.
     QsClient,
     /// A leaf's key, and the group's EAR key.
@@ -166,6 +174,14 @@ methods! {
     AsInitRegistration = 0x0102, None, Exempt, Once, KIB, auth::InitRegistration => auth::InitRegistrationResponse;
     /// OPAQUE registration, second half; makes the user.
     AsFinishRegistration = 0x0103, Request, Exempt, Once, 128 * KIB, auth::FinishRegistration => auth::Registered;
+    /// Certifies a new identity key before the old credential expires.
+    AsRenewCredential = 0x0104, Renewal, Charged, Once, 4 * KIB, auth::RenewCredential => auth::CredentialRenewed;
+    /// Starts an OPAQUE login, the second factor of what follows.
+    AsInit2fa = 0x0105, AsClient, Charged, Once, KIB, auth::Init2fa => auth::SecondFactorChallenge;
+    /// Replaces the sender's password.
+    AsChangePassword = 0x0106, TwoFactors, Charged, Once, KIB, auth::ChangePassword => server::Done;
+    /// Deletes the sender's user and everything that belongs to it.
+    AsDeleteUser = 0x0107, TwoFactors, Charged, Once, KIB, auth::DeleteUser => server::Done;
     /// Replaces the sender's profile.
     AsUpdateUserProfile = 0x0108, AsClient, Charged, Once, 33 * KIB, auth::UpdateUserProfile => server::Done;
     /// A user's profile.
@@ -181,6 +197,23 @@ methods! {
     AsDequeue = 0x010d, AsClient, Exempt, Once, KIB, queue::Dequeue => queue::QueueEntries;
     /// Streams the sender's direct queue.
     AsListen = 0x010e, AsClient, Exempt, Streaming, KIB, queue::Listen => queue::QueueEntries;
+
+    /// Registers an alias, by which its owner can be found.
+    AsRegisterAlias = 0x010f, NewAlias, Charged, Once, 32 * KIB, auth::RegisterAlias => auth::AliasRegistered;
+    /// Deletes the sending alias and its queue.
+    AsDeleteAlias = 0x0110, AsAlias, Charged, Once, 64, auth::DeleteAlias => server::Done;
+    /// Replaces the sending alias's packages.
+    AsPublishAliasPackages = 0x0111, AsAlias, Charged, Once, 32 * KIB, auth::PublishAliasPackages => server::Done;
+    /// One package of an alias.
+    AsGetAliasPackage = 0x0112, None, Charged, Once, KIB, auth::GetAliasPackage => auth::AliasPackageOf;
+    /// Puts a message into an alias's queue.
+    AsEnqueueAlias = 0x0113, None, Charged, Once, 64 * KIB, auth::EnqueueAlias => server::Done;
+    /// Fetches from the sending alias's queue.
+    AsDequeueAlias = 0x0114, AsAlias, Exempt, Once, KIB, queue::Dequeue => queue::QueueEntries;
+    /// Streams the sending alias's queue.
+    AsListenAlias = 0x0115, AsAlias, Exempt, Streaming, KIB, queue::Listen => queue::QueueEntries;
+    /// Issues Privacy Pass tokens against the sender's allowance.
+    AsIssueTokens = 0x0116, AsClient, Exempt, Once, 8 * KIB, auth::IssueTokens => auth::TokensIssued;
 
     /// The QS's keys.
     QsGetKeys = 0x0201, None, Exempt, Once, 64, queuing::GetQueuingKeys => queuing::QueuingKeys;

@@ -47,8 +47,22 @@ wire_structs! {
     pub struct TokenPolicy {
         /// Whether requests that are not exempt need credit.
         pub required: bool,
-        /// Requests that one token pays for.
+        /// Credit that one token buys.
         pub credit_per_token: u32,
+        /// Tokens that a client of this homeserver is issued in one period.
+        pub allowance: u32,
+        /// Length of a period in seconds; periods begin at multiples of it since the Unix epoch.
+        pub period: u32,
+        /// Credit that a request costs; nothing for methods that are not here.
+        pub prices: Vec<MethodPrice>,
+    }
+
+    /// Credit that a request costs.
+    pub struct MethodPrice {
+        /// Code of the method.
+        pub method: u16,
+        /// Its price.
+        pub credit: u32,
     }
 
     /// Proves possession of keys for the rest of the connection.

@@ -337,3 +337,56 @@ async fn queues_are_read_through_key_updates_and_tell_when_they_were_full() {
     alice.say(&chat, "there is room again").await;
     assert_eq!(bob.hear().await, [said("Alice", "there is room again")]);
 }
+
+/// Sends a request that needs no proof.
+async fn ask<C: crate::wire::Call>(server: &Homeserver, request: &C::Request) -> C::Response {
+    use crate::wire::{Decode, Encode, Request, Response, VERSION};
+    let body = request.to_vec().into();
+    let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token: None, body };
+    let exchange = server.host.connect().open().await.unwrap();
+    let response = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
+    C::Response::from_bytes(Response::from_bytes(response).unwrap().into_result().unwrap()).unwrap()
+}
+
+/// Whoever enqueues an offer chooses the domain in it: that must neither stall the queue nor make the client dial there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_names_a_strange_domain_is_skipped_without_dialling_it() {
+    use arbitrary::{Arbitrary, Unstructured};
+
+    use crate::{
+        crypto::{hpke, sha256},
+        wire::{
+            Encode,
+            authentication::{EnqueueDirect, GetConnectionPackage},
+            connection::{ConnectionOffer, DirectMessage, Recipient},
+            label::HpkeLabel,
+            method::call,
+            padding::{OFFER_FLOOR, pad_value},
+        },
+    };
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let package =
+        ask::<call::AsGetConnectionPackage>(&server, &GetConnectionPackage { user: alice.id() }).await.package;
+
+    let mut offer = ConnectionOffer::arbitrary(&mut Unstructured::new(&[7; 4096])).unwrap();
+    offer.content.credential.request.payload.client.user.domain = "stranger.test".parse().unwrap();
+    offer.content.recipient = Recipient::User(alice.id());
+    offer.content.package_hash = sha256(&package.to_vec());
+    let key = &package.content.encryption_key;
+    let padded = pad_value(&offer, OFFER_FLOOR);
+    let sealed =
+        hpke::seal(key, HpkeLabel::ConnectionOffer, &offer.content.recipient.to_vec(), &[], &padded, &mut system_rng())
+            .unwrap();
+    let message = DirectMessage { key_hash: sha256(key.as_slice()), sealed };
+    ask::<call::AsEnqueue>(&server, &EnqueueDirect { client: package.content.client, message }).await;
+
+    // The connector of these tests panics when it is asked for another domain than its own.
+    let chat = befriend(&bob, &alice).await;
+    bob.say(&chat, "hello").await;
+    assert_eq!(alice.hear().await, [said("Bob", "hello")]);
+    assert!(alice.client.requests().await.unwrap().is_empty());
+    let problems = alice.client.problems().await.unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].1.contains("stranger.test"), "{problems:?}");
+}

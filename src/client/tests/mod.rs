@@ -20,7 +20,7 @@ use crate::{
     base::Secret,
     crypto::{Rng, at_rest::StorageKey, system_rng},
     dispatch::{Dispatcher, Parts, Service, connection_limits},
-    service::queue::QueueLimits,
+    service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
     wire::Method,
@@ -123,6 +123,8 @@ impl Homeserver {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
             queue_limits,
+            policy: Policy::default(),
+            workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
         };
         let service = Service(Dispatcher::start(parts).await.unwrap());

@@ -30,11 +30,16 @@ fn chain() -> Chain {
     let root = issue_root(domain.clone(), validity(1_000), &root_key);
     let intermediate = request_intermediate(domain, validity(500), &root, &intermediate_key);
     let intermediate = issue_intermediate(intermediate, &root_key);
-    let request = request_client(client_id("a.test"), validity(100), &intermediate, &client_key);
+    let request = request_client(client_id("a.test"), validity(100), &intermediate, &client_key, None);
     check_client_request(&request, &intermediate, NOW).unwrap();
     let client = issue_client(request, &intermediate_key);
-    let credentials =
-        Credentials { roots: vec![root], intermediates: vec![intermediate], revoked: vec![], issuer_keys: vec![] };
+    let credentials = Credentials {
+        roots: vec![root],
+        successions: vec![],
+        intermediates: vec![intermediate],
+        revoked: vec![],
+        issuer_keys: vec![],
+    };
     Chain { root_key, intermediate_key, client_key, credentials, client }
 }
 
@@ -117,14 +122,14 @@ fn a_request_for_more_than_the_signer_has_is_refused() {
     let chain = chain();
     let signer = &chain.credentials.intermediates[0];
     let check = |client: ClientId, validity: Validity| {
-        check_client_request(&request_client(client, validity, signer, &chain.client_key), signer, NOW)
+        check_client_request(&request_client(client, validity, signer, &chain.client_key, None), signer, NOW)
     };
     assert_eq!(check(client_id("a.test"), validity(100)), Ok(()));
     assert_eq!(check(client_id("a.test"), validity(501)), Err(CryptoError::Expired));
     assert_eq!(check(client_id("b.test"), validity(100)), Err(CryptoError::Subject));
     let backwards = Validity { not_before: NOW.seconds() + 10, not_after: NOW.seconds() };
     assert_eq!(check(client_id("a.test"), backwards), Err(CryptoError::Expired));
-    let mut forged = request_client(client_id("a.test"), validity(100), signer, &chain.client_key);
+    let mut forged = request_client(client_id("a.test"), validity(100), signer, &chain.client_key, None);
     forged.payload.client.client = [3; 16];
     assert_eq!(check_client_request(&forged, signer, NOW), Err(CryptoError::Invalid));
 }

@@ -1,0 +1,193 @@
+//! Method → handler: an exhaustive match. Each route decodes its body, finds the sender's current key, proves the sender,
+//! and hands both to the one handler of the method.
+
+mod authentication;
+mod delivery;
+mod queuing;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Dispatcher, Session, encode};
+use crate::{
+    authentication::records as users,
+    base::{ClientId, QsClientId, Refusal, Status},
+    crypto::proof::RequestContext,
+    delivery::group::Group,
+    queuing::records as queue_clients,
+    service::{Context, QueueId, Verified, proof},
+    transport::Reply,
+    wire::{
+        self, Decode, Encode, Method, Request, VERSION,
+        authentication::GetCredentials,
+        delivery::{GetDeliveryKeys, GroupAccess},
+        queue::Listen,
+        queuing::GetQueuingKeys,
+        server,
+    },
+};
+
+/// One decoded request with where it came from.
+struct Call<'a> {
+    session: &'a Session,
+    stream: u64,
+    request: &'a Request,
+}
+
+impl Call<'_> {
+    fn presented(&self) -> proof::Presented<'_> {
+        proof::Presented {
+            context: RequestContext {
+                method: self.request.method,
+                token: self.request.token.as_ref(),
+                body: self.request.body.as_slice(),
+                binding: &self.session.binding,
+                stream: self.stream,
+            },
+            auth: &self.request.auth,
+            bound: &self.session.bound,
+        }
+    }
+
+    /// The body of a method.
+    fn body<T: Decode>(&self) -> Result<T, Refusal> {
+        T::from_bytes(self.request.body.0.clone()).map_err(malformed)
+    }
+
+    /// The body of a method that takes no sender.
+    fn anonymous<T: Decode>(&self) -> Result<T, Refusal> {
+        self.presented().nobody()?;
+        self.body()
+    }
+
+    /// Proves a client by its current credential, which must be valid now.
+    async fn client(&self, context: &Context<'_>) -> Result<Verified<ClientId>, Refusal> {
+        let presented = self.presented();
+        let client = presented.client()?;
+        let credential = users::client(context, client).await?.ok_or_else(proof::unproven)?;
+        let payload = credential.request.payload;
+        let proven = presented.prove(client.clone(), &payload.verifying_key)?;
+        if !payload.validity.covers(context.now) {
+            return Err(Refusal::unauthenticated("the client credential is not valid now"));
+        }
+        Ok(proven)
+    }
+
+    /// Proves a QS client by its record's key.
+    async fn qs_client(&self, context: &Context<'_>) -> Result<Verified<QsClientId>, Refusal> {
+        let presented = self.presented();
+        let client = presented.qs_client()?;
+        let record = queue_clients::client(context, client).await?.ok_or_else(proof::unproven)?;
+        presented.prove(client, &record.auth_key())
+    }
+
+    /// Opens a group and proves one of its leaves.
+    async fn leaf(
+        &self,
+        context: &Context<'_>,
+        access: &GroupAccess,
+    ) -> Result<(Verified<proof::Leaf>, Group), Refusal> {
+        let presented = self.presented();
+        let leaf = presented.leaf(&access.group)?;
+        let group = Group::open(context, access).await?;
+        let key = group.leaf_key(leaf.0).ok_or_else(proof::unproven)?;
+        Ok((presented.prove(leaf, &key)?, group))
+    }
+}
+
+fn malformed(error: wire::DecodeError) -> Refusal {
+    Refusal::malformed(error.to_string())
+}
+
+/// The version comes first, because everything after it may be different in another one.
+fn check_version(request: &[u8]) -> Result<(), Refusal> {
+    match request.first_chunk() {
+        Some(version) if u16::from_be_bytes(*version) == VERSION => Ok(()),
+        Some(_) => Err(Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol")),
+        None => Err(malformed(wire::DecodeError::Truncated)),
+    }
+}
+
+type Answer = Result<Vec<u8>, Refusal>;
+
+impl Dispatcher {
+    /// Answers one request.
+    pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
+        let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
+        let reply = match &request {
+            Ok(request) => self.route(&Call { session, stream, request }).await,
+            Err(refusal) => Err(refusal.clone()),
+        };
+        reply.unwrap_or_else(|refusal| {
+            tracing::debug!(status = refusal.status.name(), reason = %refusal.message, "refused");
+            Reply::Once(encode(Err(refusal)))
+        })
+    }
+
+    async fn route(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
+        let unknown = || Refusal::new(Status::UnknownMethod, "there is no such method here");
+        let answer = match Method::from_code(call.request.method).ok_or_else(unknown)? {
+            Method::ServerInfo => call.anonymous().map(|server::GetServerInfo {}| self.server_info().to_vec()),
+            Method::Bind => call.anonymous().and_then(|request| call.session.bind(request)).map(|done| done.to_vec()),
+
+            Method::AsGetCredentials => {
+                call.anonymous().map(|GetCredentials {}| self.authentication.credentials().to_vec())
+            }
+            Method::AsInitRegistration => self.init_registration(call).await,
+            Method::AsFinishRegistration => self.finish_registration(call).await,
+            Method::AsUpdateUserProfile => self.update_user_profile(call).await,
+            Method::AsGetUserProfile => self.get_user_profile(call).await,
+            Method::AsPublishConnectionPackages => self.publish_connection_packages(call).await,
+            Method::AsGetConnectionPackage => self.get_connection_package(call).await,
+            Method::AsEnqueue => self.enqueue(call).await,
+            Method::AsDequeue => self.dequeue_direct(call).await,
+            Method::AsListen => return self.listen_direct(call).await,
+
+            // These methods come with what they belong to.
+            Method::AsRenewCredential
+            | Method::AsInit2fa
+            | Method::AsChangePassword
+            | Method::AsDeleteUser
+            | Method::AsIssueTokens
+            | Method::AsRegisterAlias
+            | Method::AsDeleteAlias
+            | Method::AsPublishAliasPackages
+            | Method::AsGetAliasPackage
+            | Method::AsEnqueueAlias
+            | Method::AsDequeueAlias
+            | Method::AsListenAlias => return Err(unknown()),
+
+            Method::QsGetKeys => call.anonymous().map(|GetQueuingKeys {}| self.queuing.keys().to_vec()),
+            Method::QsCreateUser => self.create_queuing_user(call).await,
+            Method::QsPublishKeyPackages => self.publish_key_packages(call).await,
+            Method::QsGetAddPackages => self.get_add_packages(call).await,
+            Method::QsGetBody => self.get_body(call).await,
+            Method::QsDequeue => self.dequeue(call).await,
+            Method::QsListen => return self.listen_queue(call).await,
+
+            Method::DsRequestGroupId => self.request_group_id(call).await,
+            Method::DsCreateGroup => self.create_group(call).await,
+            Method::DsSendMessage => self.send_message(call).await,
+            Method::DsAddUsers => self.add_users(call).await,
+            Method::DsRemoveUsers => self.remove_users(call).await,
+            Method::DsUpdateClient => self.update_client(call).await,
+            Method::DsJoinConnectionGroup => self.join_connection_group(call).await,
+            Method::DsDeleteGroup => self.delete_group(call).await,
+            Method::DsWelcomeInfo => self.welcome_info(call).await,
+            Method::DsExternalCommitInfo => self.external_commit_info(call).await,
+            Method::DsGetKeys => call.anonymous().map(|GetDeliveryKeys {}| self.delivery.keys().to_vec()),
+        };
+        answer.map(|body| Reply::Once(encode(Ok(body))))
+    }
+
+    /// Takes a queue over for a client that listens.
+    async fn start_listening(self: Arc<Self>, id: QueueId, request: &Listen) -> Result<Reply, Refusal> {
+        let (header, listening) = self.listen(id, request).await?;
+        let header = encode(Ok(header.to_vec()));
+        Ok(match listening {
+            Some(listening) => Reply::Stream(header, Box::new(listening)),
+            None => Reply::Once(header),
+        })
+    }
+}

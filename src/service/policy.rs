@@ -1,0 +1,144 @@
+//! What an operator decides: who may register, what tokens buy, and how much of what one address, account or queue gets
+//! in an hour. The defaults suit a homeserver that is open to the world.
+
+use std::time::Duration;
+
+use crate::wire::{Method, method::Credit, server::RegistrationPolicy};
+
+/// The decisions of an operator.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Who may register.
+    pub registration: RegistrationPolicy,
+    /// What tokens buy.
+    pub tokens: Tokens,
+    /// How often.
+    pub rates: Rates,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { registration: RegistrationPolicy::Open, tokens: Tokens::default(), rates: Rates::default() }
+    }
+}
+
+/// What Privacy Pass tokens buy, and who gets how many.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// Whether charged methods need credit at all.
+    pub required: bool,
+    /// Credit that one token buys on the connection that redeems it.
+    pub credit_per_token: u32,
+    /// Tokens that a client is issued in one period.
+    pub allowance: u32,
+    /// Length of a period. Periods begin at multiples of it since the Unix epoch.
+    pub period: Duration,
+    /// How long one issuing key issues. Its tokens are redeemed for as long again.
+    pub key_life: Duration,
+    /// Prices that are not 1, for charged methods only.
+    pub prices: Vec<(Method, u32)>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            required: true,
+            credit_per_token: 32,
+            allowance: 2_000,
+            period: Duration::from_secs(24 * 3_600),
+            key_life: Duration::from_secs(30 * 24 * 3_600),
+            prices: Vec::new(),
+        }
+    }
+}
+
+impl Tokens {
+    /// Credit that a request to a method costs.
+    pub fn price(&self, method: Method) -> u32 {
+        if !self.required || method.credit() == Credit::Exempt {
+            return 0;
+        }
+        self.prices.iter().find(|(priced, _)| *priced == method).map_or(1, |(_, price)| *price)
+    }
+}
+
+macro_rules! rates {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident = $default:literal, $what:literal;)*) => {
+        /// Something that is counted, for each address, account or queue.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Rate { $($(#[$doc])* $variant,)* }
+
+        impl Rate {
+            /// Every rate.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name in the configuration.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($name),)* }
+            }
+
+            /// What there are too many of, for the refusal.
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$variant => $what,)* }
+            }
+        }
+
+        /// How often something may happen in an hour, all at once or spread.
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Rates { $($(#[$doc])* pub $name: u32,)* }
+
+        impl Default for Rates {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Rates {
+            /// How often in an hour.
+            pub const fn per_hour(&self, rate: Rate) -> u32 {
+                match rate { $(Rate::$variant => self.$name,)* }
+            }
+        }
+    };
+}
+
+rates! {
+    /// Halves of registrations, each half counted by itself, from one address.
+    Registrations, registrations_per_address = 60, "registrations from this address";
+    /// Password log-ins to one account.
+    AccountLogins, logins_per_account = 10, "password attempts for this account";
+    /// Password log-ins from one address.
+    AddressLogins, logins_per_address = 60, "password attempts from this address";
+    /// Connection packages of users fetched from one address.
+    PackageLookups, package_lookups_per_address = 300, "look-ups of connection packages from this address";
+    /// Connection packages of one user fetched by anybody.
+    UserPackages, package_lookups_per_user = 100, "look-ups of this user's connection packages";
+    /// Profiles fetched from one address.
+    ProfileLookups, profile_lookups_per_address = 3_000, "look-ups of profiles from this address";
+    /// Aliases registered from one address.
+    AliasRegistrations, alias_registrations_per_address = 30, "registrations of aliases from this address";
+    /// Look-ups of aliases, whether they exist or not, from one address.
+    AliasLookups, alias_lookups_per_address = 60, "look-ups of aliases from this address";
+    /// Packages of one alias fetched by anybody.
+    AliasPackages, alias_lookups_per_alias = 100, "look-ups of this alias";
+    /// Messages put into direct queues and queues of aliases from one address.
+    AddressOffers, offers_per_address = 300, "messages to direct queues from this address";
+    /// Messages put into one direct queue, or queue of an alias, by anybody.
+    QueueOffers, offers_per_queue = 100, "messages to this direct queue";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_charged_methods_have_a_price_and_only_where_tokens_are_required() {
+        let mut tokens = Tokens { prices: vec![(Method::AsEnqueue, 5)], ..Tokens::default() };
+        assert_eq!(tokens.price(Method::AsEnqueue), 5);
+        assert_eq!(tokens.price(Method::DsSendMessage), 1);
+        assert_eq!(tokens.price(Method::AsIssueTokens), 0);
+        tokens.required = false;
+        assert_eq!(tokens.price(Method::AsEnqueue), 0);
+    }
+}
