@@ -13,7 +13,7 @@ use crate::{
         credential::{
             AsCredential, AsCredentialPayload, AsIntermediateCredential, AsIntermediatePayload, AsIntermediateRequest,
             CIPHERSUITE, ClientCredential, ClientPayload, ClientRequest, DayValidity, Fingerprint, LeafChain,
-            LeafCredential, LeafSignature, LeafTbs, SignaturePublicKey, Validity,
+            LeafCredential, LeafSignature, LeafTbs, RootSuccession, SignaturePublicKey, Validity,
         },
         label::{KeyLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad_value, unpad_value},
@@ -52,6 +52,13 @@ pub fn issue_root(domain: Domain, validity: Validity, key: &SigningKey) -> AsCre
     AsCredential { payload, signature }
 }
 
+/// A root vouches for the one that comes after it.
+pub fn issue_succession(old: &AsCredential, new: &AsCredential, old_key: &SigningKey) -> RootSuccession {
+    let successor = fingerprint(new);
+    let signature = old_key.sign(SignatureLabel::RootSuccession, &successor);
+    RootSuccession { predecessor: fingerprint(old), successor, signature }
+}
+
 /// Asks for an intermediate credential for `key`.
 pub fn request_intermediate(
     domain: Domain,
@@ -74,6 +81,29 @@ pub fn request_intermediate(
 pub fn issue_intermediate(request: AsIntermediateRequest, root: &SigningKey) -> AsIntermediateCredential {
     let signature = root.sign(SignatureLabel::AsIntermediateCredential, &request);
     AsIntermediateCredential { request, signature }
+}
+
+/// Checks an intermediate credential against the roots, and that it is valid now.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_intermediate(
+    credential: &AsIntermediateCredential,
+    roots: &[&AsCredential],
+    now: Timestamp,
+) -> Result<(), CryptoError> {
+    let AsIntermediateRequest { payload, self_signature } = &credential.request;
+    let root = roots.iter().find(|root| fingerprint(**root) == payload.signer).ok_or(CryptoError::UnknownSigner)?;
+    if payload.domain != root.payload.domain || payload.ciphersuite != CIPHERSUITE {
+        return Err(CryptoError::Subject);
+    }
+    verify(&payload.verifying_key, SignatureLabel::AsIntermediateRequest, payload, self_signature)?;
+    let label = SignatureLabel::AsIntermediateCredential;
+    verify(&root.payload.verifying_key, label, &credential.request, &credential.signature)?;
+    if !root.payload.validity.contains(&payload.validity) || !payload.validity.covers(now) {
+        return Err(CryptoError::Expired);
+    }
+    Ok(())
 }
 
 /// Asks for a client credential for `key`. If it `renews` another, the key of that one signs as well.
@@ -161,16 +191,19 @@ pub struct VerifiedLeaf {
 }
 
 impl Authority {
-    /// Verifies what GetCredentials of `domain` answered, over a connection that proved the domain. Credentials that
-    /// are revoked or not valid now are left out.
+    /// Verifies what GetCredentials of `domain` answered, over a connection that proved the domain. Where roots of the
+    /// domain are `known` already, only they and those that they vouch for count. Credentials that are revoked or not
+    /// valid now are left out.
     ///
     /// # Errors
     /// What does not verify; [`CryptoError::UnknownSigner`] if no usable chain is left.
-    pub fn verify(domain: Domain, credentials: &Credentials, now: Timestamp) -> Result<Self, CryptoError> {
-        let usable = |fingerprint: &Fingerprint, validity: &Validity| {
-            validity.covers(now) && !credentials.revoked.contains(fingerprint)
-        };
-        let mut roots = Vec::new();
+    pub fn verify(
+        domain: Domain,
+        credentials: &Credentials,
+        known: &[Fingerprint],
+        now: Timestamp,
+    ) -> Result<Self, CryptoError> {
+        let mut listed = Vec::new();
         for root in &credentials.roots {
             let AsCredential { payload, signature } = root;
             if payload.domain != domain || payload.ciphersuite != CIPHERSUITE {
@@ -178,30 +211,34 @@ impl Authority {
             }
             verify(&payload.verifying_key, SignatureLabel::AsCredential, payload, signature)?;
             let name = fingerprint(root);
-            if usable(&name, &payload.validity) {
-                roots.push((name, root));
+            if !credentials.revoked.contains(&name) {
+                listed.push((name, root));
             }
         }
+        let believed = believed(&listed, &credentials.successions, known);
+        let usable = |(name, root): &&(Fingerprint, &AsCredential)| {
+            believed.contains(name) && root.payload.validity.covers(now)
+        };
+        let (roots, usable): (Vec<_>, Vec<_>) = listed.iter().filter(usable).copied().unzip();
         let mut intermediates = Vec::new();
         for credential in &credentials.intermediates {
-            let AsIntermediateRequest { payload, self_signature } = &credential.request;
-            if payload.domain != domain || payload.ciphersuite != CIPHERSUITE {
-                return Err(CryptoError::Subject);
-            }
-            verify(&payload.verifying_key, SignatureLabel::AsIntermediateRequest, payload, self_signature)?;
-            let Some((_, root)) = roots.iter().find(|(name, _)| *name == payload.signer) else { continue };
-            let label = SignatureLabel::AsIntermediateCredential;
-            verify(&root.payload.verifying_key, label, &credential.request, &credential.signature)?;
             let name = fingerprint(credential);
-            if root.payload.validity.contains(&payload.validity) && usable(&name, &payload.validity) {
-                intermediates.push((name, credential.clone()));
+            match check_intermediate(credential, &usable, now) {
+                Ok(()) if !credentials.revoked.contains(&name) => intermediates.push((name, credential.clone())),
+                // Of another root, over, or revoked.
+                Ok(()) | Err(CryptoError::UnknownSigner | CryptoError::Expired) => {}
+                Err(error) => return Err(error),
             }
         }
         if intermediates.is_empty() {
             return Err(CryptoError::UnknownSigner);
         }
-        let roots = roots.into_iter().map(|(name, _)| name).collect();
         Ok(Self { domain, roots, intermediates, revoked: credentials.revoked.clone() })
+    }
+
+    /// Whether a client credential is on the domain's list of those that are not to be believed.
+    pub fn is_revoked(&self, name: &Fingerprint) -> bool {
+        self.revoked.contains(name)
     }
 
     /// The domain.
@@ -241,6 +278,36 @@ impl Authority {
         }
         Ok(VerifiedClient(credential.clone()))
     }
+}
+
+/// The roots to believe: all of them if none is known, else the known ones and those that they vouch for, directly or by
+/// others.
+fn believed(
+    listed: &[(Fingerprint, &AsCredential)],
+    successions: &[RootSuccession],
+    known: &[Fingerprint],
+) -> Vec<Fingerprint> {
+    if known.is_empty() {
+        return listed.iter().map(|(name, _)| *name).collect();
+    }
+    let mut believed: Vec<_> = listed.iter().map(|(name, _)| *name).filter(|name| known.contains(name)).collect();
+    let mut at = 0;
+    while let Some(predecessor) = believed.get(at).copied() {
+        at += 1;
+        let Some((_, root)) = listed.iter().find(|(name, _)| *name == predecessor) else { continue };
+        for succession in successions.iter().filter(|of| of.predecessor == predecessor) {
+            let RootSuccession { successor, signature, .. } = succession;
+            let key = &root.payload.verifying_key;
+            let is_listed = listed.iter().any(|(name, _)| name == successor);
+            if is_listed
+                && !believed.contains(successor)
+                && verify(key, SignatureLabel::RootSuccession, successor, signature).is_ok()
+            {
+                believed.push(*successor);
+            }
+        }
+    }
+    believed
 }
 
 impl VerifiedClient {

@@ -70,9 +70,7 @@ impl Streaming for Listening {
                     Ok(()) => {}
                     Err(code) => return code,
                 },
-                () = self.listener.woken() => if self.listener.is_replaced() {
-                    return codes::REPLACED_BY_NEWER_LISTEN;
-                },
+                () = self.listener.woken() => {}
             }
         }
     }
@@ -84,6 +82,9 @@ impl Listening {
         loop {
             if self.listener.is_replaced() {
                 return Err(codes::REPLACED_BY_NEWER_LISTEN);
+            }
+            if self.listener.is_ended() {
+                return Err(codes::DONE);
             }
             let durable = self.dispatcher.parts.store.durable();
             let found = read(self.id, self.next, MAX_DEQUEUE, &durable).await.map_err(|_| codes::INTERNAL)?;

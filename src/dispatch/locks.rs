@@ -19,9 +19,21 @@ impl Locks {
         Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new() }
     }
 
-    /// Waits for the lock of what `key` names. A request takes one lock at most.
-    pub async fn lock(&self, key: impl Hash) -> MutexGuard<'_, ()> {
-        let stripe = self.hasher.hash_one(key) as usize % STRIPES;
-        self.stripes[stripe].lock().await
+    /// The lock of what `key` names.
+    pub fn name(&self, key: impl Hash) -> usize {
+        self.hasher.hash_one(key) as usize % STRIPES
+    }
+
+    /// Waits for the locks of these names, in one order whoever asks, so that no two requests wait for each other. A
+    /// request calls this once.
+    pub async fn lock(&self, names: &[usize]) -> Vec<MutexGuard<'_, ()>> {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        let mut guards = Vec::with_capacity(names.len());
+        for name in names {
+            guards.push(self.stripes[name].lock().await);
+        }
+        guards
     }
 }

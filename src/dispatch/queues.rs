@@ -41,6 +41,7 @@ pub struct Queues {
 pub struct Listener {
     wake: Notify,
     replaced: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Listener {
@@ -53,12 +54,18 @@ impl Listener {
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
     }
+
+    /// Whether its client may not listen any more.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
 }
 
 /// Appends that were resolved into a batch which is not submitted yet.
 pub struct Resolved<'a> {
     guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
     changed: Vec<QueueId>,
+    closed: Option<QueueId>,
     /// What became of them.
     pub appended: Appended,
 }
@@ -66,17 +73,24 @@ pub struct Resolved<'a> {
 impl Resolved<'_> {
     /// The batch was submitted: lets the heads go. What is left to do is to wake these queues when it is durable.
     pub fn submitted(mut self) -> Vec<QueueId> {
+        if let Some(id) = self.closed {
+            self.forget(&id);
+        }
         std::mem::take(&mut self.changed)
+    }
+
+    fn forget(&mut self, id: &QueueId) {
+        if let Some(heads) = self.guards.get_mut(&shard(id)) {
+            heads.remove(id);
+        }
     }
 }
 
 impl Drop for Resolved<'_> {
     /// The batch was not submitted, whatever the reason: forgets the heads as they would have been.
     fn drop(&mut self) {
-        for id in &self.changed {
-            if let Some(heads) = self.guards.get_mut(&shard(id)) {
-                heads.remove(id);
-            }
+        for id in std::mem::take(&mut self.changed) {
+            self.forget(&id);
         }
     }
 }
@@ -88,18 +102,25 @@ impl Queues {
         Self { shards: (0..SHARDS).map(shard).collect(), limits, listeners: Mutex::default() }
     }
 
-    /// Turns appends into rows of the batch.
+    /// Turns appends into rows of the batch, and deletes the queues that are closed.
     ///
     /// # Errors
     /// `internal` if a head cannot be read or written.
     pub async fn resolve(
         &self,
         mut appends: Vec<Append>,
+        closed: Option<QueueId>,
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Result<Resolved<'_>, Refusal> {
         appends.sort_by_key(|append| (shard(&append.queue), append.queue));
-        let mut resolved = Resolved { guards: BTreeMap::new(), changed: Vec::new(), appended: Appended::default() };
+        let mut resolved = Resolved { guards: BTreeMap::new(), changed: Vec::new(), closed, appended: Appended::default() };
+        if let Some(id) = closed {
+            let shard = shard(&id);
+            resolved.guards.insert(shard, self.shards[shard].lock().await);
+            resolved.changed.push(id);
+            Queue::delete(id, batch);
+        }
         for append in appends {
             let shard = shard(&append.queue);
             // In ascending order, everywhere: no two requests wait for each other.
@@ -195,6 +216,14 @@ impl Queues {
         let mut listeners = self.listeners();
         if listeners.get(&id).is_some_and(|current| Arc::ptr_eq(current, listener)) {
             listeners.remove(&id);
+        }
+    }
+
+    /// Ends whatever listens to a queue: its client may not any more.
+    pub fn end_listening(&self, id: QueueId) {
+        if let Some(listener) = self.listeners().remove(&id) {
+            listener.ended.store(true, Ordering::Release);
+            listener.wake.notify_one();
         }
     }
 

@@ -9,29 +9,35 @@ use super::{Dispatcher, context};
 use crate::{
     base::Refusal,
     crypto::Rng,
-    service::{Context, Outcome, Reply, store_failure},
+    service::{Context, Outcome, QueueId, Reply, store_failure},
     wire::Encode,
 };
 
 /// Most bytes that one request may store.
 const MAX_STORED: usize = 64 << 20;
 
-/// A request under way, with the lock of what it changes.
+/// A request under way, with the locks of what it changes.
 pub struct Scope<'a> {
     dispatcher: &'a Dispatcher,
-    guard: Option<MutexGuard<'a, ()>>,
+    guards: Vec<MutexGuard<'a, ()>>,
     rng: Box<dyn Rng + Send + Sync>,
 }
 
 impl Dispatcher {
     /// For a request that changes nothing that another could change at the same time.
     pub(super) fn unlocked(&self) -> Scope<'_> {
-        Scope { dispatcher: self, guard: None, rng: (self.parts.entropy)() }
+        Scope { dispatcher: self, guards: Vec::new(), rng: (self.parts.entropy)() }
     }
 
     /// For a request that reads and changes what `key` names.
     pub(super) async fn locked(&self, key: impl Hash) -> Scope<'_> {
-        Scope { guard: Some(self.locks.lock(key).await), ..self.unlocked() }
+        Scope { guards: self.locks.lock(&[self.locks.name(key)]).await, ..self.unlocked() }
+    }
+
+    /// For a request that reads and changes what both keys name.
+    pub(super) async fn locked_both(&self, one: impl Hash, other: impl Hash) -> Scope<'_> {
+        let names = [self.locks.name(one), self.locks.name(other)];
+        Scope { guards: self.locks.lock(&names).await, ..self.unlocked() }
     }
 }
 
@@ -45,10 +51,22 @@ impl Scope<'_> {
     ///
     /// # Errors
     /// What the store or the reply refuses; then nothing is written.
-    pub async fn commit<R: Encode>(mut self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
+    pub async fn commit<R: Encode>(self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
+        self.finish(outcome, None).await
+    }
+
+    /// Like [`Self::commit`], and deletes a queue with it; whoever listens to it is told. The handler appends nothing.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn commit_closing<R: Encode>(self, outcome: Outcome<R>, queue: QueueId) -> Result<Vec<u8>, Refusal> {
+        self.finish(outcome, Some(queue)).await
+    }
+
+    async fn finish<R: Encode>(mut self, outcome: Outcome<R>, closed: Option<QueueId>) -> Result<Vec<u8>, Refusal> {
         let dispatcher = self.dispatcher;
         let Outcome { mut batch, appends, reply } = outcome;
-        let resolved = dispatcher.queues.resolve(appends, &mut self.context(), &mut batch).await?;
+        let resolved = dispatcher.queues.resolve(appends, closed, &mut self.context(), &mut batch).await?;
         let reply = match reply {
             Reply::Ready(reply) => Ok(reply),
             Reply::AfterAppends(finish) => finish(resolved.appended, &mut batch),
@@ -64,7 +82,7 @@ impl Scope<'_> {
         });
         let (reply, commit) = submitted?;
         let changed = resolved.submitted();
-        self.guard = None;
+        self.guards.clear();
         commit.await.map_err(store_failure)?;
         dispatcher.queues.wake(&changed);
         Ok(reply.to_vec())

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use crate::{
-    base::{ClientId, GroupId, QsClientId, Refusal, limits::MAX_BOUND_KEYS},
+    base::{AliasId, ClientId, GroupId, QsClientId, Refusal, limits::MAX_BOUND_KEYS},
     crypto::proof::RequestContext,
     wire::{Authentication, Opaque, Proof, SenderId, credential::SignaturePublicKey},
 };
@@ -120,17 +120,72 @@ impl Presented<'_> {
         }
     }
 
+    /// The alias that claims to send.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn alias(&self) -> Result<AliasId, Refusal> {
+        match self.sender()? {
+            SenderId::AsAlias(alias) => Ok(*alias),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The client that claims to send, by two keys: the one it has and the one it wants.
+    ///
+    /// # Errors
+    /// `unauthenticated` if there are not exactly two senders, both this client.
+    pub fn renewing_client(&self) -> Result<&ClientId, Refusal> {
+        match self.auth {
+            [Authentication { sender: SenderId::AsClient(one), .. }, Authentication { sender: SenderId::AsClient(other), .. }]
+                if one == other =>
+            {
+                Ok(one)
+            }
+            _ => Err(Refusal::unauthenticated("this method needs the same client twice, with its old and its new key")),
+        }
+    }
+
+    /// Checks the proofs of [`Self::renewing_client`]: by the key it has, unless none is asked for, and by the one it
+    /// wants.
+    ///
+    /// # Errors
+    /// `unauthenticated` if one of them does not verify.
+    pub fn prove_renewing<T>(
+        &self,
+        sender: T,
+        old: Option<&SignaturePublicKey>,
+        new: &SignaturePublicKey,
+    ) -> Result<Verified<T>, Refusal> {
+        let [by_old, by_new] = self.auth else { return Err(missing()) };
+        let proven = old.is_none_or(|old| self.holds(by_old, old)) && self.holds(by_new, new);
+        if proven { Ok(Verified(sender)) } else { Err(unproven()) }
+    }
+
+    /// Does what [`Self::prove`] does for a sender that does not exist, and takes as long.
+    pub fn prove_nobody(&self) -> Refusal {
+        // A point of the curve, like any key: the base point (RFC 8032 section 5.1).
+        let mut base = [0x66; 32];
+        base[0] = 0x58;
+        match self.prove((), &base[..].into()) {
+            Ok(_) | Err(_) => unproven(),
+        }
+    }
+
     /// Checks the proof against the sender's current key. `sender` is what one of the methods above has read from the
     /// request, or something found by it.
     ///
     /// # Errors
     /// `unauthenticated` if the key neither signed this request nor is bound to the connection.
     pub fn prove<T>(&self, sender: T, key: &SignaturePublicKey) -> Result<Verified<T>, Refusal> {
-        let [Authentication { sender: id, proof }] = self.auth else { return Err(missing()) };
+        let [authentication] = self.auth else { return Err(missing()) };
+        if self.holds(authentication, key) { Ok(Verified(sender)) } else { Err(unproven()) }
+    }
+
+    fn holds(&self, Authentication { sender, proof }: &Authentication, key: &SignaturePublicKey) -> bool {
         match proof {
-            Proof::Bound if self.bound.contains(key) => Ok(Verified(sender)),
-            Proof::Signature(signature) if self.context.verify(id, key, signature).is_ok() => Ok(Verified(sender)),
-            Proof::Bound | Proof::Signature(_) => Err(unproven()),
+            Proof::Bound => self.bound.contains(key),
+            Proof::Signature(signature) => self.context.verify(sender, key, signature).is_ok(),
         }
     }
 

@@ -232,6 +232,14 @@ impl Queue {
         Ok(accepted)
     }
 
+    /// Adds the end of a queue to the batch: its head, its tail and its entries.
+    pub fn delete(id: QueueId, batch: &mut Batch) {
+        batch.delete(Table::Queues, id.head_key());
+        batch.delete(Table::Queues, id.tail_key());
+        let entries = id.key().prefix();
+        batch.delete_range(Table::QueueEntries, entries.from, entries.to.unwrap_or_default());
+    }
+
     /// Deletes what the owner no longer wants: everything before `next`.
     ///
     /// # Errors

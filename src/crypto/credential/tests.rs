@@ -45,7 +45,7 @@ fn chain() -> Chain {
 
 impl Chain {
     fn authority(&self) -> Result<Authority, CryptoError> {
-        Authority::verify("a.test".parse().unwrap(), &self.credentials, NOW)
+        Authority::verify("a.test".parse().unwrap(), &self.credentials, &[], NOW)
     }
 }
 
@@ -81,21 +81,21 @@ fn a_leaf_is_traced_back_to_its_root() {
 #[test]
 fn a_broken_or_foreign_link_is_refused() {
     let chain = chain();
-    assert!(Authority::verify("b.test".parse().unwrap(), &chain.credentials, NOW).is_err(), "another domain");
+    assert!(Authority::verify("b.test".parse().unwrap(), &chain.credentials, &[], NOW).is_err(), "another domain");
 
     let mut forged = chain.credentials.clone();
     forged.roots[0].payload.validity.not_after += 1;
-    assert!(Authority::verify("a.test".parse().unwrap(), &forged, NOW).is_err());
+    assert!(Authority::verify("a.test".parse().unwrap(), &forged, &[], NOW).is_err());
 
     let mut forged = chain.credentials.clone();
     forged.intermediates[0].signature =
         chain.intermediate_key.sign(SignatureLabel::AsIntermediateCredential, &forged.intermediates[0].request);
-    assert!(Authority::verify("a.test".parse().unwrap(), &forged, NOW).is_err(), "signed by itself");
+    assert!(Authority::verify("a.test".parse().unwrap(), &forged, &[], NOW).is_err(), "signed by itself");
 
     let authority = chain.authority().unwrap();
     let mut forged = chain.client.clone();
     forged.request.payload.client.user.uuid = [9; 16];
-    assert!(authority.verify_client(&forged, NOW).is_err());
+    assert!(authority.verify_client(&forged, &[], NOW).is_err());
 
     // The right content under the label of another type.
     let mut confused = chain.client.clone();

@@ -1,0 +1,107 @@
+//! Credentials that are not to be believed, although they have not expired: listed for everybody by GetCredentials until
+//! they would have.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    base::{Refusal, Timestamp},
+    service::{Context, damaged, store_failure},
+    store::{Batch, Key, KeyRange, Limit, Table},
+    wire::credential::Fingerprint,
+};
+
+/// Most revocations at a time: what every client can be sent.
+const MAX_REVOKED: usize = 100_000;
+
+/// Rows read in one go.
+const PAGE: usize = 10_000;
+
+/// The list, with the second until which each must be on it.
+pub struct Revocations(Mutex<BTreeMap<Fingerprint, u64>>);
+
+/// Changes of the list, which take effect when they are durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    added: Vec<(Fingerprint, u64)>,
+    removed: Vec<Fingerprint>,
+}
+
+impl Revocations {
+    /// The stored list.
+    ///
+    /// # Errors
+    /// `internal` if it cannot be read.
+    pub async fn load(context: &Context<'_>) -> Result<Self, Refusal> {
+        let mut list = BTreeMap::new();
+        let mut range = KeyRange::from(Key::new()..);
+        loop {
+            let rows = context.view.scan(Table::AsRevoked, range, Limit::rows(PAGE)).await.map_err(store_failure)?;
+            let Some(last) = rows.last() else { return Ok(Self(Mutex::new(list))) };
+            range = KeyRange::from(last.key.successor()..);
+            for row in rows {
+                let name = row.key.as_bytes().try_into().map_err(damaged)?;
+                let until = row.value.as_ref().try_into().map(u64::from_be_bytes).map_err(damaged)?;
+                list.insert(name, until);
+            }
+        }
+    }
+
+    /// The fingerprints.
+    pub fn list(&self) -> Vec<Fingerprint> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether a credential is on the list.
+    pub fn contains(&self, name: &Fingerprint) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// Adds a revocation to the batch.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if the list is full.
+    pub fn add(&self, name: Fingerprint, until: u64, batch: &mut Batch, changes: &mut Changes) -> Result<(), Refusal> {
+        if self.len() + changes.added.len() >= MAX_REVOKED {
+            return Err(Refusal::quota_exceeded("the list of revoked credentials is full"));
+        }
+        batch.put(Table::AsRevoked, Key::new().bytes(name), until.to_be_bytes().to_vec());
+        changes.added.push((name, until));
+        Ok(())
+    }
+
+    /// Adds the end of a revocation to the batch.
+    pub fn lift(&self, name: Fingerprint, batch: &mut Batch, changes: &mut Changes) {
+        batch.delete(Table::AsRevoked, Key::new().bytes(name));
+        changes.removed.push(name);
+    }
+
+    /// Adds the end of those that would have expired by now to the batch.
+    pub fn expire(&self, now: Timestamp, batch: &mut Batch) -> Changes {
+        let expired = self.lock().iter().filter(|(_, until)| **until < now.seconds()).map(|(name, _)| *name).collect();
+        let changes = Changes { removed: expired, added: Vec::new() };
+        changes.removed.iter().for_each(|name| _ = batch.delete(Table::AsRevoked, Key::new().bytes(name)));
+        changes
+    }
+
+    /// Changes are durable: they take effect.
+    pub fn apply(&self, changes: Changes) {
+        let mut list = self.lock();
+        for name in changes.removed {
+            list.remove(&name);
+        }
+        list.extend(changes.added);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, u64>> {
+        // The map is whole between any two of its operations.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
