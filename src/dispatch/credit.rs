@@ -131,5 +131,6 @@ impl Dispatcher {
     }
 }
 
-#[cfg(test)]
+// They need a client.
+#[cfg(all(test, feature = "client"))]
 mod tests;
