@@ -14,19 +14,23 @@ use bennu::{
     base::{ClientId, Domain, GroupId, Secret, Status, SystemClock, UserId},
     client::{Client, ClientError, Connector, Isolation, Options, QuicConnector, RegisterOptions},
     crypto::{
-        at_rest::StorageKey, credential::request_client, opaque::Registration, proof, random, random_secret,
-        signature::SigningKey, system_rng,
+        at_rest::StorageKey, credential::request_client, opaque::Registration, privacy_pass, proof, random,
+        random_secret, signature::SigningKey, system_rng,
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
     node::system_entropy,
-    service::{policy::Policy, queue::QueueLimits, work::Workers},
+    service::{
+        policy::{Policy, Tokens},
+        queue::QueueLimits,
+        work::Workers,
+    },
     store::{Key, Limit, MemoryEngine, Options as StoreOptions, Row, Store, Table},
     transport::{Connection, Settings, memory::Host},
     wire::{
-        Authentication, Decode, Encode, Method, Opaque, SenderId,
+        Authentication, Decode, Encode, Method, Opaque, Request, SenderId, Token, VERSION,
         authentication::{
             EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials, GetUserProfile, InitRegistration,
-            PublishConnectionPackages, UpdateUserProfile,
+            IssueTokens, PublishConnectionPackages, UpdateUserProfile,
         },
         connection::{ConnectionPackage, ConnectionPackageTbs, DirectMessage},
         credential::{CIPHERSUITE, HpkeCiphertext, Validity},
@@ -36,7 +40,7 @@ use bennu::{
         },
         envelope::{KeyPackageId, LeafId},
         label::SignatureLabel,
-        method::{ProofKind, call},
+        method::{Credit, ProofKind, call},
         queue::{Dequeue, Listen},
         queuing::{
             AddPackage, ClientQueueConfig, CreateQueuingUser, GetAddPackages, GetBody, PublishKeyPackages,
@@ -90,7 +94,7 @@ fn domain() -> Domain {
 
 impl World {
     async fn over_quic() -> Self {
-        let server = Server::start().await;
+        let server = Server::start_with("[tokens]\nrequired = false\n").await;
         let ca = std::fs::read(server.ca()).unwrap();
         let connector = QuicConnector::new(domain(), Some(server.address().to_string()), Some(&ca)).unwrap();
         let homes = tempfile::tempdir().unwrap();
@@ -98,6 +102,10 @@ impl World {
     }
 
     async fn in_memory() -> Self {
+        Self::with_tokens(Tokens { required: false, ..Tokens::default() }).await
+    }
+
+    async fn with_tokens(tokens: Tokens) -> Self {
         let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
         let dispatcher = Dispatcher::start(Parts {
             domain: domain(),
@@ -107,7 +115,7 @@ impl World {
             clock: Arc::new(SystemClock),
             entropy: system_entropy(),
             queue_limits: QueueLimits::default(),
-            policy: Policy::default(),
+            policy: Policy { tokens, ..Policy::default() },
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
         })
@@ -183,6 +191,7 @@ struct Fixture {
     update: (Chat, Vec<u8>),
     delete: (Chat, Vec<u8>),
     friendship_token: Secret,
+    issue: Vec<u8>,
 }
 
 async fn fixture(world: &World) -> Fixture {
@@ -222,6 +231,7 @@ async fn fixture(world: &World) -> Fixture {
     let (newcomer, newcomer_key, finish) = newcomer(world).await;
     let (alice, bob) = (world.state("Alice"), world.state("Bob"));
     let bob_chat = bob.chat(&chat);
+    let (issue, _) = issue_request(&world.connection().await, 1).await;
     Fixture {
         alice: alice.client(),
         alice_key: alice.identity(),
@@ -243,7 +253,35 @@ async fn fixture(world: &World) -> Fixture {
         update: (update_chat, update_body),
         delete: (alice.chat(&delete), delete_body),
         friendship_token: bob.secret("friendship token"),
+        issue: issue.to_vec(),
     }
+}
+
+/// A request for tokens, and what its answer is unblinded with.
+async fn issue_request(connection: &Connection, count: usize) -> (IssueTokens, privacy_pass::Request) {
+    let credentials = call::<call::AsGetCredentials>(connection, None, &GetCredentials {}).await.unwrap();
+    let issuer = credentials.issuer_keys.iter().find(|key| !key.foreign).expect("a key issues");
+    let (request, state) = privacy_pass::Request::new(issuer.public_key.as_slice(), &domain(), count).unwrap();
+    (IssueTokens { request: request.into() }, state)
+}
+
+/// Methods of the protocol that this version does not have yet.
+const LATER: &[Method] = &[
+    Method::AsRenewCredential,
+    Method::AsInit2fa,
+    Method::AsChangePassword,
+    Method::AsDeleteUser,
+    Method::AsRegisterAlias,
+    Method::AsDeleteAlias,
+    Method::AsPublishAliasPackages,
+    Method::AsGetAliasPackage,
+    Method::AsEnqueueAlias,
+    Method::AsDequeueAlias,
+    Method::AsListenAlias,
+];
+
+fn methods() -> impl Iterator<Item = Method> {
+    Method::ALL.iter().copied().filter(|method| !LATER.contains(method))
 }
 
 fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage {
@@ -277,6 +315,7 @@ async fn newcomer(world: &World) -> (ClientId, SigningKey, Vec<u8>) {
         queue_key: package.content.encryption_key.clone(),
         packages: vec![package],
         profile: vec![0; 64].into(),
+        invitation: None,
     };
     (client, key, finish.to_vec())
 }
@@ -353,6 +392,18 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
             let message = DirectMessage { key_hash: [0; 32], sealed };
             nobody(EnqueueDirect { client: f.alice.clone(), message }.to_vec(), Status::Ok)
         }
+        Method::AsIssueTokens => alice(f.issue.clone()),
+        Method::AsRenewCredential
+        | Method::AsInit2fa
+        | Method::AsChangePassword
+        | Method::AsDeleteUser
+        | Method::AsRegisterAlias
+        | Method::AsDeleteAlias
+        | Method::AsPublishAliasPackages
+        | Method::AsGetAliasPackage
+        | Method::AsEnqueueAlias
+        | Method::AsDequeueAlias
+        | Method::AsListenAlias => nobody(Vec::new(), Status::UnknownMethod),
         Method::AsDequeue => alice(dequeue(f.cursors[0])),
         Method::AsListen => alice(listen(f.cursors[0])),
         Method::QsCreateUser => {
@@ -528,7 +579,7 @@ async fn every_wrong_proof_is_refused_and_changes_nothing(world: World) {
     let f = fixture(&world).await;
     let before = snapshot(&world, &f).await;
     let mut tried = 0;
-    for method in Method::ALL.iter().copied() {
+    for method in methods() {
         let case = case(method, &f);
         let connection = world.connection().await;
         if case.sender.is_none() {
@@ -566,7 +617,7 @@ async fn every_wrong_proof_is_refused_and_changes_nothing(world: World) {
     assert!(before == snapshot(&world, &f).await, "a refused request has changed something");
 
     // Each of them would have been carried out, had the proof been right.
-    for method in Method::ALL.iter().copied() {
+    for method in methods() {
         let case = case(method, &f);
         let connection = world.connection().await;
         let outcome = status(ask(&connection, method, case.sender.clone(), &case.body).await);
@@ -610,7 +661,7 @@ async fn bad_input_gets_its_status_and_the_connection_lives_on(world: World) {
     let sender = SenderId::AsClient(f.alice.clone());
     let (_, mut frames) = raw::stream(&connection, Method::AsListen, sender, &f.alice_key, &listen).await;
 
-    for method in Method::ALL.iter().copied() {
+    for method in methods() {
         let case = case(method, &f);
         let streaming = bennu::wire::method::is_streaming(method as u16);
         // Whole, but for the body: cut off, or with something after it.
@@ -739,6 +790,53 @@ async fn a_hostile_member_changes_nothing_that_it_may_not(world: World) {
     let join = JoinConnectionGroup { commit: replay.commit, queue_config: no_config() };
     assert_eq!(status(ask(&connection, Method::DsJoinConnectionGroup, None, &join.to_vec()).await), Status::Forbidden);
     assert!(snapshot(&world, &f).await == carried_out, "something has changed");
+}
+
+/// Sends a case, properly proven, with a token or without.
+async fn send_case(connection: &Connection, method: Method, case: &Case<'_>, token: Option<&Token>) -> Status {
+    let stream = open(connection).await;
+    let (code, body, binding) = (method as u16, &case.body[..], connection.binding());
+    let context = proof::RequestContext { method: code, token, body, binding, stream: stream.id() };
+    let auth = case.sender.clone().map(|(sender, key)| context.sign(sender, key));
+    let body = Opaque(bytes::Bytes::copy_from_slice(body));
+    let auth = auth.into_iter().collect();
+    let request = Request { version: VERSION, method: code, auth, token: token.cloned(), body };
+    status(exchange(stream, code, request.to_vec().into()).await)
+}
+
+/// With tokens that buy one request each: every charged method is refused without, and takes exactly one; the others
+/// need none.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_charged_method_is_charged_once_and_no_other() {
+    let world = World::with_tokens(Tokens { credit_per_token: 1, ..Tokens::default() }).await;
+    let f = fixture(&world).await;
+    let (charged, exempt): (Vec<_>, Vec<_>) = methods().partition(|method| method.credit() == Credit::Charged);
+    assert!(charged.len() > 15 && exempt.len() > 10);
+    let before = snapshot(&world, &f).await;
+    for &method in &charged {
+        let connection = world.connection().await;
+        let outcome = send_case(&connection, method, &case(method, &f), None).await;
+        assert_eq!(outcome, Status::TokenRequired, "{method:?} without credit");
+    }
+    assert!(snapshot(&world, &f).await == before, "something has changed");
+
+    let connection = world.connection().await;
+    let (request, state) = issue_request(&connection, charged.len()).await;
+    let alice = Some((SenderId::AsClient(f.alice.clone()), &f.alice_key));
+    let issued = call::<call::AsIssueTokens>(&connection, alice, &request).await.unwrap();
+    let tokens = state.finish(issued.response.as_slice()).unwrap();
+    let probe = case(Method::DsRequestGroupId, &f);
+    for (&method, token) in charged.iter().zip(&tokens) {
+        let (connection, case) = (world.connection().await, case(method, &f));
+        assert_eq!(send_case(&connection, method, &case, Some(token)).await, case.right, "{method:?} with a token");
+        let more = send_case(&connection, Method::DsRequestGroupId, &probe, None).await;
+        assert_eq!(more, Status::TokenRequired, "{method:?} has taken what the token bought");
+    }
+    for &method in &exempt {
+        let (connection, case) = (world.connection().await, case(method, &f));
+        assert_eq!(send_case(&connection, method, &case, None).await, case.right, "{method:?} costs nothing");
+    }
+    println!("credit: {} methods charged once, {} never", charged.len(), exempt.len());
 }
 
 macro_rules! over_quic_and_memory {

@@ -6,6 +6,8 @@ pub mod finish_registration;
 pub mod get_connection_package;
 pub mod get_user_profile;
 pub mod init_registration;
+pub mod issue_tokens;
+pub mod issuers;
 pub mod publish_connection_packages;
 pub mod records;
 pub mod update_user_profile;
@@ -41,6 +43,8 @@ pub struct Authentication {
     intermediate: AsIntermediateCredential,
     signing_key: SigningKey,
     opaque: OpaqueServer,
+    /// Keys that tokens are issued and redeemed with.
+    pub issuers: issuers::Issuers,
 }
 
 impl Authentication {
@@ -85,11 +89,12 @@ impl Authentication {
             revoked: Vec::new(),
             issuer_keys: Vec::new(),
         };
-        Ok(Self { credentials, intermediate, signing_key, opaque })
+        let issuers = issuers::Issuers::start(context, batch).await?;
+        Ok(Self { credentials, intermediate, signing_key, opaque, issuers })
     }
 
     /// The endpoint GetCredentials: everything it takes to verify a user of this domain.
-    pub const fn credentials(&self) -> &Credentials {
-        &self.credentials
+    pub fn credentials(&self) -> Credentials {
+        Credentials { issuer_keys: self.issuers.public(), ..self.credentials.clone() }
     }
 }

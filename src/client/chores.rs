@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     commit::Intent,
     core::Core,
-    error::{ClientError, Local},
+    error::ClientError,
     packages, register,
     state::{
         inbox,
@@ -24,7 +24,7 @@ impl Core {
         for chore in self.database.run(outbox::chores).await? {
             let outcome = self.do_chore(&chore).await;
             match outcome {
-                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => {
+                Err(error) if error.is_passing() => {
                     return Err(error);
                 }
                 Err(error) => {

@@ -1,7 +1,8 @@
 //! What can go wrong for a caller of the SDK: the homeserver refused, nobody answered, or something here forbids it.
 
+use super::tokens::span;
 use crate::{
-    base::Refusal,
+    base::{Refusal, Status},
     crypto::CryptoError,
     transport::{DialError, StreamError, TlsError},
     wire::DecodeError,
@@ -16,6 +17,10 @@ pub enum ClientError {
     /// No answer within the time allowed. What was being sent is kept and sent again with the next command.
     #[error("the homeserver cannot be reached: {0}")]
     Unreachable(String),
+    /// The homeserver issues no more tokens to this client for so long. What was being sent is kept and sent again with
+    /// the next command after that.
+    #[error("the allowance of tokens is used up; try again in {}", span(*.0))]
+    UsedUp(std::time::Duration),
     /// Something on this side forbids it.
     #[error("{1}")]
     Local(Local, String),
@@ -61,8 +66,14 @@ impl ClientError {
         match self {
             Self::Refused(refusal) => refusal.status.name(),
             Self::Unreachable(_) => "unreachable",
+            Self::UsedUp(_) => Status::RateLimited.name(),
             Self::Local(kind, _) => kind.name(),
         }
+    }
+
+    /// Whether the same may succeed later, so that nothing is to be given up.
+    pub(super) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::UsedUp(_) | Self::Local(Local::Storage, _))
     }
 
     pub(super) fn not_found(what: impl Into<String>) -> Self {

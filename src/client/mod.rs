@@ -25,6 +25,7 @@ mod receive;
 mod register;
 mod send;
 mod state;
+mod tokens;
 mod trust;
 mod view;
 
@@ -40,6 +41,7 @@ use self::{
     core::Core,
     network::Network,
     state::{Database, inbox, keys, meta},
+    tokens::Tokens,
     trust::Trust,
 };
 pub use self::{
@@ -187,7 +189,7 @@ impl Client {
         password: Option<String>,
     ) -> Result<Self, ClientError> {
         let Options { patience, clock } = options;
-        let network = Network::new(connector, patience);
+        let network = Network::new(connector, patience, Tokens::new(database.clone(), clock.clone()));
         let now = clock.now();
         let trust = database.run(move |connection| Trust::load(connection, clock)).await?;
         register::proceed(&database, &network, &trust, password).await?;
@@ -204,7 +206,7 @@ impl Client {
         let core = Arc::new(Core::new(database, network, account, trust));
         match core.flush().await {
             // What cannot be sent now is sent with the next command.
-            Ok(()) | Err(ClientError::Unreachable(_)) => Ok(Self(core)),
+            Ok(()) | Err(ClientError::Unreachable(_) | ClientError::UsedUp(_)) => Ok(Self(core)),
             Err(error) => Err(error),
         }
     }
@@ -310,6 +312,14 @@ impl Client {
     pub async fn mark_read(&self, numbers: &[i64]) -> Result<(), ClientError> {
         let numbers = numbers.to_vec();
         self.0.database.run(move |connection| inbox::mark_read(connection, &numbers)).await
+    }
+
+    /// How many tokens are left, which pay for requests. More are obtained when they are needed.
+    ///
+    /// # Errors
+    /// [`Local::Storage`].
+    pub async fn tokens(&self) -> Result<u32, ClientError> {
+        self.0.network.tokens().count().await
     }
 
     /// What was received and could not be used, the oldest first.

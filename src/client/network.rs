@@ -12,11 +12,15 @@ use std::{
 
 use bytes::Bytes;
 use rand_core::RngCore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     connector::{Connector, Isolation},
     error::ClientError,
+    tokens::{Cost, Tokens},
 };
 use crate::{
     base::{Domain, Refusal, Status, limits::MAX_RESPONSE},
@@ -27,7 +31,7 @@ use crate::{
     },
     transport::{Connection, Exchange, Frames, StreamError},
     wire::{
-        Authentication, Call, Decode, Encode, Method, Proof, Request, Response, SenderId, VERSION,
+        Authentication, Call, Decode, Encode, Method, Proof, Request, Response, SenderId, Token, VERSION,
         server::{Bind, Done},
     },
 };
@@ -38,6 +42,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// How long one attempt may take; the connection is then made anew.
 const ATTEMPT: Duration = Duration::from_secs(15);
+
+/// Tokens that one attempt gives away at most beside the first.
+const MAX_TOKENS: u32 = 3;
+
+type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// Who sends a request.
 pub enum Sender<'a> {
@@ -54,6 +63,7 @@ pub struct Network {
     connector: Arc<dyn Connector>,
     patience: Duration,
     sessions: Mutex<HashMap<(Domain, Isolation), Arc<Session>>>,
+    tokens: Tokens,
 }
 
 #[derive(Default)]
@@ -62,12 +72,35 @@ struct Session(tokio::sync::Mutex<Option<Arc<Live>>>);
 struct Live {
     connection: Connection,
     bound: tokio::sync::Mutex<HashSet<Vec<u8>>>,
+    /// Credit that is left there. Held while a token is under way, whose credit others wait for instead of sending
+    /// tokens of their own.
+    credit: Arc<tokio::sync::Mutex<u32>>,
+}
+
+/// How a request is paid for.
+enum Payment {
+    /// It costs nothing, or the connection has the credit.
+    Nothing,
+    /// By a token, that buys more than the request costs. The homeserver's answer shows that it has.
+    Token(Box<Token>, OwnedMutexGuard<u32>, Cost),
+}
+
+/// Why an attempt failed.
+struct Failure {
+    error: ClientError,
+    /// Whether there may be another.
+    again: bool,
 }
 
 impl Network {
     /// Connects with `connector`, and tries for as long as `patience` before giving up.
-    pub fn new(connector: Arc<dyn Connector>, patience: Duration) -> Self {
-        Self { connector, patience, sessions: Mutex::default() }
+    pub fn new(connector: Arc<dyn Connector>, patience: Duration, tokens: Tokens) -> Self {
+        Self { connector, patience, sessions: Mutex::default(), tokens }
+    }
+
+    /// What requests are paid with.
+    pub const fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Closes all connections.
@@ -106,19 +139,15 @@ impl Network {
                 Err(_) => {
                     // Whatever the matter is, a new connection may help.
                     session.reset();
-                    Err(ClientError::Unreachable("no answer in time".into()))
+                    Err(Failure { error: ClientError::Unreachable("no answer in time".into()), again: true })
                 }
             };
-            let (error, pause) = match outcome {
+            let Failure { error, again } = match outcome {
                 Ok(answer) => return Ok(answer),
-                Err(ClientError::Refused(refusal)) if is_passing(&refusal) => {
-                    let pause = refusal.retry_after;
-                    (ClientError::Refused(refusal), pause)
-                }
-                Err(error @ ClientError::Unreachable(_)) => (error, None),
-                Err(error) => return Err(error),
+                Err(failure) => failure,
             };
-            if !retries.pause(pause).await {
+            let pause = if let ClientError::Refused(refusal) = &error { refusal.retry_after } else { None };
+            if !again || !retries.pause(pause).await {
                 return Err(error);
             }
         }
@@ -132,24 +161,61 @@ impl Network {
         method: Method,
         sender: &Sender<'_>,
         body: &Bytes,
-    ) -> Result<Bytes, ClientError> {
-        for rebind in [false, true] {
+    ) -> Result<Bytes, Failure> {
+        let (mut rebind, mut tokens) = (false, 0);
+        loop {
             let live = self.live(session, domain, isolation).await?;
+            let mut payment = self.pay(&live, domain, method).await?;
             let outcome = async {
-                let (exchange, request) = live.prepare(method, sender, body, rebind).await?;
+                let (exchange, request) = live.prepare(method, sender, body, rebind, payment.token()).await?;
                 let response = exchange.request(request, MAX_RESPONSE).await?;
                 answer(response)
             };
-            match outcome.await {
-                Err(ClientError::Refused(refusal)) if !rebind && is_unbound(&refusal, sender) => {}
-                Err(error @ ClientError::Unreachable(_)) => {
-                    session.discard(&live).await;
-                    return Err(error);
+            let outcome = outcome.await;
+            let had_token = payment.token().is_some();
+            payment.settle(outcome.as_ref().err());
+            let error = match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match &error {
+                ClientError::Refused(refusal) if tokens < MAX_TOKENS && wants_token(refusal, had_token) => {
+                    // Where the refusal may be about the sender, another token helps once or not at all.
+                    tokens = if refusal.status == Status::Unauthenticated { MAX_TOKENS } else { tokens + 1 };
+                    rebind |= is_unbound(refusal, sender);
+                    if refusal.status == Status::TokenRequired {
+                        live.broke(had_token).await;
+                        self.tokens.forget_policy(domain);
+                    }
                 }
-                outcome => return outcome,
+                ClientError::Refused(refusal) if !rebind && is_unbound(refusal, sender) => rebind = true,
+                ClientError::Refused(refusal) => {
+                    // An allowance comes back in hours: its user is told, and does not wait.
+                    let again = is_passing(refusal) && method != Method::AsIssueTokens;
+                    return Err(Failure { error, again });
+                }
+                ClientError::Unreachable(_) => {
+                    session.discard(&live).await;
+                    return Err(Failure { error, again: true });
+                }
+                _ => return Err(Failure { error, again: false }),
             }
         }
-        Err(ClientError::Unreachable("the connection lost its keys".into()))
+    }
+
+    /// Takes the price of a request from the credit of a connection, or a token where that is not enough.
+    ///
+    /// Boxed: what is asked to know the price, and to get tokens, are requests too. They cost nothing.
+    fn pay<'a>(&'a self, live: &'a Live, domain: &'a Domain, method: Method) -> BoxFuture<'a, Payment> {
+        Box::pin(async move {
+            let Some(cost) = self.tokens.cost(self, domain, method).await? else { return Ok(Payment::Nothing) };
+            let mut credit = live.credit.clone().lock_owned().await;
+            if let Some(left) = credit.checked_sub(cost.price) {
+                *credit = left;
+                return Ok(Payment::Nothing);
+            }
+            Ok(Payment::Token(Box::new(self.tokens.take(self).await?), credit, cost))
+        })
     }
 
     /// Starts a streaming exchange: its first answer, and the frames that follow. Does not retry.
@@ -164,7 +230,7 @@ impl Network {
         let session = self.session(domain, isolation.clone());
         let live = self.live(&session, domain, &isolation).await?;
         let outcome = async {
-            let (exchange, request) = live.prepare(method, &sender, &body, false).await?;
+            let (exchange, request) = live.prepare(method, &sender, &body, false, None).await?;
             let (response, frames) = exchange.streaming(request, MAX_RESPONSE).await?;
             Ok((answer(response)?, frames))
         };
@@ -186,7 +252,7 @@ impl Network {
             return Ok(live.clone());
         }
         let connection = self.connector.connect(domain, isolation).await?;
-        let fresh = Arc::new(Live { connection, bound: tokio::sync::Mutex::default() });
+        let fresh = Arc::new(Live { connection, bound: tokio::sync::Mutex::default(), credit: Arc::default() });
         *live = Some(fresh.clone());
         Ok(fresh)
     }
@@ -209,7 +275,45 @@ impl Session {
     }
 }
 
+impl Payment {
+    fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Nothing => None,
+            Self::Token(token, ..) => Some(token),
+        }
+    }
+
+    /// The request was answered, or will not be: what is left of the token's credit is there for others. Where it is
+    /// not certain that a token was redeemed, it counts as lost.
+    fn settle(&mut self, error: Option<&ClientError>) {
+        if let Self::Token(_, credit, cost) = self {
+            let redeemed = match error {
+                None => true,
+                Some(ClientError::Refused(refusal)) => !wants_token(refusal, true),
+                Some(_) => false,
+            };
+            if redeemed {
+                **credit = credit.saturating_add(cost.per_token).saturating_sub(cost.price);
+            }
+        }
+        *self = Self::Nothing;
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self { again: matches!(error, ClientError::Unreachable(_)), error }
+    }
+}
+
 impl Live {
+    /// The homeserver knows of less credit than was counted here.
+    async fn broke(&self, had_token: bool) {
+        if !had_token {
+            *self.credit.lock().await = 0;
+        }
+    }
+
     /// A stream, and the request to send on it.
     async fn prepare(
         &self,
@@ -217,6 +321,7 @@ impl Live {
         sender: &Sender<'_>,
         body: &Bytes,
         rebind: bool,
+        token: Option<&Token>,
     ) -> Result<(Exchange, Bytes), ClientError> {
         if let Sender::Bound(_, key) = sender {
             self.bind(key, rebind).await?;
@@ -228,7 +333,7 @@ impl Live {
             Sender::Signed(sender, key) => {
                 let context = RequestContext {
                     method: method as u16,
-                    token: None,
+                    token,
                     body,
                     binding: self.connection.binding(),
                     stream: exchange.id(),
@@ -236,7 +341,7 @@ impl Live {
                 vec![context.sign(sender.clone(), key)]
             }
         };
-        Ok((exchange, envelope(method, auth, body.clone())))
+        Ok((exchange, envelope(method, auth, token.cloned(), body.clone())))
     }
 
     /// Proves possession of a key for the rest of the connection, once.
@@ -247,7 +352,7 @@ impl Live {
             return Ok(());
         }
         let body = Bind { keys: vec![proof::bind(key, self.connection.binding())] }.to_vec();
-        let request = envelope(Method::Bind, Vec::new(), body.into());
+        let request = envelope(Method::Bind, Vec::new(), None, body.into());
         let response = self.connection.open().await?.request(request, MAX_RESPONSE).await?;
         Done::from_bytes(answer(response)?)?;
         bound.insert(name);
@@ -255,15 +360,22 @@ impl Live {
     }
 }
 
-fn envelope(method: Method, auth: Vec<Authentication>, body: Bytes) -> Bytes {
-    Request { version: VERSION, method: method as u16, auth, token: None, body: crate::wire::Opaque(body) }
-        .to_vec()
-        .into()
+fn envelope(method: Method, auth: Vec<Authentication>, token: Option<Token>, body: Bytes) -> Bytes {
+    Request { version: VERSION, method: method as u16, auth, token, body: crate::wire::Opaque(body) }.to_vec().into()
 }
 
 fn answer(response: Bytes) -> Result<Bytes, ClientError> {
     let response = Response::from_bytes(response).map_err(|_| ClientError::from(StreamError::Malformed))?;
     response.into_result().map_err(ClientError::Refused)
+}
+
+/// Whether another token may help.
+fn wants_token(refusal: &Refusal, had_one: bool) -> bool {
+    match refusal.status {
+        Status::TokenRequired => true,
+        Status::TokenSpent | Status::Unauthenticated => had_one,
+        _ => false,
+    }
 }
 
 /// Whether the refusal may be gone after a while.

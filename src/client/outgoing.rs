@@ -74,7 +74,7 @@ impl Core {
                 Ok(None) => {}
                 Ok(Some(bytes)) if is_mine => answer = Some(bytes),
                 Ok(Some(_)) => {}
-                Err(error @ (ClientError::Unreachable(_) | ClientError::Local(Local::Storage, _))) => {
+                Err(error) if error.is_passing() => {
                     return Err(error);
                 }
                 Err(error) => {

@@ -8,6 +8,7 @@ pub mod credential;
 pub mod hpke;
 pub mod mls;
 pub mod opaque;
+pub mod privacy_pass;
 pub mod proof;
 pub mod ratchet;
 pub mod signature;

@@ -1,6 +1,7 @@
-//! What is kept per connection: the channel binding and the keys that were bound to it. Dies with the connection.
+//! What is kept per connection: the channel binding, the keys that were bound to it, and
+//! credit. Dies with the connection.
 
-use super::rates::Origin;
+use super::{credit::Credit, rates::Origin};
 use crate::{
     base::Refusal,
     crypto::proof::verify_bind,
@@ -20,12 +21,19 @@ pub struct Session {
     pub origin: Origin,
     /// Keys whose possession was proven on this connection.
     pub bound: BoundKeys,
+    /// What its tokens have bought and is left.
+    pub credit: Credit,
 }
 
 impl Session {
     /// A new connection's.
     pub fn new(peer: PeerInfo) -> Self {
-        Self { binding: peer.binding, origin: peer.remote.into(), bound: BoundKeys::default() }
+        Self {
+            binding: peer.binding,
+            origin: peer.remote.into(),
+            bound: BoundKeys::default(),
+            credit: Credit::default(),
+        }
     }
 
     /// The endpoint Bind: all keys of the request become bound, or none.

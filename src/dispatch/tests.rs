@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     base::{Refusal, Secret, SystemClock},
     crypto::{random_secret, signature::SigningKey, system_rng},
+    service::policy::Tokens,
     store::{Fault, Faults, MemoryEngine, Options},
     transport::{Connection, Settings, memory},
     wire::{
@@ -30,7 +31,7 @@ async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Co
         clock: Arc::new(SystemClock),
         entropy: Arc::new(|| Box::new(system_rng())),
         queue_limits: QueueLimits::default(),
-        policy: Policy::default(),
+        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
     });

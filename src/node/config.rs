@@ -12,7 +12,10 @@ use serde::Deserialize;
 use super::NodeError;
 use crate::{
     base::Domain,
-    service::{policy::Policy, queue::QueueLimits},
+    service::{
+        policy::{Policy, Rates},
+        queue::QueueLimits,
+    },
     transport::Settings,
 };
 
@@ -56,6 +59,10 @@ struct File {
     tls: Tls,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    tokens: super::policy::Tokens,
+    #[serde(default)]
+    rates: Rates,
 }
 
 #[derive(Deserialize)]
@@ -179,6 +186,8 @@ impl Config {
         let file: File = toml::from_str(text).map_err(|error| NodeError::Config(error.to_string()))?;
         let domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
         file.limits.check()?;
+        super::policy::check_rates(&file.rates)?;
+        let policy = Policy { tokens: file.tokens.check()?, rates: file.rates, ..Policy::default() };
         Ok(Self {
             domain,
             listen: file.listen,
@@ -189,7 +198,7 @@ impl Config {
             authority: file.tls.authority.map(|path| base.join(path)),
             log: file.log,
             limits: file.limits,
-            policy: Policy::default(),
+            policy,
         })
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     base::{Clock, Timestamp},
+    dispatch::Dispatcher,
     store::{Batch, Key, KeyRange, Limit, Row, Store, StoreError, Table},
 };
 
@@ -16,13 +17,16 @@ const PERIOD: Duration = Duration::from_secs(3_600);
 const PAGE: usize = 1_000;
 
 /// Runs the jobs, now and every hour, until it is dropped.
-pub async fn run(store: Store, clock: Arc<dyn Clock>) {
+pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if let Err(error) = sweep(&store, clock.now()).await {
             tracing::warn!(%error, "expired rows were not deleted");
+        }
+        if let Err(error) = dispatcher.maintain_tokens().await {
+            tracing::warn!(%error, "issuer keys and allowances were not looked after");
         }
         let flushed = store.clone();
         match tokio::task::spawn_blocking(move || flushed.flush()).await {

@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod config;
 mod jobs;
+mod policy;
 pub mod setup;
 
 use std::{
@@ -116,8 +117,8 @@ impl Node {
         let listen_error = |error| NodeError::Listen { address: config.listen, error };
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
         let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?;
-        let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher)))?);
-        let jobs = tokio::spawn(jobs::run(store.clone(), clock));
+        let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher.clone())))?);
+        let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher));
         Ok(Self { endpoint, store, jobs, serving })
     }
 

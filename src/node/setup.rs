@@ -113,7 +113,8 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # queue_entries = {queue_entries}         # messages waiting for one client\n\
          # queue_bytes = {queue_bytes}             # and their bytes\n\
          # queue_key_update_entries = {updates}    # fresh randomness for a queue's ratchet after so many\n\
-         # queue_key_update_hours = {hours}        # or so long\n",
+         # queue_key_update_hours = {hours}        # or so long\n\
+         {policy}",
         domain = setup.domain,
         listen = setup.listen,
         max_connections = limits().max_connections,
@@ -124,6 +125,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
         queue_bytes = limits().queue_bytes,
         updates = limits().queue_key_update_entries,
         hours = limits().queue_key_update_hours,
+        policy = super::policy::template(),
     )
 }
 

@@ -79,12 +79,23 @@ pub struct Server {
 impl Server {
     /// Sets a homeserver up and starts it. It keeps its port when it is started again.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same with tables added to its configuration.
+    pub async fn start_with(settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("server");
         let init = command().args(["init", "--domain", DOMAIN, "--listen", "127.0.0.1:0", "--dir"]).arg(&data).output();
         let init = within("bennu init", init).await.unwrap();
         assert!(init.status.success(), "{init:?}");
         let mut server = Self { directory, process: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut config = fs::read_to_string(server.config()).unwrap();
+        // A table is there once: what is written in the configuration of a new homeserver is all commented out.
+        for header in settings.lines().filter(|line| line.starts_with('[')) {
+            config = config.replace(&format!("\n{header}\n"), "\n");
+        }
+        fs::write(server.config(), config + settings).unwrap();
         server.spawn().await;
         let config = fs::read_to_string(server.config()).unwrap();
         let pinned = config.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{}\"", server.address));

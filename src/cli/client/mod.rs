@@ -55,6 +55,8 @@ enum Command {
     },
     /// List people you are connected with
     Contacts,
+    /// Say how many tokens are left, which pay for requests
+    Tokens,
     /// List chats
     Chats,
     /// Make and change groups
@@ -83,8 +85,10 @@ impl Arguments {
             command => command,
         };
         let client = Client::open(&self.home).await?;
-        if matches!(command, Command::Whoami) {
-            return people::whoami(&client, output);
+        match command {
+            Command::Whoami => return people::whoami(&client, output),
+            Command::Tokens => return people::tokens(&client, output).await,
+            _ => {}
         }
         let result = command.run(&client, output).await;
         client.close().await;
@@ -96,7 +100,7 @@ impl Command {
     async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
         client.sync().await?;
         match self {
-            Self::Register(_) | Self::Whoami => Ok(()),
+            Self::Register(_) | Self::Whoami | Self::Tokens => Ok(()),
             Self::Connect { user } => people::connect(client, &user, output).await,
             Self::Requests => people::requests(client, output).await,
             Self::Accept { request } => people::accept(client, &request, output).await,

@@ -1,4 +1,4 @@
-//! `bennu client whoami`, `connect`, `requests`, `accept`, `decline`, `contacts`.
+//! `bennu client whoami`, `connect`, `requests`, `accept`, `decline`, `contacts`, `tokens`.
 
 use serde_json::json;
 
@@ -16,6 +16,15 @@ pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
     let (user, name) = client.whoami();
     Ok(output
         .line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))?)
+}
+
+/// Says how many tokens are left.
+///
+/// # Errors
+/// If the state cannot be read.
+pub async fn tokens(client: &Client, output: Output) -> Result<(), Failure> {
+    let left = client.tokens().await?;
+    Ok(output.line(|| format!("{left} tokens left"), || json!({ "tokens": left }))?)
 }
 
 /// Offers to connect.

@@ -9,6 +9,7 @@ pub mod meta;
 pub mod outbox;
 pub mod queues;
 mod schema;
+pub mod tokens;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

@@ -47,6 +47,8 @@ CREATE TABLE messages (
     content BLOB, sent INTEGER NOT NULL, received INTEGER NOT NULL, UNIQUE (chat, sender, id));
 CREATE INDEX unread ON messages (number) WHERE content IS NOT NULL;
 CREATE TABLE problems (number INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, text TEXT NOT NULL);
+-- Privacy Pass tokens that were not used.
+CREATE TABLE tokens (nonce BLOB PRIMARY KEY, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;
 -- What is being sent, and what is to be done when there is time.
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB NOT NULL, kind INTEGER NOT NULL, method INTEGER NOT NULL,

@@ -338,12 +338,14 @@ async fn queues_are_read_through_key_updates_and_tell_when_they_were_full() {
     assert_eq!(bob.hear().await, [said("Alice", "there is room again")]);
 }
 
-/// Sends a request that needs no proof.
-async fn ask<C: crate::wire::Call>(server: &Homeserver, request: &C::Request) -> C::Response {
+/// Sends a request that needs no proof, paid for with a user's token.
+async fn ask<C: crate::wire::Call>(payer: &User, request: &C::Request) -> C::Response {
     use crate::wire::{Decode, Encode, Request, Response, VERSION};
+    let network = &payer.client.0.network;
+    let token = Some(network.tokens().take(network).await.unwrap());
     let body = request.to_vec().into();
-    let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token: None, body };
-    let exchange = server.host.connect().open().await.unwrap();
+    let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token, body };
+    let exchange = payer.server.host.connect().open().await.unwrap();
     let response = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
     C::Response::from_bytes(Response::from_bytes(response).unwrap().into_result().unwrap()).unwrap()
 }
@@ -366,8 +368,7 @@ async fn an_offer_that_names_a_strange_domain_is_skipped_without_dialling_it() {
     };
     let server = Homeserver::start().await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
-    let package =
-        ask::<call::AsGetConnectionPackage>(&server, &GetConnectionPackage { user: alice.id() }).await.package;
+    let package = ask::<call::AsGetConnectionPackage>(&bob, &GetConnectionPackage { user: alice.id() }).await.package;
 
     let mut offer = ConnectionOffer::arbitrary(&mut Unstructured::new(&[7; 4096])).unwrap();
     offer.content.credential.request.payload.client.user.domain = "stranger.test".parse().unwrap();
@@ -379,7 +380,7 @@ async fn an_offer_that_names_a_strange_domain_is_skipped_without_dialling_it() {
         hpke::seal(key, HpkeLabel::ConnectionOffer, &offer.content.recipient.to_vec(), &[], &padded, &mut system_rng())
             .unwrap();
     let message = DirectMessage { key_hash: sha256(key.as_slice()), sealed };
-    ask::<call::AsEnqueue>(&server, &EnqueueDirect { client: package.content.client, message }).await;
+    ask::<call::AsEnqueue>(&bob, &EnqueueDirect { client: package.content.client, message }).await;
 
     // The connector of these tests panics when it is asked for another domain than its own.
     let chat = befriend(&bob, &alice).await;

@@ -4,8 +4,10 @@
 mod flows;
 mod quic;
 mod stops;
+mod tokens;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -23,7 +25,7 @@ use crate::{
     service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
-    wire::Method,
+    wire::{Decode, Method, Request},
 };
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -37,6 +39,8 @@ struct Lossy {
     /// The exchange that is never answered, counted from now on.
     hang: Mutex<Option<Hang>>,
     hung: Notify,
+    /// Nonces of tokens that were sent, and those that were sent again.
+    tokens: Mutex<(HashSet<[u8; 32]>, usize)>,
 }
 
 /// An exchange that is never answered.
@@ -68,6 +72,11 @@ impl Handler for Lossy {
 
     async fn exchange(&self, session: &Arc<Self::Session>, stream: u64, request: Bytes) -> Reply {
         let method = u16::from_be_bytes([request[2], request[3]]);
+        if let Some(token) = Request::from_bytes(request.clone()).unwrap().token {
+            let mut tokens = self.tokens.lock().unwrap();
+            let is_new = tokens.0.insert(token.nonce);
+            tokens.1 += usize::from(!is_new);
+        }
         let hang = {
             let mut hang = self.hang.lock().unwrap();
             match &mut *hang {
@@ -106,6 +115,7 @@ struct Homeserver {
     store: Store,
     handler: Arc<Lossy>,
     host: Host<Lossy>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Homeserver {
@@ -114,16 +124,20 @@ impl Homeserver {
     }
 
     async fn start_with(queue_limits: QueueLimits) -> Arc<Self> {
+        Self::start_under(queue_limits, Policy::default(), Arc::new(SystemClock)).await
+    }
+
+    async fn start_under(queue_limits: QueueLimits, policy: Policy, clock: Arc<dyn Clock>) -> Arc<Self> {
         let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
         let parts = Parts {
             domain: "a.test".parse().unwrap(),
             store: store.clone(),
             storage_key: StorageKey::new(Secret::new([7; 32])),
             incarnation: [9; 16],
-            clock: Arc::new(SystemClock),
+            clock: clock.clone(),
             entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
             queue_limits,
-            policy: Policy::default(),
+            policy,
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
         };
@@ -134,8 +148,9 @@ impl Homeserver {
             lose: Mutex::default(),
             hang: Mutex::default(),
             hung: Notify::new(),
+            tokens: Mutex::default(),
         });
-        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler })
+        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler, clock })
     }
 
     fn lose(&self, method: Method, times: usize) {
@@ -155,8 +170,12 @@ impl Homeserver {
             name: name.into(),
             password: PASSWORD.into(),
         };
-        let client = Client::register_over(home.path(), options, self.connector(), patience()).await.unwrap();
+        let client = Client::register_over(home.path(), options, self.connector(), self.options()).await.unwrap();
         User { home, client, server: self.clone() }
+    }
+
+    fn options(&self) -> Options {
+        Options { clock: self.clock.clone(), ..patience() }
     }
 
     fn connector(self: &Arc<Self>) -> Arc<dyn Connector> {
@@ -215,7 +234,7 @@ impl User {
     async fn reopen(self) -> Self {
         let Self { home, client, server } = self;
         drop(client);
-        let client = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
+        let client = Client::open_over(home.path(), server.connector(), server.options()).await.unwrap();
         Self { home, client, server }
     }
 
@@ -243,6 +262,7 @@ impl User {
 
     async fn no_problems(&self) {
         assert_eq!(self.client.problems().await.unwrap(), Vec::new());
+        assert_eq!(self.server.handler.tokens.lock().unwrap().1, 0, "tokens that were sent twice");
     }
 
     async fn state(&self, chat: &GroupId) -> ChatState {

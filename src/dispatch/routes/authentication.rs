@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Answer, Call};
 use crate::{
     authentication as auth,
-    base::Refusal,
+    base::{Refusal, Status},
     dispatch::Dispatcher,
     service::QueueId,
     transport::Reply,
@@ -68,6 +68,20 @@ impl Dispatcher {
         let request = call.anonymous()?;
         let mut scope = self.unlocked();
         let outcome = auth::enqueue::handle(&mut scope.context(), request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn issue_tokens(&self, call: &Call<'_>) -> Answer {
+        let request = call.body()?;
+        let presented = call.presented();
+        let client = presented.client()?;
+        if client.user.domain != self.parts.domain {
+            return Err(Refusal::new(Status::FederationDenied, "this homeserver does not federate yet"));
+        }
+        let mut scope = self.locked(("allowance", client)).await;
+        let sender = call.client(&scope.context()).await?;
+        let issuers = &self.authentication.issuers;
+        let outcome = auth::issue_tokens::handle(issuers, &mut scope.context(), sender, request).await?;
         scope.commit(outcome).await
     }
 

@@ -38,6 +38,7 @@ impl Dispatcher {
         let mut scope = self.locked(("group", request.ticket.group.uuid)).await;
         let group = delivery::create_group::validate(&self.delivery, &scope.context(), request)?;
         let sender = presented.prove(leaf, group.leaf_key())?;
+        call.charge()?;
         let outcome = delivery::create_group::handle(&mut scope.context(), sender, group).await?;
         scope.commit(outcome).await
     }
@@ -105,6 +106,7 @@ impl Dispatcher {
         let today = scope.context().now.day();
         let key = group.joiner(&joiner.0, today).map(|joiner| joiner.key[..].into()).ok_or_else(proof::unproven)?;
         let sender = presented.prove(joiner, &key)?;
+        call.charge()?;
         let outcome = delivery::welcome_info::handle(&mut scope.context(), sender, group, request).await?;
         scope.commit(outcome).await
     }
@@ -113,7 +115,9 @@ impl Dispatcher {
         let request: wire::delivery::GetExternalCommitInfo = call.body()?;
         let mut scope = self.group(&request.access).await;
         let (sender, group) = if call.request.auth.is_empty() {
-            (None, Group::open(&scope.context(), &request.access).await?)
+            let group = Group::open(&scope.context(), &request.access).await?;
+            call.charge()?;
+            (None, group)
         } else {
             let (sender, group) = call.leaf(&scope.context(), &request.access).await?;
             (Some(sender), group)

@@ -16,7 +16,7 @@ use crate::{
     crypto::proof::RequestContext,
     delivery::group::Group,
     queuing::records as queue_clients,
-    service::{Context, QueueId, Verified, proof},
+    service::{Context, QueueId, Verified, policy::Tokens, proof},
     transport::Reply,
     wire::{
         self, Decode, Encode, Method, Request, VERSION,
@@ -33,6 +33,7 @@ struct Call<'a> {
     session: &'a Session,
     stream: u64,
     request: &'a Request,
+    tokens: &'a Tokens,
 }
 
 impl Call<'_> {
@@ -50,6 +51,13 @@ impl Call<'_> {
         }
     }
 
+    /// Takes the price of the request, once it is decoded and proven: the last thing that can keep it from its handler.
+    /// Of what does not prove a sender possession is the proof, and it is paid for when it is decoded.
+    fn charge(&self) -> Result<(), Refusal> {
+        let method = Method::from_code(self.request.method);
+        method.map_or(Ok(()), |method| self.session.credit.charge(method, self.tokens.price(method)))
+    }
+
     /// The body of a method.
     fn body<T: Decode>(&self) -> Result<T, Refusal> {
         T::from_bytes(self.request.body.0.clone()).map_err(malformed)
@@ -58,7 +66,9 @@ impl Call<'_> {
     /// The body of a method that takes no sender.
     fn anonymous<T: Decode>(&self) -> Result<T, Refusal> {
         self.presented().nobody()?;
-        self.body()
+        let body = self.body()?;
+        self.charge()?;
+        Ok(body)
     }
 
     /// Proves a client by its current credential, which must be valid now.
@@ -71,6 +81,7 @@ impl Call<'_> {
         if !payload.validity.covers(context.now) {
             return Err(Refusal::unauthenticated("the client credential is not valid now"));
         }
+        self.charge()?;
         Ok(proven)
     }
 
@@ -79,7 +90,9 @@ impl Call<'_> {
         let presented = self.presented();
         let client = presented.qs_client()?;
         let record = queue_clients::client(context, client).await?.ok_or_else(proof::unproven)?;
-        presented.prove(client, &record.auth_key())
+        let proven = presented.prove(client, &record.auth_key())?;
+        self.charge()?;
+        Ok(proven)
     }
 
     /// Opens a group and proves one of its leaves.
@@ -92,7 +105,9 @@ impl Call<'_> {
         let leaf = presented.leaf(&access.group)?;
         let group = Group::open(context, access).await?;
         let key = group.leaf_key(leaf.0).ok_or_else(proof::unproven)?;
-        Ok((presented.prove(leaf, &key)?, group))
+        let proven = presented.prove(leaf, &key)?;
+        self.charge()?;
+        Ok((proven, group))
     }
 }
 
@@ -116,7 +131,9 @@ impl Dispatcher {
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
         let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
         let reply = match &request {
-            Ok(request) => self.route(&Call { session, stream, request }).await,
+            Ok(request) => {
+                self.clone().route(&Call { session, stream, request, tokens: &self.parts.policy.tokens }).await
+            }
             Err(refusal) => Err(refusal.clone()),
         };
         reply.unwrap_or_else(|refusal| {
@@ -127,7 +144,9 @@ impl Dispatcher {
 
     async fn route(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
         let unknown = || Refusal::new(Status::UnknownMethod, "there is no such method here");
-        let answer = match Method::from_code(call.request.method).ok_or_else(unknown)? {
+        let method = Method::from_code(call.request.method).ok_or_else(unknown)?;
+        self.redeem(call.session, method, call.request.token.as_ref()).await?;
+        let answer = match method {
             Method::ServerInfo => call.anonymous().map(|server::GetServerInfo {}| self.server_info().to_vec()),
             Method::Bind => call.anonymous().and_then(|request| call.session.bind(request)).map(|done| done.to_vec()),
 
@@ -143,13 +162,13 @@ impl Dispatcher {
             Method::AsEnqueue => self.enqueue(call).await,
             Method::AsDequeue => self.dequeue_direct(call).await,
             Method::AsListen => return self.listen_direct(call).await,
+            Method::AsIssueTokens => self.issue_tokens(call).await,
 
             // These methods come with what they belong to.
             Method::AsRenewCredential
             | Method::AsInit2fa
             | Method::AsChangePassword
             | Method::AsDeleteUser
-            | Method::AsIssueTokens
             | Method::AsRegisterAlias
             | Method::AsDeleteAlias
             | Method::AsPublishAliasPackages

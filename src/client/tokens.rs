@@ -1,0 +1,194 @@
+//! What requests cost (`wire-spec/tokens.md`): tokens of the own homeserver are obtained in batches as the user, kept, and
+//! given away one at a time on connections that have no credit left.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    connector::Isolation,
+    error::{ClientError, Local},
+    network::{Network, Sender},
+    state::{Database, meta, tokens},
+};
+use crate::{
+    base::{ClientId, Clock, Domain, Status, Timestamp},
+    client::account::Keys,
+    crypto::privacy_pass::Request,
+    wire::{
+        Method, SenderId, Token,
+        authentication::{GetCredentials, IssueTokens, IssuerKey},
+        method::{Credit, call},
+        registry::TOKEN_TYPE,
+        server::{GetServerInfo, TokenPolicy},
+    },
+};
+
+/// Tokens asked for at a time. Where so many are not left, fewer are asked for.
+pub const BATCH: usize = 50;
+
+/// With fewer than these more are obtained.
+const FEW: u32 = 8;
+
+/// What tokens cost and buy, and those that wait.
+pub struct Tokens {
+    database: Database,
+    clock: Arc<dyn Clock>,
+    policies: Mutex<HashMap<Domain, Arc<TokenPolicy>>>,
+    /// Held by whoever obtains tokens. When the issuer has more for this client, if it has none now.
+    next_period: tokio::sync::Mutex<Option<Timestamp>>,
+}
+
+/// What a request costs, and what a token buys.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    /// Credit that the request takes.
+    pub price: u32,
+    /// Credit that a token gives.
+    pub per_token: u32,
+}
+
+impl Tokens {
+    /// Those in a client's state.
+    pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
+        Self { database, clock, policies: Mutex::default(), next_period: tokio::sync::Mutex::default() }
+    }
+
+    /// How many wait.
+    pub async fn count(&self) -> Result<u32, ClientError> {
+        let now = self.clock.now().seconds();
+        self.database.run(move |connection| tokens::count(connection, now)).await
+    }
+
+    /// What a request to a homeserver costs there, if it costs anything that this client has tokens for.
+    pub async fn cost(&self, network: &Network, domain: &Domain, method: Method) -> Result<Option<Cost>, ClientError> {
+        if method.credit() == Credit::Exempt {
+            return Ok(None);
+        }
+        let policy = self.policy(network, domain).await?;
+        let price = policy.prices.iter().find(|price| price.method == method as u16).map_or(0, |price| price.credit);
+        let cost = Cost { price, per_token: policy.credit_per_token };
+        Ok(Some(cost).filter(|_| policy.required && price > 0))
+    }
+
+    /// The homeserver wants another price than it used to: what it wants is asked for again.
+    pub fn forget_policy(&self, domain: &Domain) {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
+    }
+
+    async fn policy(&self, network: &Network, domain: &Domain) -> Result<Arc<TokenPolicy>, ClientError> {
+        let known = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
+        if let Some(policy) = known {
+            return Ok(policy);
+        }
+        let (nobody, request) = (Sender::Nobody, GetServerInfo {});
+        let info = network.call::<call::ServerInfo>(domain, Isolation::Anonymous, nobody, &request).await?;
+        let policy = Arc::new(info.token_policy);
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), policy.clone());
+        Ok(policy)
+    }
+
+    /// Takes a token of the own homeserver, which must not be used a second time whatever becomes of it.
+    ///
+    /// # Errors
+    /// [`ClientError::UsedUp`] if there is none and the issuer gives no more now.
+    pub async fn take(&self, network: &Network) -> Result<Token, ClientError> {
+        let mut next_period = self.next_period.lock().await;
+        let (mut token, left) = self.take_stored().await?;
+        if left < FEW {
+            let obtained = self.obtain(network, &mut next_period).await;
+            if token.is_none() {
+                obtained?;
+                token = self.take_stored().await?.0;
+            }
+        }
+        token.ok_or_else(|| ClientError::untrusted("the issuer's tokens have expired already"))
+    }
+
+    async fn take_stored(&self) -> Result<(Option<Token>, u32), ClientError> {
+        let now = self.clock.now().seconds();
+        self.database.run(move |connection| tokens::take(connection, now)).await
+    }
+
+    async fn obtain(&self, network: &Network, next_period: &mut Option<Timestamp>) -> Result<(), ClientError> {
+        let now = self.clock.now();
+        if let Some(next) = next_period.filter(|next| *next > now) {
+            return Err(ClientError::UsedUp(Duration::from_millis(next.0 - now.0)));
+        }
+        *next_period = None;
+        let mut batch = BATCH;
+        loop {
+            match self.obtain_batch(network, batch).await {
+                Err(ClientError::Refused(refusal)) if refusal.status == Status::RateLimited => {
+                    let wait = refusal.retry_after.unwrap_or(Duration::from_secs(60));
+                    if batch == 1 {
+                        *next_period = Some(now.after(wait));
+                        return Err(ClientError::UsedUp(wait));
+                    }
+                    // What is left of the allowance may be less than a batch.
+                    batch /= 2;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks for tokens under the key that issues now, which any client is shown that asks without saying who it is.
+    async fn obtain_batch(&self, network: &Network, batch: usize) -> Result<(), ClientError> {
+        let (domain, client, identity) = self
+            .database
+            .run(|connection| {
+                let domain: Domain = meta::require(connection, "domain")?;
+                let client: ClientId = meta::require(connection, "client id")?;
+                Ok::<_, ClientError>((domain, client, Keys::load(connection)?.identity))
+            })
+            .await?;
+        let (nobody, request) = (Sender::Nobody, GetCredentials {});
+        let credentials =
+            network.call::<call::AsGetCredentials>(&domain, Isolation::Anonymous, nobody, &request).await?;
+        let now = self.clock.now().seconds();
+        let issuer = newest(credentials.issuer_keys, now).ok_or_else(|| {
+            ClientError::Local(Local::Untrusted, "the homeserver has no key to issue tokens with".into())
+        })?;
+        let (request, state) = Request::new(issuer.public_key.as_slice(), &domain, batch)?;
+        let request = IssueTokens { request: request.into() };
+        let sender = Sender::Bound(SenderId::AsClient(client), &identity);
+        let issued = network.call::<call::AsIssueTokens>(&domain, Isolation::Identity, sender, &request).await?;
+        let issued = state.finish(issued.response.as_slice())?;
+        self.database.run(move |connection| tokens::insert(connection, &issued, issuer.not_after)).await
+    }
+}
+
+/// The key that issues to the homeserver's own users.
+fn newest(keys: Vec<IssuerKey>, now: u64) -> Option<IssuerKey> {
+    let usable = |key: &IssuerKey| key.token_type == TOKEN_TYPE && !key.foreign && key.not_after >= now;
+    keys.into_iter().filter(usable).max_by_key(|key| key.issues_until)
+}
+
+/// A time to wait as a person says it: its two largest units, rounded up.
+pub fn span(wait: Duration) -> String {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let minutes = seconds.div_ceil(60);
+    match (minutes / 1_440, minutes / 60 % 24, minutes % 60) {
+        _ if seconds < 60 => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_wait_are_told_in_two_units() {
+        let said = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!(said(12), "12 s");
+        assert_eq!(said(61), "2 min");
+        assert_eq!(said(3 * 3_600 + 12 * 60), "3 h 12 min");
+        assert_eq!(said(3 * 86_400 + 3_600), "3 d 1 h");
+    }
+}

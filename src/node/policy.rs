@@ -1,0 +1,180 @@
+//! The tables `[tokens]` and `[rates]` of the configuration: what an operator decides about what requests cost and how
+//! often they may be made.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+
+use super::NodeError;
+use crate::{
+    service::policy::{self, Rate, Rates},
+    wire::{Method, method::Credit},
+};
+
+/// The table `[tokens]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    required: bool,
+    credit_per_token: u32,
+    allowance: u32,
+    period_hours: u64,
+    key_life_days: u64,
+    prices: BTreeMap<String, u32>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let policy::Tokens { required, credit_per_token, allowance, period, key_life, .. } = policy::Tokens::default();
+        Self {
+            required,
+            credit_per_token,
+            allowance,
+            period_hours: period.as_secs() / 3_600,
+            key_life_days: key_life.as_secs() / 86_400,
+            prices: BTreeMap::new(),
+        }
+    }
+}
+
+impl Tokens {
+    /// As the homeserver uses them.
+    ///
+    /// # Errors
+    /// [`NodeError::Config`] names the setting that is out of bounds.
+    pub fn check(self) -> Result<policy::Tokens, NodeError> {
+        within("tokens.credit_per_token", self.credit_per_token.into(), 1, 100_000)?;
+        within("tokens.allowance", self.allowance.into(), 1, 1_000_000)?;
+        within("tokens.period_hours", self.period_hours, 1, 24 * 366)?;
+        within("tokens.key_life_days", self.key_life_days, 1, 366)?;
+        let price = |(name, price): (String, u32)| {
+            let method = Method::ALL.iter().find(|method| method.name() == name);
+            let method = method.ok_or_else(|| NodeError::Config(format!("tokens.prices: no method {name:?}")))?;
+            if method.credit() == Credit::Exempt {
+                return Err(NodeError::Config(format!("tokens.prices.{name}: this method never costs anything")));
+            }
+            // One token pays for any request, so that no client has to send several.
+            within(&format!("tokens.prices.{name}"), price.into(), 0, self.credit_per_token.into())?;
+            Ok((*method, price))
+        };
+        Ok(policy::Tokens {
+            required: self.required,
+            credit_per_token: self.credit_per_token,
+            allowance: self.allowance,
+            period: Duration::from_secs(self.period_hours * 3_600),
+            key_life: Duration::from_secs(self.key_life_days * 86_400),
+            prices: self.prices.into_iter().map(price).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Checks the table `[rates]`.
+///
+/// # Errors
+/// [`NodeError::Config`] names the setting that is out of bounds.
+pub fn check_rates(rates: &Rates) -> Result<(), NodeError> {
+    Rate::ALL
+        .iter()
+        .try_for_each(|rate| within(&format!("rates.{}", rate.name()), rates.per_hour(*rate).into(), 1, 1_000_000))
+}
+
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(NodeError::Config(format!("{name} is between {least} and {most}")))
+}
+
+/// The tables as `bennu init` writes them: commented out, with the defaults.
+pub fn template() -> String {
+    let (tokens, rates) = (Tokens::default(), Rates::default());
+    let mut text = format!(
+        "\n[tokens]\n\
+         # required = {required}              # whether requests cost credit, which tokens buy\n\
+         # credit_per_token = {per_token}        # on the connection that a token is sent on\n\
+         # allowance = {allowance}             # tokens for one client in one period\n\
+         # period_hours = {period}\n\
+         # key_life_days = {life}           # how long a key issues; its tokens are good for as long again\n\
+         \n\
+         # Credit that requests cost, where it is not 1. Nothing (0) or at most credit_per_token.\n\
+         [tokens.prices]\n\
+         # AsEnqueue = 1\n\
+         \n\
+         # How often in an hour.\n\
+         [rates]\n",
+        required = tokens.required,
+        per_token = tokens.credit_per_token,
+        allowance = tokens.allowance,
+        period = tokens.period_hours,
+        life = tokens.key_life_days,
+    );
+    for rate in Rate::ALL {
+        text += &format!("# {} = {}\n", rate.name(), rates.per_hour(*rate));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::node::Config;
+
+    const MINIMAL: &str = "domain = \"a.test\"\n[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n";
+
+    fn parse(rest: &str) -> Result<policy::Policy, String> {
+        let config = Config::parse(&format!("{MINIMAL}{rest}"), Path::new(""));
+        config.map(|config| config.policy).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_an_operator_sets_becomes_the_policy() {
+        let policy = parse(
+            "[tokens]\nrequired = true\ncredit_per_token = 4\nallowance = 7\nperiod_hours = 2\nkey_life_days = 3\n\
+             [tokens.prices]\nAsEnqueue = 4\nDsSendMessage = 0\n[rates]\nlogins_per_account = 3\n",
+        )
+        .unwrap();
+        assert_eq!((policy.tokens.credit_per_token, policy.tokens.allowance), (4, 7));
+        assert_eq!(policy.tokens.period, Duration::from_secs(7_200));
+        assert_eq!(policy.tokens.key_life, Duration::from_secs(3 * 86_400));
+        assert_eq!(policy.tokens.price(Method::AsEnqueue), 4);
+        assert_eq!(policy.tokens.price(Method::DsSendMessage), 0);
+        assert_eq!(policy.tokens.price(Method::DsAddUsers), 1);
+        assert_eq!(policy.rates.per_hour(Rate::AccountLogins), 3);
+        assert_eq!(policy.rates.per_hour(Rate::AddressLogins), Rates::default().logins_per_address);
+        assert!(!parse("[tokens]\nrequired = false\n").unwrap().tokens.required);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_and_named() {
+        for (text, named) in [
+            ("[tokens]\ncredit_per_token = 0\n", "tokens.credit_per_token is between 1 and 100000"),
+            ("[tokens]\nallowance = 1000001\n", "tokens.allowance"),
+            ("[tokens]\nperiod_hours = 0\n", "tokens.period_hours"),
+            ("[tokens]\nkey_life_days = 18446744073709551\n", "tokens.key_life_days"),
+            ("[tokens]\ncolour = 1\n", "colour"),
+            ("[tokens.prices]\nAsEnqueue = 33\n", "tokens.prices.AsEnqueue is between 0 and 32"),
+            ("[tokens.prices]\nAsListen = 1\n", "tokens.prices.AsListen: this method never costs anything"),
+            ("[tokens.prices]\nNothing = 1\n", "no method \"Nothing\""),
+            ("[rates]\noffers_per_queue = 0\n", "rates.offers_per_queue is between 1 and 1000000"),
+            ("[rates]\noffers = 5\n", "offers"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_template_says_what_the_defaults_are() {
+        let uncommented: String = template()
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n")
+            .collect();
+        let (said, default) = (parse(&uncommented).unwrap(), policy::Policy::default());
+        assert_eq!(format!("{:?}", said.rates), format!("{:?}", default.rates));
+        let tokens = policy::Tokens { prices: vec![(Method::AsEnqueue, 1)], ..default.tokens };
+        assert_eq!(format!("{:?}", said.tokens), format!("{tokens:?}"));
+        assert!(parse(&template()).is_ok());
+    }
+}
