@@ -3,10 +3,20 @@
 use super::{Authentication, records, revocations::Changes};
 use crate::{
     base::{ClientId, Refusal, UserId},
-    service::{Context, Outcome, Verified},
+    service::{Context, QueueId, Verified},
     store::Batch,
-    wire::{authentication::DeleteUser, server::Done},
+    wire::authentication::DeleteUser,
 };
+
+/// The end of a user: what is written, and what happens when it is durable.
+pub struct Removal {
+    /// Its rows go.
+    pub batch: Batch,
+    /// Its credentials are revoked.
+    pub revoked: Changes,
+    /// Its direct queues go as well.
+    pub queues: Vec<QueueId>,
+}
 
 /// Deletes the sender's user.
 ///
@@ -17,29 +27,25 @@ pub async fn handle(
     context: &mut Context<'_>,
     sender: Verified<ClientId>,
     request: DeleteUser,
-) -> Result<(Outcome<Done>, Changes), Refusal> {
+) -> Result<Removal, Refusal> {
     let client = sender.get();
     service.logins.finish(client, &request.factor, context.now)?;
-    let (batch, changes) = remove(service, context, &client.user).await?;
-    Ok((Outcome::write(batch, Done {}), changes))
+    remove(service, context, &client.user).await
 }
 
-/// Everything of a user goes but the direct queues of its clients, which are the caller's; its credentials are revoked,
-/// so that contacts learn of it and nobody who has a key of it can go on.
+/// Everything of a user goes; its credentials are revoked, so that contacts learn of it and nobody who has a key of it can
+/// go on.
 ///
 /// # Errors
 /// `not_found` if there is no such user.
-pub async fn remove(
-    service: &Authentication,
-    context: &Context<'_>,
-    user: &UserId,
-) -> Result<(Batch, Changes), Refusal> {
-    let (mut batch, mut changes) = (Batch::new(), Changes::default());
+pub async fn remove(service: &Authentication, context: &Context<'_>, user: &UserId) -> Result<Removal, Refusal> {
+    let (mut batch, mut revoked, mut queues) = (Batch::new(), Changes::default(), Vec::new());
     for client in records::clients(context, user).await? {
         let until = client.credential.request.payload.validity.not_after;
         let name = crate::crypto::credential::fingerprint(&client.credential);
-        service.revocations.add(name, until, &mut batch, &mut changes)?;
+        service.revocations.add(name, until, &mut batch, &mut revoked)?;
+        queues.push(QueueId::direct(&client.credential.request.payload.client));
     }
     records::remove(&mut batch, user);
-    Ok((batch, changes))
+    Ok(Removal { batch, revoked, queues })
 }

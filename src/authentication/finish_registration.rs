@@ -1,7 +1,8 @@
 //! FinishRegistration: the second half of OPAQUE registration, and everything that makes a user, in one batch.
 
 use super::{
-    Authentication, publish_connection_packages::replace_packages, records, update_user_profile::check_profile,
+    Authentication, invitations, publish_connection_packages::replace_packages, records,
+    update_user_profile::check_profile,
 };
 use crate::{
     base::{ClientId, Refusal},
@@ -20,7 +21,8 @@ use crate::{
 ///
 /// # Errors
 /// `already_exists` for a user id in use, `malformed` for an invalid record, `forbidden` for a request that the AS does
-/// not certify (another domain, another signer, a validity beyond the signer's).
+/// not certify (another domain, an unknown signer, a validity beyond the signer's) or a registration that the policy does
+/// not admit.
 pub async fn handle(
     service: &Authentication,
     context: &mut Context<'_>,
@@ -41,11 +43,19 @@ pub async fn handle(
     }
     check_profile(&request.profile)?;
     opaque::check_record(&user.password).map_err(|_| Refusal::malformed("the OPAQUE record is not valid"))?;
-    check_client_request(&request.request, &service.intermediate, context.now).map_err(refused)?;
+    let keyring = service.keyring();
+    let signer = keyring.signer(&request.request.payload.signer, context.now)?;
+    let (signer, signing_key) = signer.ok_or_else(|| refused(CryptoError::UnknownSigner))?;
+    check_client_request(&request.request, signer, context.now).map_err(refused)?;
+    if request.request.payload.predecessor.is_some() || request.request.predecessor_signature.is_some() {
+        return Err(refused(CryptoError::Form));
+    }
+    let admission = invitations::admit(context, request.invitation.as_ref()).await?;
 
     let mut batch = Batch::new();
-    let credential = issue_client(request.request, &service.signing_key);
-    records::insert(&mut batch, &user, &credential)?;
+    let credential = issue_client(request.request, &signing_key);
+    admission.use_up(&mut batch)?;
+    records::insert(&mut batch, &user, &records::Client { credential: credential.clone(), disabled: false })?;
     batch.put(Table::AsUsers, records::profile_key(&client.user), request.profile.0);
     let key = &credential.request.payload.verifying_key;
     replace_packages(context, &mut batch, client, key, &request.packages)?;
@@ -53,10 +63,11 @@ pub async fn handle(
     Ok(Outcome::write(batch, Registered { credential, incarnation: context.incarnation }))
 }
 
-fn refused(error: CryptoError) -> Refusal {
+/// Why the AS does not certify a request.
+pub(super) fn refused(error: CryptoError) -> Refusal {
     match error {
         CryptoError::Subject => Refusal::forbidden("users register with the homeserver of their own domain"),
-        CryptoError::UnknownSigner => Refusal::forbidden("the request names another signer than the current one"),
+        CryptoError::UnknownSigner => Refusal::forbidden("the request names no signer of this homeserver"),
         CryptoError::Expired => Refusal::forbidden("the validity asked for is not now, or not within the signer's"),
         _ => Refusal::malformed("the credential request does not verify"),
     }

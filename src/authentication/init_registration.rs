@@ -1,6 +1,6 @@
 //! InitRegistration: the first half of OPAQUE registration. Stores nothing.
 
-use super::{Authentication, records};
+use super::{Authentication, invitations, records};
 use crate::{
     base::Refusal,
     service::{Context, Outcome},
@@ -10,7 +10,7 @@ use crate::{
 /// Evaluates the blinded password under the user's OPRF key.
 ///
 /// # Errors
-/// `forbidden` for another domain, `already_exists` for a user id in use, `malformed` for an invalid OPAQUE message.
+/// `forbidden` for another domain or where the policy does not admit it, `already_exists` for a user id in use, `malformed` for an invalid OPAQUE message.
 pub async fn handle(
     service: &Authentication,
     context: &mut Context<'_>,
@@ -22,9 +22,11 @@ pub async fn handle(
     if records::user(context, &request.user).await?.is_some() {
         return Err(Refusal::already_exists("the user id is taken"));
     }
-    let response = service
-        .opaque
-        .start_registration(&request.user, request.request.as_slice())
-        .map_err(|_| Refusal::malformed("the OPAQUE registration request is not valid"))?;
+    // Looked at now, so that nothing is computed for whoever may not register, and used up at the end.
+    invitations::admit(context, request.invitation.as_ref()).await?;
+    let opaque = service.opaque.clone();
+    let compute = move || opaque.start_registration(&request.user, request.request.as_slice());
+    let response = context.workers.run(compute).await?;
+    let response = response.map_err(|_| Refusal::malformed("the OPAQUE registration request is not valid"))?;
     Ok(Outcome::unchanged(InitRegistrationResponse { response }))
 }

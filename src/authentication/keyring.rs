@@ -225,11 +225,7 @@ impl Keyring {
     ///
     /// # Errors
     /// `not_found` if nothing was requested, `forbidden` if the credential is not the answer to it or does not verify.
-    pub fn import_intermediate(
-        &mut self,
-        credential: AsIntermediateCredential,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
+    pub fn import_intermediate(&mut self, credential: AsIntermediateCredential, now: Timestamp) -> Result<(), Refusal> {
         let key = self.requested.take();
         let key = key.ok_or_else(|| Refusal::not_found("no intermediate credential was requested"))?;
         let roots: Vec<_> = self.roots.iter().map(|root| &root.credential).collect();
@@ -354,7 +350,10 @@ fn too_many() -> Refusal {
 }
 
 fn key_elsewhere() -> Refusal {
-    Refusal::new(Status::Forbidden, "the key of the root is kept elsewhere: request an intermediate, and import it signed")
+    Refusal::new(
+        Status::Forbidden,
+        "the key of the root is kept elsewhere: request an intermediate, and import it signed",
+    )
 }
 
 fn preferred() -> Refusal {

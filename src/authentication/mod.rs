@@ -1,48 +1,49 @@
 //! The Authentication Service: knows users by their real identity, certifies their keys, and lets them find each other
-//! (`wire-spec/authentication.md`). One file per endpoint.
+//! (`wire-spec/authentication.md`). One file per endpoint around a few that they share.
 
+pub mod change_password;
+pub mod delete_user;
 pub mod enqueue;
 pub mod finish_registration;
 pub mod get_connection_package;
 pub mod get_user_profile;
+pub mod init_2fa;
 pub mod init_registration;
+pub mod invitations;
 pub mod issue_tokens;
 pub mod issuers;
+pub mod keyring;
 pub mod publish_connection_packages;
 pub mod records;
+pub mod renew_credential;
+pub mod revocations;
+mod second_factor;
 pub mod update_user_profile;
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use crate::{
-    base::Refusal,
-    crypto::{
-        credential::{issue_intermediate, issue_root, request_intermediate},
-        opaque::OpaqueServer,
-        signature::SigningKey,
-    },
+    base::{Refusal, Timestamp},
+    crypto::{credential::fingerprint, opaque::OpaqueServer},
     service::{Context, damaged, keys},
     store::{Batch, Key, Table},
     wire::{
-        Encode,
         authentication::Credentials,
-        credential::{AsCredential, AsIntermediateCredential, Validity},
+        credential::{AsIntermediateCredential, ClientCredential},
     },
 };
 
-/// How long the first root credential is valid, in seconds: ten years.
-const ROOT_VALIDITY: u64 = 10 * 365 * 86_400;
+use keyring::Keyring;
+use revocations::Revocations;
+use second_factor::Logins;
 
-/// How long an intermediate credential is valid, in seconds: two years.
-const INTERMEDIATE_VALIDITY: u64 = 2 * 365 * 86_400;
-
-/// Clocks of clients may be behind by this much, in seconds.
-const BACKDATE: u64 = 3_600;
-
-/// The service's keys.
+/// The service's keys, and what it keeps in memory.
 pub struct Authentication {
-    credentials: Credentials,
-    intermediate: AsIntermediateCredential,
-    signing_key: SigningKey,
-    opaque: OpaqueServer,
+    keyring: RwLock<Arc<Keyring>>,
+    /// Credentials that are not to be believed.
+    pub revocations: Revocations,
+    opaque: Arc<OpaqueServer>,
+    logins: Logins,
     /// Keys that tokens are issued and redeemed with.
     pub issuers: issuers::Issuers,
 }
@@ -53,48 +54,75 @@ impl Authentication {
     /// # Errors
     /// `internal` if they cannot be read.
     pub async fn start(context: &mut Context<'_>, batch: &mut Batch) -> Result<Self, Refusal> {
-        let key = |seed| SigningKey::from_seed(seed).map_err(damaged);
-        let root_key = key(keys::secret(context, batch, Table::AsKeys, "root key").await?)?;
-        let signing_key = key(keys::secret(context, batch, Table::AsKeys, "intermediate key").await?)?;
+        if context.get(Table::AsKeys, &Key::new().bytes("root key")).await?.is_some() {
+            return Err(Refusal::internal("the database is of a development version: set the homeserver up anew"));
+        }
+        let keyring = match Keyring::load(context).await? {
+            Some(keyring) => keyring,
+            None => {
+                let keyring = Keyring::create(context.domain, context.now, context.rng)?;
+                keyring.save(context, batch)?;
+                keyring
+            }
+        };
         let fresh = OpaqueServer::generate(context.rng).to_bytes();
         let opaque = keys::bytes(context, batch, Table::AsKeys, "opaque", &fresh).await?;
-        let opaque = OpaqueServer::from_bytes(&opaque).map_err(damaged)?;
-
-        let not_before = context.now.seconds().saturating_sub(BACKDATE);
-        let valid_for = |seconds| Validity { not_before, not_after: not_before + seconds };
-        let root = match keys::public::<AsCredential>(context, Table::AsKeys, "root credential").await? {
-            Some(root) => root,
-            None => {
-                let root = issue_root(context.domain.clone(), valid_for(ROOT_VALIDITY), &root_key);
-                batch.put(Table::AsKeys, Key::new().bytes("root credential"), root.to_vec());
-                root
-            }
-        };
-        let stored =
-            keys::public::<AsIntermediateCredential>(context, Table::AsKeys, "intermediate credential").await?;
-        let intermediate = match stored {
-            Some(intermediate) => intermediate,
-            None => {
-                let validity = valid_for(INTERMEDIATE_VALIDITY);
-                let request = request_intermediate(context.domain.clone(), validity, &root, &signing_key);
-                let intermediate = issue_intermediate(request, &root_key);
-                batch.put(Table::AsKeys, Key::new().bytes("intermediate credential"), intermediate.to_vec());
-                intermediate
-            }
-        };
-        let credentials = Credentials {
-            roots: vec![root],
-            successions: Vec::new(),
-            intermediates: vec![intermediate.clone()],
-            revoked: Vec::new(),
-            issuer_keys: Vec::new(),
-        };
-        let issuers = issuers::Issuers::start(context, batch).await?;
-        Ok(Self { credentials, intermediate, signing_key, opaque, issuers })
+        Ok(Self {
+            keyring: RwLock::new(Arc::new(keyring)),
+            revocations: Revocations::load(context).await?,
+            opaque: Arc::new(OpaqueServer::from_bytes(&opaque).map_err(damaged)?),
+            logins: Logins::default(),
+            issuers: issuers::Issuers::start(context, batch).await?,
+        })
     }
 
     /// The endpoint GetCredentials: everything it takes to verify a user of this domain.
     pub fn credentials(&self) -> Credentials {
-        Credentials { issuer_keys: self.issuers.public(), ..self.credentials.clone() }
+        let keyring = self.keyring();
+        Credentials {
+            roots: keyring.roots().iter().map(|root| root.credential.clone()).collect(),
+            successions: keyring.successions().to_vec(),
+            intermediates: keyring.intermediates().cloned().collect(),
+            revoked: self.revocations.list(),
+            issuer_keys: self.issuers.public(),
+        }
+    }
+
+    /// The AS's own credentials as they are now.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A changed keyring is durable: it takes effect.
+    pub fn install(&self, keyring: Keyring) {
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+    }
+
+    /// Whether a client credential that is stored here proves anything now: it is valid, it is not revoked, and neither
+    /// is who signed it.
+    ///
+    /// # Errors
+    /// `unauthenticated` says what is the matter with it.
+    pub fn check_client(&self, credential: &ClientCredential, now: Timestamp) -> Result<(), Refusal> {
+        self.check_own(credential, now)?;
+        let signed_by = |of: &AsIntermediateCredential| fingerprint(of) == credential.request.payload.signer;
+        if !self.keyring().intermediates().any(signed_by) {
+            return Err(Refusal::unauthenticated("the signer of the client credential is revoked: renew it"));
+        }
+        Ok(())
+    }
+
+    /// The same, whoever signed it: what it takes to renew it.
+    ///
+    /// # Errors
+    /// As [`Self::check_client`].
+    pub fn check_own(&self, credential: &ClientCredential, now: Timestamp) -> Result<(), Refusal> {
+        if !credential.request.payload.validity.covers(now) {
+            return Err(Refusal::unauthenticated("the client credential is not valid now"));
+        }
+        if self.revocations.len() > 0 && self.revocations.contains(&fingerprint(credential)) {
+            return Err(Refusal::unauthenticated("the client credential is revoked"));
+        }
+        Ok(())
     }
 }

@@ -4,10 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{ClientId, Refusal, UserId},
-    service::{Context, damaged},
-    store::{Batch, Key, Table, record},
+    service::{Context, damaged, store_failure},
+    store::{Batch, Key, Limit, Row, Table, record},
     wire::{Decode, Encode, credential::ClientCredential},
 };
+
+/// Most clients of a user: what deleting the user can do at once.
+const MAX_CLIENTS: usize = 100;
 
 const USER_VERSION: u8 = 1;
 const CLIENT_VERSION: u8 = 1;
@@ -19,9 +22,18 @@ pub struct UserRecord {
     pub password: Vec<u8>,
 }
 
+/// A client of a user.
+pub struct Client {
+    /// What the AS certified.
+    pub credential: ClientCredential,
+    /// Whether the operator has taken it out of use.
+    pub disabled: bool,
+}
+
 #[derive(Serialize, Deserialize)]
 struct ClientRecord {
     credential: Vec<u8>,
+    disabled: bool,
 }
 
 /// Where a user's record is.
@@ -60,7 +72,7 @@ pub async fn user(context: &Context<'_>, user: &UserId) -> Result<Option<UserRec
     context.record(Table::AsUsers, &user_key(user), USER_VERSION).await
 }
 
-/// The credential of a client, if there is such a client here.
+/// The credential of a client, if there is such a client here and it is in use.
 ///
 /// # Errors
 /// `internal` if the store fails.
@@ -69,18 +81,67 @@ pub async fn client(context: &Context<'_>, client: &ClientId) -> Result<Option<C
         return Ok(None);
     }
     let record = context.record::<ClientRecord>(Table::AsClients, &client_key(client), CLIENT_VERSION).await?;
-    record.map(|record| ClientCredential::from_slice(&record.credential)).transpose().map_err(damaged)
+    let client = record.map(Client::decode).transpose()?;
+    Ok(client.filter(|client| !client.disabled).map(|client| client.credential))
 }
 
-/// Adds a user and its first client to the batch; the batch fails if either exists.
+/// All clients of a user, in use or not.
+///
+/// # Errors
+/// `not_found` if there is no such user.
+pub async fn clients(context: &Context<'_>, user: &UserId) -> Result<Vec<Client>, Refusal> {
+    if self::user(context, user).await?.is_none() {
+        return Err(Refusal::not_found("there is no such user here"));
+    }
+    let range = Key::new().bytes(user.uuid).prefix();
+    let rows = context.view.scan(Table::AsClients, range, Limit::rows(MAX_CLIENTS)).await.map_err(store_failure)?;
+    let client = |row: Row| record::decode(CLIENT_VERSION, &row.value).map_err(damaged).and_then(Client::decode);
+    rows.into_iter().map(client).collect()
+}
+
+impl Client {
+    fn decode(record: ClientRecord) -> Result<Self, Refusal> {
+        let credential = ClientCredential::from_slice(&record.credential).map_err(damaged)?;
+        Ok(Self { credential, disabled: record.disabled })
+    }
+}
+
+/// Adds a user and its first client to the batch; the batch fails if the user exists.
 ///
 /// # Errors
 /// `internal` if they cannot be encoded.
-pub fn insert(batch: &mut Batch, user: &UserRecord, credential: &ClientCredential) -> Result<(), Refusal> {
-    let client = &credential.request.payload.client;
-    let record = ClientRecord { credential: credential.to_vec() };
-    batch.require_absent(Table::AsUsers, user_key(&client.user));
-    batch.put(Table::AsUsers, user_key(&client.user), record::encode(USER_VERSION, user).map_err(damaged)?);
-    batch.put(Table::AsClients, client_key(client), record::encode(CLIENT_VERSION, &record).map_err(damaged)?);
+pub fn insert(batch: &mut Batch, user: &UserRecord, client: &Client) -> Result<(), Refusal> {
+    let id = &client.credential.request.payload.client;
+    batch.require_absent(Table::AsUsers, user_key(&id.user));
+    put_user(batch, &id.user, user)?;
+    put_client(batch, client)
+}
+
+/// Adds a user's record to the batch.
+///
+/// # Errors
+/// `internal` if it cannot be encoded.
+pub fn put_user(batch: &mut Batch, id: &UserId, user: &UserRecord) -> Result<(), Refusal> {
+    batch.put(Table::AsUsers, user_key(id), record::encode(USER_VERSION, user).map_err(damaged)?);
     Ok(())
+}
+
+/// Adds a client's record to the batch.
+///
+/// # Errors
+/// `internal` if it cannot be encoded.
+pub fn put_client(batch: &mut Batch, client: &Client) -> Result<(), Refusal> {
+    let key = client_key(&client.credential.request.payload.client);
+    let record = ClientRecord { credential: client.credential.to_vec(), disabled: client.disabled };
+    batch.put(Table::AsClients, key, record::encode(CLIENT_VERSION, &record).map_err(damaged)?);
+    Ok(())
+}
+
+/// Adds the end of a user to the batch: its record and profile, its clients, their packages and allowances. Queues are
+/// not among it.
+pub fn remove(batch: &mut Batch, user: &UserId) {
+    for table in [Table::AsUsers, Table::AsClients, Table::AsPackages, Table::AsAllowances] {
+        let rows = Key::new().bytes(user.uuid).prefix();
+        batch.delete_range(table, rows.from, rows.to.unwrap_or_default());
+    }
 }

@@ -74,7 +74,8 @@ impl Trust {
             let credentials = Credentials::from_slice(&row.get::<_, Vec<u8>>(1)?)?;
             let fetched = Timestamp(row.get::<_, i64>(2)?.cast_unsigned());
             // What is no longer valid is fetched again when it is needed.
-            if let Ok(authority) = Authority::verify(domain.clone(), &credentials, clock.now()) {
+            let known_roots = pinned(connection, &domain)?;
+            if let Ok(authority) = Authority::verify(domain.clone(), &credentials, &known_roots, clock.now()) {
                 known.insert(domain, Known { authority: Arc::new(authority), fetched });
             }
         }
@@ -103,9 +104,21 @@ impl Trust {
         let credentials =
             network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         let now = self.clock.now();
-        let authority = Authority::verify(domain.clone(), &credentials, now)?;
-        let (name, roots) = (domain.to_string(), authority.roots().to_vec());
-        database.run(move |connection| pin(connection, &name, &roots, &credentials, now)).await?;
+        let name = domain.clone();
+        let authority = database
+            .run(move |connection| {
+                let known = pinned(connection, &name)?;
+                let authority = Authority::verify(name, &credentials, &known, now);
+                let authority = authority.map_err(|error| match error {
+                    CryptoError::UnknownSigner if !known.is_empty() => ClientError::untrusted(
+                        "no root credential of the domain follows from those that were seen before",
+                    ),
+                    error => error.into(),
+                })?;
+                remember(connection, &authority, &credentials, now)?;
+                Ok::<_, ClientError>(authority)
+            })
+            .await?;
         let known = Known { authority: Arc::new(authority), fetched: now };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), known);
         Ok(())
@@ -157,20 +170,26 @@ fn open_profile_key(credential_key: &Secret, leaf: &LeafCredential, info: &Membe
     <[u8; 32]>::try_from(&opened[..]).ok().map(Secret::new)
 }
 
-/// The first roots seen of a domain are remembered; later ones must come with one of them.
-fn pin(
+/// The roots of a domain that were seen before: what is believed later must follow from them.
+fn pinned(connection: &Connection, domain: &Domain) -> Result<Vec<[u8; 32]>, ClientError> {
+    let mut statement = connection.prepare_cached("SELECT root FROM pins WHERE domain = ?")?;
+    let mut rows = statement.query([domain.as_str()])?;
+    let mut roots = Vec::new();
+    while let Some(row) = rows.next()? {
+        roots.push(row.get(0)?);
+    }
+    Ok(roots)
+}
+
+/// Remembers what is believed of a domain.
+fn remember(
     connection: &Connection,
-    domain: &str,
-    roots: &[[u8; 32]],
+    authority: &Authority,
     credentials: &Credentials,
     now: Timestamp,
 ) -> Result<(), ClientError> {
-    let mut statement = connection.prepare_cached("SELECT root FROM pins WHERE domain = ?")?;
-    let pinned = statement.query_map([domain], |row| row.get::<_, Vec<u8>>(0))?.collect::<Result<Vec<_>, _>>()?;
-    if !pinned.is_empty() && !roots.iter().any(|root| pinned.iter().any(|pinned| pinned == root)) {
-        return Err(ClientError::untrusted(format!("the root credential of {domain} is another than it used to be")));
-    }
-    for root in roots {
+    let domain = authority.domain().as_str();
+    for root in authority.roots() {
         connection.execute("INSERT OR IGNORE INTO pins (domain, root) VALUES (?, ?)", (domain, root))?;
     }
     let sql = "INSERT OR REPLACE INTO authorities (domain, credentials, fetched) VALUES (?, ?, ?)";

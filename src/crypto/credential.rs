@@ -216,9 +216,8 @@ impl Authority {
             }
         }
         let believed = believed(&listed, &credentials.successions, known);
-        let usable = |(name, root): &&(Fingerprint, &AsCredential)| {
-            believed.contains(name) && root.payload.validity.covers(now)
-        };
+        let usable =
+            |(name, root): &&(Fingerprint, &AsCredential)| believed.contains(name) && root.payload.validity.covers(now);
         let (roots, usable): (Vec<_>, Vec<_>) = listed.iter().filter(usable).copied().unzip();
         let mut intermediates = Vec::new();
         for credential in &credentials.intermediates {

@@ -98,10 +98,7 @@ impl OpaqueServer {
     }
 }
 
-const fn login_parameters<'c, 'i>(
-    context: &'c [u8],
-    identifiers: Identifiers<'i>,
-) -> ServerLoginParameters<'c, 'i> {
+const fn login_parameters<'c, 'i>(context: &'c [u8], identifiers: Identifiers<'i>) -> ServerLoginParameters<'c, 'i> {
     ServerLoginParameters { context: Some(context), identifiers }
 }
 

@@ -2,7 +2,7 @@
 //! under their locks, entries encrypted, and the locks held until the batch is submitted.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -65,7 +65,7 @@ impl Listener {
 pub struct Resolved<'a> {
     guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
     changed: Vec<QueueId>,
-    closed: Option<QueueId>,
+    closed: Vec<QueueId>,
     /// What became of them.
     pub appended: Appended,
 }
@@ -73,7 +73,7 @@ pub struct Resolved<'a> {
 impl Resolved<'_> {
     /// The batch was submitted: lets the heads go. What is left to do is to wake these queues when it is durable.
     pub fn submitted(mut self) -> Vec<QueueId> {
-        if let Some(id) = self.closed {
+        for id in std::mem::take(&mut self.closed) {
             self.forget(&id);
         }
         std::mem::take(&mut self.changed)
@@ -109,25 +109,25 @@ impl Queues {
     pub async fn resolve(
         &self,
         mut appends: Vec<Append>,
-        closed: Option<QueueId>,
+        closed: Vec<QueueId>,
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Result<Resolved<'_>, Refusal> {
-        appends.sort_by_key(|append| (shard(&append.queue), append.queue));
-        let mut resolved = Resolved { guards: BTreeMap::new(), changed: Vec::new(), closed, appended: Appended::default() };
-        if let Some(id) = closed {
-            let shard = shard(&id);
-            resolved.guards.insert(shard, self.shards[shard].lock().await);
-            resolved.changed.push(id);
-            Queue::delete(id, batch);
-        }
-        for append in appends {
-            let shard = shard(&append.queue);
+        let mut shards: Vec<_> =
+            appends.iter().map(|append| shard(&append.queue)).chain(closed.iter().map(shard)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut guards = BTreeMap::new();
+        for shard in shards {
             // In ascending order, everywhere: no two requests wait for each other.
-            let heads = match resolved.guards.entry(shard) {
-                Entry::Occupied(held) => held.into_mut(),
-                Entry::Vacant(free) => free.insert(self.shards[shard].lock().await),
-            };
+            guards.insert(shard, self.shards[shard].lock().await);
+        }
+        closed.iter().for_each(|id| Queue::delete(*id, batch));
+        let changed = closed.clone();
+        let mut resolved = Resolved { guards, changed, closed, appended: Appended::default() };
+        appends.sort_by_key(|append| append.queue);
+        for append in appends {
+            let Some(heads) = resolved.guards.get_mut(&shard(&append.queue)) else { continue };
             let queue = match open(heads, append.queue, context).await {
                 Ok(Some(queue)) => queue,
                 Ok(None) => {

@@ -52,18 +52,22 @@ impl Scope<'_> {
     /// # Errors
     /// What the store or the reply refuses; then nothing is written.
     pub async fn commit<R: Encode>(self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
-        self.finish(outcome, None).await
+        self.finish(outcome, Vec::new()).await
     }
 
-    /// Like [`Self::commit`], and deletes a queue with it; whoever listens to it is told. The handler appends nothing.
+    /// Like [`Self::commit`], and deletes queues with it; whoever listens to them is told.
     ///
     /// # Errors
     /// As [`Self::commit`].
-    pub async fn commit_closing<R: Encode>(self, outcome: Outcome<R>, queue: QueueId) -> Result<Vec<u8>, Refusal> {
-        self.finish(outcome, Some(queue)).await
+    pub async fn commit_closing<R: Encode>(
+        self,
+        outcome: Outcome<R>,
+        queues: Vec<QueueId>,
+    ) -> Result<Vec<u8>, Refusal> {
+        self.finish(outcome, queues).await
     }
 
-    async fn finish<R: Encode>(mut self, outcome: Outcome<R>, closed: Option<QueueId>) -> Result<Vec<u8>, Refusal> {
+    async fn finish<R: Encode>(mut self, outcome: Outcome<R>, closed: Vec<QueueId>) -> Result<Vec<u8>, Refusal> {
         let dispatcher = self.dispatcher;
         let Outcome { mut batch, appends, reply } = outcome;
         let resolved = dispatcher.queues.resolve(appends, closed, &mut self.context(), &mut batch).await?;

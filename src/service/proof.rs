@@ -137,11 +137,10 @@ impl Presented<'_> {
     /// `unauthenticated` if there are not exactly two senders, both this client.
     pub fn renewing_client(&self) -> Result<&ClientId, Refusal> {
         match self.auth {
-            [Authentication { sender: SenderId::AsClient(one), .. }, Authentication { sender: SenderId::AsClient(other), .. }]
-                if one == other =>
-            {
-                Ok(one)
-            }
+            [
+                Authentication { sender: SenderId::AsClient(one), .. },
+                Authentication { sender: SenderId::AsClient(other), .. },
+            ] if one == other => Ok(one),
             _ => Err(Refusal::unauthenticated("this method needs the same client twice, with its old and its new key")),
         }
     }

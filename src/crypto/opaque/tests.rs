@@ -63,12 +63,7 @@ fn identifiers(vector: &Vector) -> Identifiers<'_> {
 fn login(vector: &Vector, record: Option<&[u8]>) -> (Login, Opaque) {
     // The masking key of a record that does not exist is drawn in any case, so that both cases take as long.
     let masking_key = vector.get("masking_key").cloned().unwrap_or_else(|| vec![0; 64]);
-    let drawn = [
-        &masking_key[..],
-        &vector["masking_nonce"],
-        &vector["server_keyshare_seed"],
-        &vector["server_nonce"],
-    ];
+    let drawn = [&masking_key[..], &vector["masking_nonce"], &vector["server_keyshare_seed"], &vector["server_nonce"]];
     let mut rng = Scripted(drawn.concat().into());
     let parameters = login_parameters(&vector["Context"], identifiers(vector));
     let id = &vector["credential_identifier"];

@@ -7,7 +7,7 @@ use crate::{
     authentication as auth,
     base::{Refusal, Status},
     dispatch::Dispatcher,
-    service::QueueId,
+    service::{QueueId, policy::Rate, proof},
     transport::Reply,
     wire::{self, Encode},
 };
@@ -15,6 +15,7 @@ use crate::{
 impl Dispatcher {
     pub(super) async fn init_registration(&self, call: &Call<'_>) -> Answer {
         let request = call.anonymous()?;
+        call.count(Rate::Registrations, (call.session.origin, call.request.method))?;
         let mut scope = self.unlocked();
         let outcome = auth::init_registration::handle(&self.authentication, &mut scope.context(), request).await?;
         scope.commit(outcome).await
@@ -28,10 +29,61 @@ impl Dispatcher {
             return Err(Refusal::unauthenticated("the sender is not whom the credential request names"));
         }
         let sender = presented.prove(payload.client.clone(), &payload.verifying_key)?;
-        let mut scope = self.locked(("user", sender.get().user.uuid)).await;
+        call.count(Rate::Registrations, (call.session.origin, call.request.method))?;
+        let invitation = request.invitation.as_ref().map(|code| code.as_slice());
+        let mut scope = self.locked_both(("user", sender.get().user.uuid), ("invitation", invitation)).await;
         let service = &self.authentication;
         let outcome = auth::finish_registration::handle(service, &mut scope.context(), sender, request).await?;
         scope.commit(outcome).await
+    }
+
+    pub(super) async fn renew_credential(&self, call: &Call<'_>) -> Answer {
+        let request: wire::authentication::RenewCredential = call.body()?;
+        let presented = call.presented();
+        let client = presented.renewing_client()?;
+        let mut scope = self.locked(("user", client.user.uuid)).await;
+        let old = auth::records::client(&scope.context(), client).await?.ok_or_else(proof::unproven)?;
+        // After a lost reply the new key is the one that is stored, and the old one is not known any more.
+        let old_key = Some(&old.request.payload.verifying_key).filter(|_| old.request != request.request);
+        let new_key = &request.request.payload.verifying_key;
+        if request.request.payload.client != *client {
+            return Err(Refusal::unauthenticated("the sender is not whom the credential request names"));
+        }
+        let sender = presented.prove_renewing(client.clone(), old_key, new_key)?;
+        self.authentication.check_own(&old, self.parts.clock.now())?;
+        call.charge()?;
+        let service = &self.authentication;
+        let outcome = auth::renew_credential::handle(service, &mut scope.context(), sender, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn init_2fa(&self, call: &Call<'_>) -> Answer {
+        let request = call.body()?;
+        let mut scope = self.unlocked();
+        let sender = call.client(&scope.context()).await?;
+        // Whoever does not have the client's key cannot use its attempts up.
+        call.count_by_address(Rate::AddressLogins)?;
+        call.count(Rate::AccountLogins, &sender.get().user)?;
+        let outcome = auth::init_2fa::handle(&self.authentication, &mut scope.context(), sender, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn change_password(&self, call: &Call<'_>) -> Answer {
+        let request = call.body()?;
+        let mut scope = self.locked(("user", call.presented().client()?.user.uuid)).await;
+        let sender = call.client(&scope.context()).await?;
+        let service = &self.authentication;
+        let outcome = auth::change_password::handle(service, &mut scope.context(), sender, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn delete_user(&self, call: &Call<'_>) -> Answer {
+        let request = call.body()?;
+        let mut scope = self.locked(("user", call.presented().client()?.user.uuid)).await;
+        let sender = call.client(&scope.context()).await?;
+        let service = &self.authentication;
+        let removal = auth::delete_user::handle(service, &mut scope.context(), sender, request).await?;
+        self.remove_user(scope, removal).await
     }
 
     pub(super) async fn update_user_profile(&self, call: &Call<'_>) -> Answer {
@@ -44,6 +96,7 @@ impl Dispatcher {
 
     pub(super) async fn get_user_profile(&self, call: &Call<'_>) -> Answer {
         let request = call.anonymous()?;
+        call.count_by_address(Rate::ProfileLookups)?;
         let mut scope = self.unlocked();
         let outcome = auth::get_user_profile::handle(&mut scope.context(), request).await?;
         scope.commit(outcome).await
@@ -59,13 +112,17 @@ impl Dispatcher {
 
     pub(super) async fn get_connection_package(&self, call: &Call<'_>) -> Answer {
         let request: wire::authentication::GetConnectionPackage = call.anonymous()?;
+        call.count_by_address(Rate::PackageLookups)?;
+        call.count(Rate::UserPackages, &request.user)?;
         let mut scope = self.locked(("user", request.user.uuid)).await;
         let outcome = auth::get_connection_package::handle(&mut scope.context(), request).await?;
         scope.commit(outcome).await
     }
 
     pub(super) async fn enqueue(&self, call: &Call<'_>) -> Answer {
-        let request = call.anonymous()?;
+        let request: wire::authentication::EnqueueDirect = call.anonymous()?;
+        call.count_by_address(Rate::AddressOffers)?;
+        call.count(Rate::QueueOffers, &request.client)?;
         let mut scope = self.unlocked();
         let outcome = auth::enqueue::handle(&mut scope.context(), request).await?;
         scope.commit(outcome).await

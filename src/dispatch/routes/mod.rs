@@ -16,7 +16,7 @@ use crate::{
     crypto::proof::RequestContext,
     delivery::group::Group,
     queuing::records as queue_clients,
-    service::{Context, QueueId, Verified, policy::Tokens, proof},
+    service::{Context, QueueId, Verified, policy::Rate, proof},
     transport::Reply,
     wire::{
         self, Decode, Encode, Method, Request, VERSION,
@@ -33,7 +33,7 @@ struct Call<'a> {
     session: &'a Session,
     stream: u64,
     request: &'a Request,
-    tokens: &'a Tokens,
+    dispatcher: &'a Dispatcher,
 }
 
 impl Call<'_> {
@@ -55,7 +55,9 @@ impl Call<'_> {
     /// Of what does not prove a sender possession is the proof, and it is paid for when it is decoded.
     fn charge(&self) -> Result<(), Refusal> {
         let method = Method::from_code(self.request.method);
-        method.map_or(Ok(()), |method| self.session.credit.charge(method, self.tokens.price(method)))
+        method.map_or(Ok(()), |method| {
+            self.session.credit.charge(method, self.dispatcher.parts.policy.tokens.price(method))
+        })
     }
 
     /// The body of a method.
@@ -75,14 +77,22 @@ impl Call<'_> {
     async fn client(&self, context: &Context<'_>) -> Result<Verified<ClientId>, Refusal> {
         let presented = self.presented();
         let client = presented.client()?;
-        let credential = users::client(context, client).await?.ok_or_else(proof::unproven)?;
-        let payload = credential.request.payload;
-        let proven = presented.prove(client.clone(), &payload.verifying_key)?;
-        if !payload.validity.covers(context.now) {
-            return Err(Refusal::unauthenticated("the client credential is not valid now"));
-        }
+        let stored = users::client(context, client).await?;
+        let credential = stored.ok_or_else(|| presented.prove_nobody())?;
+        let proven = presented.prove(client.clone(), &credential.request.payload.verifying_key)?;
+        self.dispatcher.authentication.check_client(&credential, context.now)?;
         self.charge()?;
         Ok(proven)
+    }
+
+    /// Counts one more of `rate` for the address that the connection comes from.
+    fn count_by_address(&self, rate: Rate) -> Result<(), Refusal> {
+        self.count(rate, self.session.origin)
+    }
+
+    /// Counts one more of `rate` for `subject`.
+    fn count(&self, rate: Rate, subject: impl std::hash::Hash) -> Result<(), Refusal> {
+        self.dispatcher.counters.count(rate, subject, self.dispatcher.parts.clock.now())
     }
 
     /// Proves a QS client by its record's key.
@@ -131,9 +141,7 @@ impl Dispatcher {
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
         let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
         let reply = match &request {
-            Ok(request) => {
-                self.clone().route(&Call { session, stream, request, tokens: &self.parts.policy.tokens }).await
-            }
+            Ok(request) => self.clone().route(&Call { session, stream, request, dispatcher: &self }).await,
             Err(refusal) => Err(refusal.clone()),
         };
         reply.unwrap_or_else(|refusal| {
@@ -164,12 +172,12 @@ impl Dispatcher {
             Method::AsListen => return self.listen_direct(call).await,
             Method::AsIssueTokens => self.issue_tokens(call).await,
 
+            Method::AsRenewCredential => self.renew_credential(call).await,
+            Method::AsInit2fa => self.init_2fa(call).await,
+            Method::AsChangePassword => self.change_password(call).await,
+            Method::AsDeleteUser => self.delete_user(call).await,
             // These methods come with what they belong to.
-            Method::AsRenewCredential
-            | Method::AsInit2fa
-            | Method::AsChangePassword
-            | Method::AsDeleteUser
-            | Method::AsRegisterAlias
+            Method::AsRegisterAlias
             | Method::AsDeleteAlias
             | Method::AsPublishAliasPackages
             | Method::AsGetAliasPackage
