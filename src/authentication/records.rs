@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{ClientId, Refusal, UserId},
     service::{Context, damaged, store_failure},
-    store::{Batch, Key, Limit, Row, Table, record},
+    store::{Batch, Key, Limit, Table, record},
     wire::{Decode, Encode, credential::ClientCredential},
 };
 
@@ -95,11 +95,18 @@ pub async fn clients(context: &Context<'_>, user: &UserId) -> Result<Vec<Client>
     }
     let range = Key::new().bytes(user.uuid).prefix();
     let rows = context.view.scan(Table::AsClients, range, Limit::rows(MAX_CLIENTS)).await.map_err(store_failure)?;
-    let client = |row: Row| record::decode(CLIENT_VERSION, &row.value).map_err(damaged).and_then(Client::decode);
-    rows.into_iter().map(client).collect()
+    rows.iter().map(|row| Client::from_row(&row.value)).collect()
 }
 
 impl Client {
+    /// A stored client.
+    ///
+    /// # Errors
+    /// `internal` if it is damaged.
+    pub fn from_row(row: &[u8]) -> Result<Self, Refusal> {
+        record::decode(CLIENT_VERSION, row).map_err(damaged).and_then(Self::decode)
+    }
+
     fn decode(record: ClientRecord) -> Result<Self, Refusal> {
         let credential = ClientCredential::from_slice(&record.credential).map_err(damaged)?;
         Ok(Self { credential, disabled: record.disabled })

@@ -2,6 +2,7 @@
 //! other rooms.
 
 pub mod cache;
+pub mod hex;
 pub mod id;
 pub mod limits;
 pub mod secret;

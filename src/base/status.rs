@@ -18,6 +18,11 @@ macro_rules! statuses {
                 match code { $($code => Some(Self::$variant),)* _ => None }
             }
 
+            /// The status of a name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|status| status.name() == name)
+            }
+
             /// The name used in the specification, logs and JSON.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }

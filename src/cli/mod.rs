@@ -1,5 +1,6 @@
 //! The command line: what the arguments mean, one file per command, and how failures are told.
 
+mod admin;
 mod client;
 mod demo;
 mod init;
@@ -26,6 +27,8 @@ enum Command {
     Init(init::Init),
     /// Run a homeserver until SIGTERM or SIGINT
     Serve(serve::Serve),
+    /// Look after a running homeserver: users, invitations, keys
+    Admin(admin::Arguments),
     /// Use a homeserver: register, connect with people, send and receive
     Client(client::Arguments),
     /// Show it all at work: a homeserver with three clients, a crash and a recovery
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
     let (output, result) = match arguments.command {
         Command::Init(command) => (Output::Human, command.run()),
         Command::Serve(command) => (Output::Human, runtime.block_on(command.run())),
+        Command::Admin(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Client(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Demo(command) => (Output::new(command.json), runtime.block_on(command.run())),
     };

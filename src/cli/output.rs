@@ -6,8 +6,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{client::ClientError, node::NodeError};
+use crate::{base::Timestamp, client::ClientError, node::NodeError};
 
 /// Why a command failed.
 pub struct Failure {
@@ -30,7 +31,8 @@ impl From<ClientError> for Failure {
 
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
-        Self::new("node", error)
+        let status = if let NodeError::Refused(refusal) = &error { refusal.status.name() } else { "node" };
+        Self::new(status, error)
     }
 }
 
@@ -85,4 +87,12 @@ impl Output {
 /// Text from other people as it may be shown on a terminal: without control characters.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A time in UTC. One that no calendar has is shown as its number.
+pub fn rfc3339(time: Timestamp) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| time.0.to_string())
 }

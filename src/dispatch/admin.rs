@@ -2,7 +2,34 @@
 //! every change is made durable in the one way in which requests change anything.
 
 use super::{Dispatcher, run::Scope};
-use crate::{authentication::delete_user::Removal, base::Refusal, service::Outcome, wire::server::Done};
+use crate::{
+    authentication::{
+        delete_user::{self, Removal},
+        invitations::{self, Invitation},
+        keyring::Keyring,
+        records,
+        revocations::Changes,
+    },
+    base::{Refusal, Timestamp, UserId},
+    crypto::credential::fingerprint,
+    service::{Context, Outcome, QueueId, store_failure},
+    store::{Batch, Key, KeyRange, Limit, Table},
+    wire::{credential::Fingerprint, server::Done},
+};
+
+/// Rows looked at in one go.
+const PAGE: usize = 1_000;
+
+/// A user as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserEntry {
+    /// Who.
+    pub user: UserId,
+    /// Whether it is disabled.
+    pub disabled: bool,
+    /// Last second in which its credential is valid.
+    pub valid_until: u64,
+}
 
 impl Dispatcher {
     /// Writes the end of a user, and lets it take effect.
@@ -14,5 +41,191 @@ impl Dispatcher {
         let reply = scope.commit_closing(Outcome::write(batch, Done {}), queues).await?;
         self.authentication.revocations.apply(revoked);
         Ok(reply)
+    }
+
+    /// Users in the order of their ids, those after `after`, a page of them.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn users(&self, after: Option<&UserId>) -> Result<Vec<UserEntry>, Refusal> {
+        let from = match after {
+            // After all rows of that user.
+            Some(user) => Key::new().bytes(user.uuid).prefix().to,
+            None => Some(Key::new()),
+        };
+        let Some(from) = from else { return Ok(Vec::new()) };
+        let view = self.parts.store.durable();
+        let rows = view.scan(Table::AsClients, KeyRange::from(from..), Limit::rows(PAGE)).await;
+        let entry = |row: crate::store::Row| {
+            let client = records::Client::from_row(&row.value)?;
+            let payload = client.credential.request.payload;
+            let (user, valid_until) = (payload.client.user, payload.validity.not_after);
+            Ok(UserEntry { user, disabled: client.disabled, valid_until })
+        };
+        rows.map_err(store_failure)?.into_iter().map(entry).collect()
+    }
+
+    /// Takes a user out of use, or back in. Its credential stops to work at once and everywhere, and is listed as revoked;
+    /// nothing of it is deleted.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such user.
+    pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), Refusal> {
+        let mut scope = self.locked(("user", user.uuid)).await;
+        let clients = records::clients(&scope.context(), user).await?;
+        let (mut batch, mut changes, mut queues) = (Batch::new(), Changes::default(), Vec::new());
+        for client in clients {
+            let name = fingerprint(&client.credential);
+            let payload = &client.credential.request.payload;
+            queues.push(QueueId::direct(&payload.client));
+            if disabled {
+                let until = payload.validity.not_after;
+                self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
+            } else {
+                self.authentication.revocations.lift(name, &mut batch, &mut changes);
+            }
+            records::put_client(&mut batch, &records::Client { disabled, ..client })?;
+        }
+        scope.commit(Outcome::write(batch, Done {})).await?;
+        self.authentication.revocations.apply(changes);
+        if disabled {
+            queues.into_iter().for_each(|queue| self.queues.end_listening(queue));
+        }
+        Ok(())
+    }
+
+    /// Deletes a user and everything that belongs to it.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such user.
+    pub async fn delete_user_by_operator(&self, user: &UserId) -> Result<(), Refusal> {
+        let mut scope = self.locked(("user", user.uuid)).await;
+        let removal = delete_user::remove(&self.authentication, &scope.context(), user).await?;
+        self.remove_user(scope, removal).await.map(drop)
+    }
+
+    /// Makes an invitation code for so many registrations.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if there are too many.
+    pub async fn create_invitation(
+        &self,
+        uses: u32,
+        expires: Timestamp,
+        note: String,
+    ) -> Result<(String, Invitation), Refusal> {
+        let mut scope = self.unlocked();
+        let mut batch = Batch::new();
+        let made = invitations::create(&mut scope.context(), &mut batch, uses, expires, note).await?;
+        scope.commit(Outcome::write(batch, Done {})).await?;
+        Ok(made)
+    }
+
+    /// All invitation codes.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn invitations(&self) -> Result<Vec<Invitation>, Refusal> {
+        invitations::list(&self.unlocked().context()).await
+    }
+
+    /// Takes an invitation code back.
+    ///
+    /// # Errors
+    /// `not_found` if there is none of this name.
+    pub async fn revoke_invitation(&self, id: &str) -> Result<(), Refusal> {
+        let mut scope = self.unlocked();
+        let mut batch = Batch::new();
+        invitations::revoke(&scope.context(), &mut batch, id).await?;
+        scope.commit(Outcome::write(batch, Done {})).await.map(drop)
+    }
+
+    /// The AS's own credentials.
+    pub fn keyring(&self) -> std::sync::Arc<Keyring> {
+        self.authentication.keyring()
+    }
+
+    /// Fingerprints on the list of revoked credentials.
+    pub fn revoked(&self) -> Vec<Fingerprint> {
+        self.authentication.revocations.list()
+    }
+
+    /// Changes the AS's own credentials; what `change` gives is given when the change is durable and in effect.
+    ///
+    /// # Errors
+    /// What `change` refuses.
+    pub async fn change_keyring<T>(
+        &self,
+        change: impl FnOnce(&mut Keyring, &mut Context<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut scope = self.locked("keyring").await;
+        let mut keyring = Keyring::clone(&self.authentication.keyring());
+        let changed = change(&mut keyring, &mut scope.context())?;
+        self.install_keyring(scope, keyring, Batch::new(), Changes::default()).await?;
+        Ok(changed)
+    }
+
+    /// Revokes one of the AS's own credentials, and with it whatever it signed.
+    ///
+    /// # Errors
+    /// `not_found` if there is none of this fingerprint, `forbidden` for one that signs now.
+    pub async fn revoke_signer(&self, name: Fingerprint) -> Result<(), Refusal> {
+        let scope = self.locked("keyring").await;
+        let mut keyring = Keyring::clone(&self.authentication.keyring());
+        let (mut batch, mut changes) = (Batch::new(), Changes::default());
+        let until = keyring.remove(&name)?;
+        self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
+        self.install_keyring(scope, keyring, batch, changes).await
+    }
+
+    async fn install_keyring(
+        &self,
+        mut scope: Scope<'_>,
+        keyring: Keyring,
+        mut batch: Batch,
+        changes: Changes,
+    ) -> Result<(), Refusal> {
+        keyring.save(&mut scope.context(), &mut batch)?;
+        scope.commit(Outcome::write(batch, Done {})).await?;
+        self.authentication.revocations.apply(changes);
+        self.authentication.install(keyring);
+        Ok(())
+    }
+
+    /// What is due every hour: an intermediate that expires before a new client credential would is replaced, if the
+    /// root's key is here, and revocations and invitation codes that have expired go.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn maintain_credentials(&self) -> Result<(), Refusal> {
+        let now = self.parts.clock.now();
+        if self.authentication.keyring().is_due(now) {
+            let rotated = self.change_keyring(|keyring, context| keyring.rotate_intermediate(now, context.rng)).await;
+            if let Err(refusal) = rotated {
+                tracing::warn!(reason = %refusal.message, "the intermediate credential expires soon and is not replaced");
+            }
+        }
+        let mut scope = self.unlocked();
+        let mut batch = Batch::new();
+        invitations::expire(&scope.context(), &mut batch).await?;
+        let changes = self.authentication.revocations.expire(now, &mut batch);
+        scope.commit(Outcome::write(batch, Done {})).await?;
+        self.authentication.revocations.apply(changes);
+        Ok(())
+    }
+
+    /// How many rows a table has.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn count(&self, table: Table) -> Result<u64, Refusal> {
+        let view = self.parts.store.durable();
+        let (mut range, mut count) = (KeyRange::from(Key::new()..), 0);
+        loop {
+            let rows = view.scan(table, range, Limit::rows(PAGE)).await.map_err(store_failure)?;
+            let Some(last) = rows.last() else { return Ok(count) };
+            count += rows.len() as u64;
+            range = KeyRange::from(last.key.successor()..);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! From bytes to a service and back: decodes a request, proves its sender, runs the one handler of its method, writes
 //! what it decided as one durable batch, and answers. The transport calls [`Dispatcher`]; nothing calls the transport.
 
-mod admin;
+pub mod admin;
 mod credit;
 mod listen;
 mod locks;

@@ -36,6 +36,8 @@ pub struct Config {
     pub certificate_key: PathBuf,
     /// Certification authorities to trust beside the public ones (PEM).
     pub authority: Option<PathBuf>,
+    /// The Unix socket on which the operator is answered.
+    pub admin_socket: PathBuf,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// Limits.
@@ -54,11 +56,15 @@ struct File {
     data: PathBuf,
     #[serde(default = "default_storage_key")]
     storage_key: PathBuf,
+    #[serde(default = "default_admin_socket")]
+    admin_socket: PathBuf,
     #[serde(default = "default_log")]
     log: String,
     tls: Tls,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    registration: super::policy::Registration,
     #[serde(default)]
     tokens: super::policy::Tokens,
     #[serde(default)]
@@ -187,7 +193,8 @@ impl Config {
         let domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
         file.limits.check()?;
         super::policy::check_rates(&file.rates)?;
-        let policy = Policy { tokens: file.tokens.check()?, rates: file.rates, ..Policy::default() };
+        let policy =
+            Policy { registration: file.registration.policy(), tokens: file.tokens.check()?, rates: file.rates };
         Ok(Self {
             domain,
             listen: file.listen,
@@ -196,6 +203,7 @@ impl Config {
             certificate: base.join(file.tls.certificate),
             certificate_key: base.join(file.tls.key),
             authority: file.tls.authority.map(|path| base.join(path)),
+            admin_socket: base.join(file.admin_socket),
             log: file.log,
             limits: file.limits,
             policy,
@@ -213,6 +221,10 @@ fn default_data() -> PathBuf {
 
 fn default_storage_key() -> PathBuf {
     "keys/storage.key".into()
+}
+
+fn default_admin_socket() -> PathBuf {
+    "admin.sock".into()
 }
 
 fn default_log() -> String {

@@ -28,6 +28,9 @@ pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher
         if let Err(error) = dispatcher.maintain_tokens().await {
             tracing::warn!(%error, "issuer keys and allowances were not looked after");
         }
+        if let Err(error) = dispatcher.maintain_credentials().await {
+            tracing::warn!(%error, "credentials were not looked after");
+        }
         let flushed = store.clone();
         match tokio::task::spawn_blocking(move || flushed.flush()).await {
             Ok(Ok(())) => {}

@@ -1,6 +1,7 @@
 //! One homeserver: its configuration, its start, its background jobs and its end. Everything else is wired together here
 //! and nowhere else.
 
+pub mod admin;
 pub mod certificates;
 pub mod config;
 mod jobs;
@@ -27,6 +28,8 @@ use crate::{
 };
 
 pub use config::Config;
+
+use admin::{AdminSocket, Operator};
 
 /// Why a homeserver cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,9 @@ pub enum NodeError {
     /// A service could not load its keys.
     #[error("a service cannot start: {0}")]
     Service(Refusal),
+    /// A running homeserver does not carry a command out.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
 }
 
 /// A running homeserver.
@@ -71,6 +77,7 @@ pub struct Node {
     store: Store,
     jobs: tokio::task::JoinHandle<()>,
     serving: tokio::task::JoinHandle<()>,
+    admin: tokio::task::JoinHandle<()>,
 }
 
 impl Node {
@@ -118,8 +125,10 @@ impl Node {
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
         let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?;
         let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher.clone())))?);
+        let operator = Operator { dispatcher: dispatcher.clone(), domain: config.domain.clone(), clock: clock.clone() };
+        let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
         let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher));
-        Ok(Self { endpoint, store, jobs, serving })
+        Ok(Self { endpoint, store, jobs, serving, admin })
     }
 
     /// Where it listens.
@@ -135,7 +144,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Store`] if something that was submitted could not be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { endpoint, store, jobs, mut serving } = self;
+        let Self { endpoint, store, jobs, mut serving, admin } = self;
         tokio::select! {
             () = stop => {}
             _ = &mut serving => {}
@@ -144,6 +153,7 @@ impl Node {
         endpoint.shutdown().await;
         serving.abort();
         jobs.abort();
+        admin.abort();
         store.close().await?;
         tracing::info!("stopped");
         Ok(())

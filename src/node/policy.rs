@@ -1,5 +1,5 @@
-//! The tables `[tokens]` and `[rates]` of the configuration: what an operator decides about what requests cost and how
-//! often they may be made.
+//! The tables `[registration]`, `[tokens]` and `[rates]` of the configuration: what an operator decides about who may
+//! register, what requests cost and how often they may be made.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,8 +8,35 @@ use serde::Deserialize;
 use super::NodeError;
 use crate::{
     service::policy::{self, Rate, Rates},
-    wire::{Method, method::Credit},
+    wire::{Method, method::Credit, server::RegistrationPolicy},
 };
+
+/// The table `[registration]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registration {
+    policy: Admission,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Admission {
+    #[default]
+    Open,
+    Invitation,
+    Closed,
+}
+
+impl Registration {
+    /// As the homeserver uses it.
+    pub const fn policy(&self) -> RegistrationPolicy {
+        match self.policy {
+            Admission::Open => RegistrationPolicy::Open,
+            Admission::Invitation => RegistrationPolicy::Invitation,
+            Admission::Closed => RegistrationPolicy::Closed,
+        }
+    }
+}
 
 /// The table `[tokens]`.
 #[derive(Debug, Deserialize)]
@@ -89,7 +116,10 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError
 pub fn template() -> String {
     let (tokens, rates) = (Tokens::default(), Rates::default());
     let mut text = format!(
-        "\n[tokens]\n\
+        "\n[registration]\n\
+         # Who may register: \"open\", \"invitation\" (bennu admin invite create) or \"closed\".\n\
+         # policy = \"open\"\n\
+         \n[tokens]\n\
          # required = {required}              # whether requests cost credit, which tokens buy\n\
          # credit_per_token = {per_token}        # on the connection that a token is sent on\n\
          # allowance = {allowance}             # tokens for one client in one period\n\

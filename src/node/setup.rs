@@ -101,6 +101,9 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # data = \"data\"\n\
          # storage_key = \"keys/storage.key\"\n\
          \n\
+         # Where the operator's commands (bennu admin) are answered: a Unix socket for this user alone.\n\
+         # admin_socket = \"admin.sock\"\n\
+         \n\
          # What is logged (as in RUST_LOG, which overrides it).\n\
          # log = \"bennu=info\"\n\
          \n\

@@ -5,12 +5,10 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    base::Timestamp,
-    cli::output::{Failure, Output, printable},
+    cli::output::{Failure, Output, printable, rfc3339},
     client::{Client, Event, Message},
     wire::content::Content,
 };
@@ -99,12 +97,4 @@ fn json(message: &Message) -> Value {
         }
     }
     line
-}
-
-/// A time as the sender's clock had it, in UTC. One that no calendar has is shown as its number.
-fn rfc3339(time: Timestamp) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| time.0.to_string())
 }

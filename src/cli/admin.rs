@@ -1,0 +1,318 @@
+//! `bennu admin`: what an operator does to a running homeserver, over its admin socket.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::output::{Failure, Output, rfc3339};
+use crate::{
+    base::hex,
+    crypto::{credential::issue_intermediate, signature::SigningKey},
+    node::{
+        Config,
+        admin::{self, Command as Ask, Rotation},
+    },
+    wire::{Decode, Encode, credential::AsIntermediateRequest},
+};
+
+/// Which homeserver, and what is to be done.
+#[derive(Args)]
+pub struct Arguments {
+    /// Configuration file of the running homeserver
+    #[arg(long, default_value = "bennu.toml")]
+    config: PathBuf,
+    /// Print one JSON object per line, errors as one on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List, disable, enable and delete users
+    #[command(subcommand)]
+    User(User),
+    /// Make, list and revoke invitation codes
+    #[command(subcommand)]
+    Invite(Invite),
+    /// List, rotate and revoke keys, and keep the root's elsewhere
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Count what there is
+    Stats,
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// List users
+    List,
+    /// Take a user out of use: its credential stops to work at once
+    Disable {
+        /// The user, as <uuid>@<domain>
+        user: String,
+    },
+    /// Take a user back into use
+    Enable {
+        /// The user
+        user: String,
+    },
+    /// Delete a user and everything that belongs to it
+    Delete {
+        /// The user
+        user: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Invite {
+    /// Make a code; it is shown once
+    Create {
+        /// How many may register with it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// For how many days
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+        /// A note for yourself
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List codes by their names; the codes themselves are not kept
+    List,
+    /// Take a code back
+    Revoke {
+        /// Its name
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// List the credentials of the Authentication Service
+    List,
+    /// Put a new key into use; those before it stay valid
+    Rotate {
+        /// Which kind
+        #[arg(value_enum)]
+        key: Which,
+    },
+    /// Make a key for an intermediate and write the request for it, to be signed where the root's key is
+    Request {
+        /// Where to write the request
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Sign a request with the root's key, on any machine; no homeserver is asked
+    Sign {
+        /// The root's key, as export-root wrote it
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+        /// The request
+        request: PathBuf,
+        /// Where to write the signed credential
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Take in a signed intermediate: it signs from now on
+    Import {
+        /// The signed credential
+        credential: PathBuf,
+    },
+    /// Take the root's key out of the homeserver, to be kept elsewhere
+    ExportRoot {
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Bring the root's key back
+    ImportRoot {
+        /// The key, as export-root wrote it
+        root: PathBuf,
+    },
+    /// Revoke a credential that is not in use for new ones, and with it all that it signed
+    Revoke {
+        /// Its fingerprint
+        fingerprint: String,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Which {
+    /// The root, and an intermediate under it
+    Root,
+    /// The intermediate that signs users' credentials
+    Intermediate,
+    /// The key that issues tokens to this homeserver's users
+    Tokens,
+    /// The key that issues tokens to clients of other homeservers
+    ForeignTokens,
+}
+
+impl Arguments {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the homeserver refuses, or that none answers.
+    pub async fn run(self) -> Result<(), Failure> {
+        let output = Output::new(self.json);
+        if let Command::Keys(Keys::Sign { root, request, out }) = &self.command {
+            return sign(root, request, out, output);
+        }
+        let socket = Config::load(&self.config)?.admin_socket;
+        let ask = async |command| admin::ask(&socket, &command).await.map_err(Failure::from);
+        match self.command {
+            Command::User(command) => show(output, &ask(command.ask()).await?, user_line),
+            Command::Invite(command) => show(output, &ask(command.ask()).await?, invitation_line),
+            Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
+            Command::Keys(Keys::Request { out }) => {
+                let found = ask(Ask::KeysRequest {}).await?;
+                write_new(&out, &text(&found, "request")?)?;
+                done(output, &format!("the request is in {}", out.display()))
+            }
+            Command::Keys(Keys::ExportRoot { out }) => {
+                // Made first: a key that is taken away must not get lost for want of a place.
+                write_new(&out, "")?;
+                let found = ask(Ask::KeysExportRoot {}).await.inspect_err(|_| _ = fs::remove_file(&out))?;
+                fs::write(&out, format!("{}\n", text(&found, "key")?))?;
+                done(output, &format!("the root's key is in {}, and nowhere else", out.display()))
+            }
+            Command::Keys(command) => show(output, &ask(command.ask()?).await?, key_line),
+        }
+    }
+}
+
+impl User {
+    fn ask(self) -> Ask {
+        match self {
+            Self::List => Ask::UserList {},
+            Self::Disable { user } => Ask::UserDisable { user },
+            Self::Enable { user } => Ask::UserEnable { user },
+            Self::Delete { user } => Ask::UserDelete { user },
+        }
+    }
+}
+
+impl Invite {
+    fn ask(self) -> Ask {
+        match self {
+            Self::Create { uses, days, note } => Ask::InviteCreate { uses, days, note },
+            Self::List => Ask::InviteList {},
+            Self::Revoke { id } => Ask::InviteRevoke { id },
+        }
+    }
+}
+
+impl Keys {
+    /// What to ask the homeserver for; files are read here.
+    fn ask(self) -> Result<Ask, Failure> {
+        Ok(match self {
+            Self::Import { credential } => Ask::KeysImport { credential: read(&credential)? },
+            Self::ImportRoot { root } => Ask::KeysImportRoot { key: read(&root)? },
+            Self::Revoke { fingerprint } => Ask::KeysRevoke { fingerprint },
+            Self::Rotate { key } => Ask::KeysRotate { key: key.into() },
+            Self::List | Self::Request { .. } | Self::Sign { .. } | Self::ExportRoot { .. } => Ask::KeysList {},
+        })
+    }
+}
+
+impl From<Which> for Rotation {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Root => Self::Root,
+            Which::Intermediate => Self::Intermediate,
+            Which::Tokens => Self::Tokens,
+            Which::ForeignTokens => Self::ForeignTokens,
+        }
+    }
+}
+
+/// Signs a request where the root's key is.
+fn sign(root: &Path, request: &Path, out: &Path, output: Output) -> Result<(), Failure> {
+    let invalid = |what: &str| Failure::new("invalid", what);
+    let key = hex::decode(&read(root)?).and_then(|key| <[u8; 32]>::try_from(key).ok());
+    let key =
+        key.and_then(|key| SigningKey::from_seed(key.into()).ok()).ok_or_else(|| invalid("this is no root key"))?;
+    let request = hex::decode(&read(request)?).and_then(|bytes| AsIntermediateRequest::from_slice(&bytes).ok());
+    let request = request.ok_or_else(|| invalid("this is no request for an intermediate credential"))?;
+    write_new(out, &hex::encode(&issue_intermediate(request, &key).to_vec()))?;
+    done(output, &format!("the signed credential is in {}", out.display()))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let failed = |error| Failure::new("io", format!("{}: {error}", path.display()));
+    Ok(fs::read_to_string(path).map_err(failed)?.trim().to_owned())
+}
+
+/// Writes a file for its owner alone, and overwrites none.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = written.and_then(|mut file| writeln!(file, "{text}"));
+    written.map_err(|error| Failure::new("io", format!("{}: {error}", path.display())))
+}
+
+fn text(found: &[Value], name: &str) -> Result<String, Failure> {
+    let value = found.first().and_then(|found| found[name].as_str());
+    value.map(ToOwned::to_owned).ok_or_else(|| Failure::new("internal", "the homeserver's answer is not understood"))
+}
+
+fn done(output: Output, what: &str) -> Result<(), Failure> {
+    Ok(output.line(|| what.to_owned(), || json!({ "done": what }))?)
+}
+
+fn show(output: Output, results: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+    for result in results {
+        output.line(|| line(result), || result.clone())?;
+    }
+    Ok(())
+}
+
+fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn time(value: &Value, name: &str) -> String {
+    rfc3339(admin::at(value[name].as_u64().unwrap_or_default()))
+}
+
+fn user_line(user: &Value) -> String {
+    let state = if user["disabled"] == true { "disabled" } else { "active" };
+    format!("{}  {state}  until {}", word(user, "user_id"), time(user, "valid_until"))
+}
+
+fn invitation_line(invitation: &Value) -> String {
+    let (uses, until) = (&invitation["uses"], time(invitation, "expires"));
+    match invitation["code"].as_str() {
+        Some(code) => format!("{code}  for {uses} until {until}  ({})", word(invitation, "id")),
+        None => format!("{}  {uses} left until {until}  {}", word(invitation, "id"), word(invitation, "note")),
+    }
+}
+
+fn stats_line(stats: &Value) -> String {
+    let rows = stats.as_object().into_iter().flatten();
+    rows.map(|(name, count)| format!("{:<20} {count}", name.replace('_', " "))).collect::<Vec<_>>().join("\n")
+}
+
+fn key_line(key: &Value) -> String {
+    let (kind, name) = (word(key, "kind"), word(key, "fingerprint"));
+    if kind == "revoked" {
+        return format!("{kind:<12}  {name}");
+    }
+    let mut line = format!("{kind:<12}  {name}  until {}", time(key, "valid_until"));
+    for (is, said) in [
+        (key["preferred"] == true, "  in use"),
+        (key["key"] == "elsewhere", "  key kept elsewhere"),
+        (key["valid"] != true, "  not valid now"),
+    ] {
+        if is {
+            line += said;
+        }
+    }
+    line
+}

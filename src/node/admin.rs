@@ -1,0 +1,395 @@
+//! The admin socket: a Unix socket that only the operator's user can open. One line of JSON asks, lines of JSON answer:
+//! a result each, and at the end `{"done":true}` or `{"error":{...}}`.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::NodeError;
+use crate::{
+    authentication::issuers::Kind,
+    base::{Clock, Domain, Refusal, Secret, Timestamp, UserId, hex},
+    crypto::credential::fingerprint,
+    dispatch::Dispatcher,
+    store::Table,
+    wire::{Decode, Encode, credential::AsIntermediateCredential},
+};
+
+/// Longest request in bytes.
+const MAX_REQUEST: u64 = 64 << 10;
+
+/// How long whoever has connected may take to ask.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Operators at a time.
+const MAX_OPERATORS: usize = 8;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What an operator asks for.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Lists users.
+    UserList {},
+    /// Takes a user out of use.
+    UserDisable {
+        /// Who, as `<uuid>@<domain>`.
+        user: String,
+    },
+    /// Takes a user back into use.
+    UserEnable {
+        /// Who.
+        user: String,
+    },
+    /// Deletes a user.
+    UserDelete {
+        /// Who.
+        user: String,
+    },
+    /// Counts what there is.
+    Stats {},
+    /// Makes an invitation code.
+    InviteCreate {
+        /// How many may register with it.
+        uses: u32,
+        /// For how many days.
+        days: u32,
+        /// For the operator.
+        note: String,
+    },
+    /// Lists invitation codes.
+    InviteList {},
+    /// Takes an invitation code back.
+    InviteRevoke {
+        /// Which, as it is listed.
+        id: String,
+    },
+    /// Lists the AS's credentials.
+    KeysList {},
+    /// Puts a new key into use.
+    KeysRotate {
+        /// Which kind.
+        key: Rotation,
+    },
+    /// Makes a key for an intermediate, and gives the request to sign.
+    KeysRequest {},
+    /// Takes in the signed answer to the last request.
+    KeysImport {
+        /// The encoded credential, in hexadecimal.
+        credential: String,
+    },
+    /// Takes the root's key away and gives it.
+    KeysExportRoot {},
+    /// Takes the root's key back.
+    KeysImportRoot {
+        /// The key, in hexadecimal.
+        key: String,
+    },
+    /// Revokes a credential of the AS that is not in use for new ones.
+    KeysRevoke {
+        /// Its fingerprint, in hexadecimal.
+        fingerprint: String,
+    },
+}
+
+/// A kind of key that can be put into use.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotation {
+    /// The root credential, and an intermediate under it.
+    Root,
+    /// The intermediate credential.
+    Intermediate,
+    /// The key that issues tokens to the homeserver's own users.
+    Tokens,
+    /// The key that issues tokens to clients of other homeservers.
+    ForeignTokens,
+}
+
+/// The socket while the homeserver runs.
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Whose the socket is.
+    owner: u32,
+}
+
+impl AdminSocket {
+    /// Makes the socket. One that a homeserver which was killed has left is replaced.
+    ///
+    /// # Errors
+    /// [`NodeError::File`] if it cannot be made, or another homeserver answers on it.
+    pub fn bind(path: &Path) -> Result<Self, NodeError> {
+        let failed = |error| NodeError::File { path: path.to_owned(), error };
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another homeserver answers here")));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let owner = fs::metadata(path).map_err(failed)?.uid();
+        Ok(Self { listener, path: path.to_owned(), owner })
+    }
+
+    /// Answers operators until it is dropped.
+    pub async fn serve(self, operator: Operator) {
+        let (operator, places) = (Arc::new(operator), Arc::new(Semaphore::new(MAX_OPERATORS)));
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket does not accept");
+                    continue;
+                }
+            };
+            // The mode of the socket says so already; not every system asks for it.
+            let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == 0);
+            if allowed {
+                let operator = operator.clone();
+                tokio::spawn(async move {
+                    // An operator who goes away is not told.
+                    let _ = operator.converse(stream).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // It is replaced at the next start in any case.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Carries out what operators ask for.
+pub struct Operator {
+    /// The services.
+    pub dispatcher: Arc<Dispatcher>,
+    /// The home domain.
+    pub domain: Domain,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Operator {
+    async fn converse(&self, stream: UnixStream) -> io::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut line = String::new();
+        let mut reader = BufReader::new(reader.take(MAX_REQUEST));
+        timeout(DEADLINE, reader.read_line(&mut line)).await??;
+        let outcome = match serde_json::from_str(&line) {
+            Ok(command) => self.carry_out(command).await,
+            Err(error) => Err(Refusal::malformed(format!("this is no command: {error}"))),
+        };
+        let mut answer = String::new();
+        let last = match outcome {
+            Ok(results) => {
+                results.iter().for_each(|result| answer += &format!("{result}\n"));
+                json!({ "done": true })
+            }
+            Err(refusal) => json!({ "error": { "status": refusal.status.name(), "message": refusal.message } }),
+        };
+        answer += &format!("{last}\n");
+        writer.write_all(answer.as_bytes()).await?;
+        writer.shutdown().await
+    }
+
+    /// Carries out a command; gives its results.
+    ///
+    /// # Errors
+    /// Why it was not carried out.
+    pub async fn carry_out(&self, command: Command) -> Result<Vec<Value>, Refusal> {
+        let node = &self.dispatcher;
+        match command {
+            Command::UserList {} => self.users().await,
+            Command::UserDisable { user } => none(node.set_disabled(&self.user(&user)?, true).await),
+            Command::UserEnable { user } => none(node.set_disabled(&self.user(&user)?, false).await),
+            Command::UserDelete { user } => none(node.delete_user_by_operator(&self.user(&user)?).await),
+            Command::Stats {} => self.stats().await,
+            Command::InviteCreate { uses, days, note } => self.invite(uses, days, note).await,
+            Command::InviteList {} => {
+                let listed = node.invitations().await?;
+                let row = |of: &crate::authentication::invitations::Invitation| json!({ "id": of.id, "uses": of.uses, "expires": of.expires, "note": of.note });
+                Ok(listed.iter().map(row).collect())
+            }
+            Command::InviteRevoke { id } => none(node.revoke_invitation(&id).await),
+            Command::KeysList {} => Ok(self.keys()),
+            Command::KeysRotate { key } => self.rotate(key).await,
+            Command::KeysRequest {} => {
+                let now = self.clock.now();
+                let request = node.change_keyring(|keys, context| keys.request_intermediate(now, context.rng)).await?;
+                Ok(vec![json!({ "request": hex::encode(&request.to_vec()) })])
+            }
+            Command::KeysImport { credential } => {
+                let credential = hex::decode(credential.trim())
+                    .and_then(|bytes| AsIntermediateCredential::from_slice(&bytes).ok())
+                    .ok_or_else(|| Refusal::malformed("this is no signed intermediate credential"))?;
+                let now = self.clock.now();
+                none(node.change_keyring(|keys, _| keys.import_intermediate(credential, now)).await)
+            }
+            Command::KeysExportRoot {} => {
+                let root = node.keyring().roots().first().map(|root| hex::encode(&root.credential.to_vec()));
+                let key = node.change_keyring(|keys, _| keys.export_root()).await?;
+                Ok(vec![json!({ "root": root, "key": hex::encode(key.expose()) })])
+            }
+            Command::KeysImportRoot { key } => {
+                let key = hex::decode(key.trim()).and_then(|key| <[u8; 32]>::try_from(key).ok());
+                let key = key.ok_or_else(|| Refusal::malformed("this is no key of 32 bytes"))?;
+                none(node.change_keyring(|keys, _| keys.import_root(Secret::new(key))).await)
+            }
+            Command::KeysRevoke { fingerprint } => {
+                let name = hex::decode(fingerprint.trim()).and_then(|name| <[u8; 32]>::try_from(name).ok());
+                let name = name.ok_or_else(|| Refusal::malformed("this is no fingerprint of 32 bytes"))?;
+                none(node.revoke_signer(name).await)
+            }
+        }
+    }
+
+    fn user(&self, text: &str) -> Result<UserId, Refusal> {
+        let user: UserId = text.parse().map_err(|error| Refusal::malformed(format!("{text}: {error}")))?;
+        if user.domain == self.domain { Ok(user) } else { Err(Refusal::not_found("there is no such user here")) }
+    }
+
+    async fn users(&self) -> Result<Vec<Value>, Refusal> {
+        let mut results = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.dispatcher.users(after.as_ref()).await?;
+            let Some(last) = page.last() else { return Ok(results) };
+            after = Some(last.user.clone());
+            results.extend(page.iter().map(|entry| {
+                json!({
+                    "user_id": entry.user.to_string(),
+                    "disabled": entry.disabled,
+                    "valid_until": entry.valid_until,
+                })
+            }));
+        }
+    }
+
+    /// Counts. None of them joins a user with anything.
+    async fn stats(&self) -> Result<Vec<Value>, Refusal> {
+        let count = async |table| self.dispatcher.count(table).await;
+        Ok(vec![json!({
+            "users": count(Table::AsClients).await?,
+            "aliases": count(Table::AsAliases).await?,
+            "invitations": count(Table::AsInvitations).await?,
+            "revoked_credentials": self.dispatcher.revoked().len(),
+            "queue_clients": count(Table::QsClients).await?,
+            "queued_entries": count(Table::QueueEntries).await?,
+            "groups": count(Table::DsMeta).await?,
+        })])
+    }
+
+    async fn invite(&self, uses: u32, days: u32, note: String) -> Result<Vec<Value>, Refusal> {
+        if uses == 0 || days == 0 || days > 3_650 || note.len() > 256 {
+            return Err(Refusal::malformed(
+                "a code is for at least one use, for 1 to 3650 days, with a note of 256 bytes",
+            ));
+        }
+        let expires = self.clock.now().after(DAY * days);
+        let (code, made) = self.dispatcher.create_invitation(uses, expires, note).await?;
+        Ok(vec![json!({ "code": code, "id": made.id, "uses": made.uses, "expires": made.expires })])
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        let (keyring, now) = (self.dispatcher.keyring(), self.clock.now());
+        let mut results = Vec::new();
+        for (at, root) in keyring.roots().iter().enumerate() {
+            let validity = &root.credential.payload.validity;
+            results.push(json!({
+                "kind": "root",
+                "fingerprint": hex::encode(&fingerprint(&root.credential)),
+                "preferred": at == 0,
+                "valid": validity.covers(now),
+                "valid_until": validity.not_after,
+                "key": if root.is_here() { "here" } else { "elsewhere" },
+            }));
+        }
+        for (at, credential) in keyring.intermediates().enumerate() {
+            let payload = &credential.request.payload;
+            results.push(json!({
+                "kind": "intermediate",
+                "fingerprint": hex::encode(&fingerprint(credential)),
+                "preferred": at == 0,
+                "valid": payload.validity.covers(now),
+                "valid_until": payload.validity.not_after,
+                "signer": hex::encode(&payload.signer),
+            }));
+        }
+        let revoked = self.dispatcher.revoked().into_iter();
+        results.extend(revoked.map(|name| json!({ "kind": "revoked", "fingerprint": hex::encode(&name) })));
+        results
+    }
+
+    async fn rotate(&self, key: Rotation) -> Result<Vec<Value>, Refusal> {
+        let (node, now) = (&self.dispatcher, self.clock.now());
+        match key {
+            Rotation::Root => {
+                node.change_keyring(|keys, context| keys.rotate_root(context.domain, now, context.rng)).await?;
+            }
+            Rotation::Intermediate => {
+                node.change_keyring(|keys, context| keys.rotate_intermediate(now, context.rng)).await?;
+            }
+            Rotation::Tokens => _ = node.rotate_issuer(Kind::Own).await?,
+            Rotation::ForeignTokens => _ = node.rotate_issuer(Kind::Foreign).await?,
+        }
+        Ok(self.keys())
+    }
+}
+
+fn none(outcome: Result<(), Refusal>) -> Result<Vec<Value>, Refusal> {
+    outcome.map(|()| Vec::new())
+}
+
+/// Asks a running homeserver; gives the results.
+///
+/// # Errors
+/// [`NodeError::File`] if no homeserver answers on the socket, [`NodeError::Refused`] for what it refuses.
+pub async fn ask(path: &Path, command: &Command) -> Result<Vec<Value>, NodeError> {
+    let failed = |error| NodeError::File { path: path.to_owned(), error };
+    let stream = UnixStream::connect(path).await.map_err(failed)?;
+    let (reader, mut writer) = stream.into_split();
+    let broken = |error: serde_json::Error| failed(error.into());
+    let line = format!("{}\n", serde_json::to_string(command).map_err(broken)?);
+    writer.write_all(line.as_bytes()).await.map_err(failed)?;
+    let mut lines = BufReader::new(reader).lines();
+    let mut results = Vec::new();
+    while let Some(line) = lines.next_line().await.map_err(failed)? {
+        let value: Value = serde_json::from_str(&line).map_err(broken)?;
+        if value["done"] == true {
+            return Ok(results);
+        }
+        if let Some(error) = value.get("error") {
+            let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+            let status = crate::base::Status::from_name(&text("status")).unwrap_or(crate::base::Status::Internal);
+            return Err(NodeError::Refused(Refusal::new(status, text("message"))));
+        }
+        results.push(value);
+    }
+    Err(failed(io::ErrorKind::UnexpectedEof.into()))
+}
+
+/// A time of the admin socket, for people.
+pub const fn at(seconds: u64) -> Timestamp {
+    Timestamp(seconds.saturating_mul(1_000))
+}
