@@ -137,6 +137,7 @@ impl World {
             ca: None,
             name: name.into(),
             password: format!("the password of {name}"),
+            invitation: None,
         };
         let home = self.homes.path().join(name);
         let options = Options::default();

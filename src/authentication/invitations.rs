@@ -73,7 +73,8 @@ pub async fn admit(context: &Context<'_>, code: Option<&Opaque>) -> Result<Admis
         RegistrationPolicy::Invitation => {
             let invalid = || Refusal::forbidden("registration needs a valid invitation code");
             let code = code.filter(|code| code.as_slice().len() <= MAX_CODE).ok_or_else(invalid)?;
-            let key = key_of(context, code.as_slice());
+            let text = std::str::from_utf8(code.as_slice()).map_err(|_| invalid())?;
+            let key = key_of(context, text);
             let stored: Stored = context.record(Table::AsInvitations, &key, VERSION).await?.ok_or_else(invalid)?;
             if stored.uses == 0 || stored.expires < context.now.seconds() {
                 return Err(invalid());
@@ -98,7 +99,7 @@ pub async fn create(
         return Err(Refusal::quota_exceeded("there are too many invitation codes: revoke some first"));
     }
     let code = new_code(context.rng);
-    let key = key_of(context, normal(&code).as_bytes());
+    let key = key_of(context, &code);
     let stored = Stored { uses, expires: expires.seconds(), note };
     let listed = listed(&key, &stored);
     batch.put(Table::AsInvitations, key, record::encode(VERSION, &stored).map_err(damaged)?);
@@ -148,14 +149,11 @@ pub async fn expire(context: &Context<'_>, batch: &mut Batch) -> Result<(), Refu
     Ok(())
 }
 
-/// What a code is as typed: hyphens and case mean nothing.
-pub fn normal(code: &str) -> String {
-    code.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_uppercase()).collect()
-}
-
-fn key_of(context: &Context<'_>, code: &[u8]) -> Key {
+/// Where a code is, however it was typed: hyphens and case mean nothing.
+fn key_of(context: &Context<'_>, code: &str) -> Key {
+    let code: String = code.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();
     let key = context.storage_key.derive(KeyLabel::InvitationName);
-    Key::new().bytes(mac(&key, KeyLabel::InvitationName, code))
+    Key::new().bytes(mac(&key, KeyLabel::InvitationName, code.as_bytes()))
 }
 
 fn listed(key: &Key, stored: &Stored) -> Invitation {

@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     base::{ClientId, GroupId, Timestamp, UserId},
-    crypto::{aead, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::verify, system_rng},
+    crypto::{
+        aead, credential::fingerprint, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::verify,
+        system_rng,
+    },
     wire::{
         Encode, Method, Text,
         authentication::{ConnectionPackageOf, EnqueueDirect, GetConnectionPackage},
@@ -278,6 +281,7 @@ impl Join<'_> {
             identity: leaf.identity,
             user: Some(self.account.client.user.clone()),
             profile_key: Some(friendship.user_profile_key.clone()),
+            credential: Some(fingerprint(&self.account.credential)),
         };
         let members = [self.only_other(&chat, &joined)?, me];
         let request = JoinConnectionGroup {
@@ -313,6 +317,7 @@ impl Join<'_> {
             key: credential.verifying_key.clone(),
             identity: credential.identity,
             user: chat.peer.clone(),
+            credential: Some(fingerprint(verified.client.credential())),
             profile_key: verified.profile_key,
         })
     }

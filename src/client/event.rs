@@ -60,6 +60,11 @@ pub enum Event {
         /// Which.
         chat: GroupId,
     },
+    /// A contact has another identity key, for which its old one has not signed.
+    IdentityChanged {
+        /// Who.
+        user: UserId,
+    },
     /// Something received could not be used; it was skipped.
     Problem(String),
     /// A queue was full, so that messages were refused.

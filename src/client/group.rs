@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
-    crypto::{aead, mls as protocol, random_secret, system_rng},
+    crypto::{aead, credential::fingerprint, mls as protocol, random_secret, system_rng},
     wire::{
         Encode, Method, Text,
         content::GroupData,
@@ -149,6 +149,7 @@ pub fn create(
         identity: leaf.identity,
         user: Some(account.client.user.clone()),
         profile_key: Some(profile_key.clone()),
+        credential: Some(fingerprint(&account.credential)),
     };
     chats::put_members(connection, &group, &[own])?;
     let new = New {

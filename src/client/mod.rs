@@ -4,6 +4,7 @@
 //! is sent, and sent again until it is answered. So a process can stop anywhere and go on.
 
 mod account;
+mod account_changes;
 mod chores;
 mod commit;
 mod connect;
@@ -23,6 +24,7 @@ mod packages;
 mod queue;
 mod receive;
 mod register;
+mod renewal;
 mod send;
 mod state;
 mod tokens;
@@ -40,6 +42,7 @@ use self::{
     commit::Intent,
     core::Core,
     network::Network,
+    register::Secrets,
     state::{Database, inbox, keys, meta},
     tokens::Tokens,
     trust::Trust,
@@ -74,6 +77,8 @@ pub struct RegisterOptions {
     pub name: String,
     /// Password.
     pub password: String,
+    /// Invitation code, where the homeserver asks for one.
+    pub invitation: Option<String>,
 }
 
 /// How a client is run.
@@ -116,7 +121,7 @@ impl Client {
         connector: Arc<dyn Connector>,
         options: Options,
     ) -> Result<Self, ClientError> {
-        let RegisterOptions { domain, at, ca, name, password } = registration;
+        let RegisterOptions { domain, at, ca, name, password, invitation } = registration;
         register::check_name(&name)?;
         let database = Database::open(home).await?;
         database
@@ -139,7 +144,7 @@ impl Client {
                 meta::put(connection, "ca", &Opaque::from(ca.unwrap_or_default()))
             })
             .await?;
-        Self::start(database, connector, options, Some(password)).await
+        Self::start(database, connector, options, Some(Secrets { password, invitation })).await
     }
 
     /// Opens the client in `home`.
@@ -186,13 +191,13 @@ impl Client {
         database: Database,
         connector: Arc<dyn Connector>,
         options: Options,
-        password: Option<String>,
+        secrets: Option<Secrets>,
     ) -> Result<Self, ClientError> {
         let Options { patience, clock } = options;
         let network = Network::new(connector, patience, Tokens::new(database.clone(), clock.clone()));
         let now = clock.now();
         let trust = database.run(move |connection| Trust::load(connection, clock)).await?;
-        register::proceed(&database, &network, &trust, password).await?;
+        register::proceed(&database, &network, &trust, secrets).await?;
         let account = database
             .run(move |connection| {
                 let provider = mls::Provider::new(connection);
@@ -204,7 +209,11 @@ impl Client {
             })
             .await?;
         let core = Arc::new(Core::new(database, network, account, trust));
-        match core.flush().await {
+        let resume = async {
+            core.resume_renewal().await?;
+            core.flush().await
+        };
+        match resume.await {
             // What cannot be sent now is sent with the next command.
             Ok(()) | Err(ClientError::Unreachable(_) | ClientError::UsedUp(_)) => Ok(Self(core)),
             Err(error) => Err(error),
@@ -228,6 +237,7 @@ impl Client {
     /// [`ClientError::Unreachable`], after which what was not done is done next time.
     pub async fn sync(&self) -> Result<(), ClientError> {
         let core = &self.0;
+        core.keep_credential().await?;
         core.flush().await?;
         core.drain(Queue::Direct).await?;
         core.drain(Queue::Client).await?;

@@ -56,6 +56,8 @@ pub enum Sender<'a> {
     Bound(SenderId, &'a SigningKey),
     /// Proven by a signature over the request.
     Signed(SenderId, &'a SigningKey),
+    /// Proven by two signatures, with the key that is there and the one that is to take its place.
+    Renewing(SenderId, &'a SigningKey, &'a SigningKey),
 }
 
 /// The way to homeservers.
@@ -330,7 +332,7 @@ impl Live {
         let auth = match sender {
             Sender::Nobody => Vec::new(),
             Sender::Bound(sender, _) => vec![Authentication { sender: sender.clone(), proof: Proof::Bound }],
-            Sender::Signed(sender, key) => {
+            Sender::Signed(..) | Sender::Renewing(..) => {
                 let context = RequestContext {
                     method: method as u16,
                     token,
@@ -338,7 +340,13 @@ impl Live {
                     binding: self.connection.binding(),
                     stream: exchange.id(),
                 };
-                vec![context.sign(sender.clone(), key)]
+                match sender {
+                    Sender::Signed(sender, key) => vec![context.sign(sender.clone(), key)],
+                    Sender::Renewing(sender, old, new) => {
+                        vec![context.sign(sender.clone(), old), context.sign(sender.clone(), new)]
+                    }
+                    Sender::Nobody | Sender::Bound(..) => Vec::new(),
+                }
             }
         };
         Ok((exchange, envelope(method, auth, token.cloned(), body.clone())))

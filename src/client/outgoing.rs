@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::{
+    account_changes,
     commit::{Intent, Materials},
     core::{ATTEMPTS, Core},
     error::{ClientError, Local},
@@ -109,6 +110,9 @@ impl Core {
             Ok(answer) => {
                 let now = self.trust.now().0;
                 self.database.run(move |connection| done(connection, &row, now / 1000)).await?;
+                if pending.method == Method::AsUpdateUserProfile {
+                    self.reload_account().await?;
+                }
                 if pending.kind == Kind::Commit {
                     self.await_echo(&pending.lane).await?;
                 }
@@ -232,6 +236,7 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
             let contact = Contact { credential: offer.credential, friendship: offer.friendship, chat: group };
             contacts::insert_contact(connection, &contact)
         }
+        Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_uploaded(connection),
         Kind::Message | Kind::Commit | Kind::Simple => Ok(()),
     }
 }
@@ -266,6 +271,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
             chats::set_state(connection, &group, ChatState::Declined)?;
             outbox::add_chore(connection, &outbox::Chore::Delete(group))
         }
+        Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_refused(connection),
         Kind::Message | Kind::Simple => Ok(()),
         Kind::Commit => forget_commit(connection, &GroupId::from_slice(&pending.lane)?),
         Kind::Create => {

@@ -15,13 +15,13 @@ use super::{
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{ClientId, Domain, Status, Timestamp, UserId},
-    crypto::{aead, credential::request_client, opaque::Registration, random, system_rng},
+    base::{ClientId, Domain, Secret, Status, Timestamp, UserId},
+    crypto::{Rng, aead, credential::request_client, opaque::Registration, random, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId, Text,
         authentication::{FinishRegistration, InitRegistration, Registered},
         content::UserProfile,
-        credential::Validity,
+        credential::{AsIntermediateCredential, Validity},
         label::KeyLabel,
         method::call,
         padding::{MESSAGE_FLOOR, pad_value},
@@ -35,20 +35,28 @@ const CREDENTIAL_LIFE: u64 = 365 * 86_400;
 /// Longest display name, in bytes.
 const MAX_NAME: usize = 256;
 
-/// Goes on with a registration from wherever it stands. `password` is needed for the first stage only.
+/// What a registration begins with, and what is not kept.
+pub struct Secrets {
+    /// The password.
+    pub password: String,
+    /// Invitation code, where the homeserver asks for one.
+    pub invitation: Option<String>,
+}
+
+/// Goes on with a registration from wherever it stands. `secrets` are needed for the first stage only.
 pub async fn proceed(
     database: &Database,
     network: &Network,
     trust: &Trust,
-    password: Option<String>,
+    secrets: Option<Secrets>,
 ) -> Result<(), ClientError> {
     let domain: Domain = database.run(|connection| meta::require(connection, "domain")).await?;
     if database.run(Stage::load).await? == Stage::Empty {
-        let Some(password) = password else {
+        let Some(secrets) = secrets else {
             let message = "no client is registered in this home".to_owned();
             return Err(ClientError::Local(Local::NotRegistered, message));
         };
-        prepare(database, network, trust, &domain, password).await?;
+        prepare(database, network, trust, &domain, secrets).await?;
     }
     if database.run(Stage::load).await? == Stage::Prepared {
         certify(database, network, trust, &domain).await?;
@@ -65,8 +73,9 @@ async fn prepare(
     network: &Network,
     trust: &Trust,
     domain: &Domain,
-    password: String,
+    Secrets { password, invitation }: Secrets,
 ) -> Result<(), ClientError> {
+    let invitation = invitation.map(|code| Opaque::from(code.into_bytes()));
     trust.fetch(domain, network, database).await?;
     let client = ClientId {
         user: UserId {
@@ -76,7 +85,7 @@ async fn prepare(
         client: random(&mut system_rng()),
     };
     let (registration, request) = Registration::start(client.user.clone(), &password, &mut system_rng())?;
-    let init = InitRegistration { user: client.user.clone(), request, invitation: None };
+    let init = InitRegistration { user: client.user.clone(), request, invitation: invitation.clone() };
     let answer = network.call::<call::AsInitRegistration>(domain, Isolation::Identity, Sender::Nobody, &init).await?;
     let record =
         blocking(move || Ok(registration.finish(&password, answer.response.as_slice(), &mut system_rng())?)).await?;
@@ -85,41 +94,49 @@ async fn prepare(
     database
         .run(move |connection| {
             let signer = authority.preferred().ok_or_else(|| ClientError::untrusted("the AS has no credential"))?;
-            let finish = finish_request(connection, client, signer, record, now)?;
+            let finish = FinishRegistration { invitation, ..finish_request(connection, client, signer, record, now)? };
             meta::put(connection, "finish", &Opaque::from(finish.to_vec()))?;
             Stage::Prepared.store(connection)
         })
         .await
 }
 
+/// How long a client credential is asked for: as long as the signer allows, at most a year.
+pub fn validity(signer: &AsIntermediateCredential, now: Timestamp) -> Validity {
+    let within = &signer.request.payload.validity;
+    Validity {
+        not_before: now.seconds().saturating_sub(packages::CLOCK_SKEW).max(within.not_before),
+        not_after: now.seconds().saturating_add(CREDENTIAL_LIFE).min(within.not_after),
+    }
+}
+
 fn finish_request(
     connection: &Connection,
     client: ClientId,
-    signer: &crate::wire::credential::AsIntermediateCredential,
+    signer: &AsIntermediateCredential,
     record: Opaque,
     now: Timestamp,
 ) -> Result<FinishRegistration, ClientError> {
     let mut rng = system_rng();
     let keys = Keys::create(connection, &mut rng)?;
-    let within = &signer.request.payload.validity;
-    let validity = Validity {
-        not_before: now.seconds().saturating_sub(packages::CLOCK_SKEW).max(within.not_before),
-        not_after: now.seconds().saturating_add(CREDENTIAL_LIFE).min(within.not_after),
-    };
+    let validity = validity(signer, now);
     let name: Text = meta::require(connection, "name")?;
-    let profile = UserProfile { name, picture: None };
-    let (profile_key, user) = (&keys.friendship.user_profile_key, client.user.to_vec());
-    let padded = pad_value(&profile, MESSAGE_FLOOR);
-    let profile = aead::seal(profile_key, KeyLabel::UserProfile, &user, &padded, &mut rng);
+    let profile = seal_profile(name, &client.user, &keys.friendship.user_profile_key, &mut rng);
     meta::put(connection, "client id", &client)?;
     Ok(FinishRegistration {
         packages: packages::connection_packages(connection, &client, &keys.identity, now, &mut rng)?,
         request: request_client(client, validity, signer, &keys.identity, None),
         record,
         queue_key: keys.direct_queue.public_key(),
-        profile: profile.into(),
+        profile,
         invitation: None,
     })
+}
+
+/// A user's profile, as only those can open it who have its key.
+pub fn seal_profile(name: Text, user: &UserId, key: &Secret, rng: &mut dyn Rng) -> Opaque {
+    let padded = pad_value(&UserProfile { name, picture: None }, MESSAGE_FLOOR);
+    aead::seal(key, KeyLabel::UserProfile, &user.to_vec(), &padded, rng).into()
 }
 
 async fn certify(database: &Database, network: &Network, trust: &Trust, domain: &Domain) -> Result<(), ClientError> {

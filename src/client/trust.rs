@@ -36,6 +36,9 @@ use crate::{
 const REFRESH: Duration = Duration::from_secs(24 * 3_600);
 const RECENT: Duration = Duration::from_secs(60);
 
+/// The own domain's are fetched again after so long, to learn what was revoked.
+const REVOCATIONS: Duration = Duration::from_secs(3_600);
+
 /// What is known of home domains.
 pub struct Trust {
     known: Mutex<HashMap<Domain, Known>>,
@@ -90,6 +93,17 @@ impl Trust {
     /// The credentials of a domain, if they are at hand.
     pub fn authority(&self, domain: &Domain) -> Result<Arc<Authority>, Doubt> {
         self.known(domain, REFRESH).ok_or_else(|| Doubt::Missing(domain.clone()))
+    }
+
+    /// Whether a client credential is known to be revoked.
+    pub fn is_revoked(&self, domain: &Domain, name: &[u8; 32]) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(domain).is_some_and(|known| known.authority.is_revoked(name))
+    }
+
+    /// Whether the credentials of a domain should be fetched again, to learn what was revoked.
+    pub fn is_stale(&self, domain: &Domain) -> bool {
+        self.known(domain, REVOCATIONS).is_none()
     }
 
     fn known(&self, domain: &Domain, age: Duration) -> Option<Arc<Authority>> {

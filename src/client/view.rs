@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
-    crypto::{aead, mls as protocol},
+    crypto::{CryptoError, aead, mls as protocol},
     wire::{
         Encode,
         authentication::GetUserProfile,
@@ -200,36 +200,37 @@ impl Core {
             return Ok(account.name.clone());
         }
         let who = user.clone();
-        let (known, key) = self
+        let (known, keys) = self
             .database
             .run(move |connection| {
                 let known = contacts::name(connection, &who)?;
                 let contact = contacts::contact(connection, &who)?;
-                let key = match contact {
-                    Some(contact) => Some(contact.friendship.user_profile_key),
-                    None => chats::profile_key(connection, &who)?,
-                };
-                Ok::<_, ClientError>((known, key))
+                let mut keys = chats::profile_keys(connection, &who)?;
+                keys.extend(contact.map(|contact| contact.friendship.user_profile_key));
+                Ok::<_, ClientError>((known, keys))
             })
             .await?;
         if let Some(name) = known {
             return Ok(name);
         }
-        let Some(key) = key else { return Ok(user.to_string()) };
+        if keys.is_empty() {
+            return Ok(user.to_string());
+        }
         // A name that cannot be had now is asked for again another time.
-        let Ok(name) = self.fetch_name(user, &key).await else { return Ok(user.to_string()) };
+        let Ok(name) = self.fetch_name(user, &keys).await else { return Ok(user.to_string()) };
         let (who, stored, now) = (user.clone(), name.clone(), self.trust.now().seconds());
         self.database.run(move |connection| contacts::put_name(connection, &who, &stored, now)).await?;
         Ok(name)
     }
 
-    async fn fetch_name(&self, user: &UserId, key: &crate::base::Secret) -> Result<String, ClientError> {
+    async fn fetch_name(&self, user: &UserId, keys: &[crate::base::Secret]) -> Result<String, ClientError> {
         let request = GetUserProfile { user: user.clone() };
         let answer = self
             .network
             .call::<call::AsGetUserProfile>(&user.domain, Isolation::Anonymous, Sender::Nobody, &request)
             .await?;
-        let opened = aead::open(key, KeyLabel::UserProfile, &user.to_vec(), answer.profile.as_slice())?;
+        let open = |key| aead::open(key, KeyLabel::UserProfile, &user.to_vec(), answer.profile.as_slice()).ok();
+        let opened = keys.iter().find_map(open).ok_or(CryptoError::Invalid)?;
         Ok(tidy(&unpad_value::<UserProfile>(opened, MESSAGE_FLOOR)?.name.0))
     }
 

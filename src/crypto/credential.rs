@@ -235,6 +235,11 @@ impl Authority {
         Ok(Self { domain, roots, intermediates, revoked: credentials.revoked.clone() })
     }
 
+    /// Whether client credentials signed by this intermediate verify.
+    pub fn has_signer(&self, name: &Fingerprint) -> bool {
+        self.intermediates.iter().any(|(known, _)| known == name)
+    }
+
     /// Whether a client credential is on the domain's list of those that are not to be believed.
     pub fn is_revoked(&self, name: &Fingerprint) -> bool {
         self.revoked.contains(name)

@@ -181,6 +181,7 @@ impl Server {
             ca: Some(fs::read(self.ca()).unwrap()),
             name: name.to_owned(),
             password: format!("the password of {name}"),
+            invitation: None,
         }
     }
 

@@ -59,6 +59,7 @@ fn notice(event: &Event, here: &GroupId) -> Option<String> {
         Event::Changed { chat } if chat == here => Some("* the members have changed".into()),
         Event::Removed { chat } => Some(format!("* you were removed from {chat}")),
         Event::Deleted { chat } => Some(format!("* {chat} was deleted")),
+        Event::IdentityChanged { user } => Some(format!("* {user} has a new identity key, unsigned by the old one")),
         Event::Problem(what) => Some(format!("* something received could not be used: {what}")),
         Event::Gap(_) => Some("* a queue was full, messages are missing".into()),
         Event::Interrupted(_) => Some("* connection lost, reconnecting".into()),

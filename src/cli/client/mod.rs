@@ -36,6 +36,15 @@ enum Command {
     Register(register::Register),
     /// Say who this is
     Whoami,
+    /// Change the display name; contacts and groups are told
+    Name {
+        /// The new name
+        name: String,
+    },
+    /// Change the password (from BENNU_PASSWORD and BENNU_NEW_PASSWORD, or asked for)
+    Password,
+    /// Delete the user for good, here and at the homeserver (password from BENNU_PASSWORD or asked for)
+    DeleteAccount,
     /// Offer a user to connect
     Connect {
         /// The user, as <uuid>@<domain>
@@ -101,6 +110,9 @@ impl Command {
         client.sync().await?;
         match self {
             Self::Register(_) | Self::Whoami | Self::Tokens => Ok(()),
+            Self::Name { name } => people::rename(client, &name, output).await,
+            Self::Password => people::change_password(client, output).await,
+            Self::DeleteAccount => people::delete_account(client, output).await,
             Self::Connect { user } => people::connect(client, &user, output).await,
             Self::Requests => people::requests(client, output).await,
             Self::Accept { request } => people::accept(client, &request, output).await,

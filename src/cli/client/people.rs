@@ -1,7 +1,8 @@
-//! `bennu client whoami`, `connect`, `requests`, `accept`, `decline`, `contacts`, `tokens`.
+//! `bennu client whoami`, `name`, `password`, `delete-account`, `connect`, `requests`, `accept`, `decline`, `contacts`, `tokens`.
 
 use serde_json::json;
 
+use super::register;
 use crate::{
     base::UserId,
     cli::output::{Failure, Output, printable},
@@ -25,6 +26,33 @@ pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
 pub async fn tokens(client: &Client, output: Output) -> Result<(), Failure> {
     let left = client.tokens().await?;
     Ok(output.line(|| format!("{left} tokens left"), || json!({ "tokens": left }))?)
+}
+
+/// Changes the display name.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn rename(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
+    client.set_name(name).await?;
+    Ok(output.line(|| format!("you are called {}", printable(name)), || json!({ "name": name }))?)
+}
+
+/// Changes the password.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn change_password(client: &Client, output: Output) -> Result<(), Failure> {
+    client.change_password(&register::password()?, &register::new_password("BENNU_NEW_PASSWORD")?).await?;
+    Ok(output.line(|| "the password is changed".into(), || json!({ "changed": true }))?)
+}
+
+/// Deletes the user.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn delete_account(client: &Client, output: Output) -> Result<(), Failure> {
+    client.delete_account(&register::password()?).await?;
+    Ok(output.line(|| "the user is deleted".into(), || json!({ "deleted": true }))?)
 }
 
 /// Offers to connect.

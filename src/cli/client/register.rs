@@ -26,6 +26,9 @@ pub struct Register {
     /// Display name
     #[arg(long)]
     name: String,
+    /// Invitation code, where the homeserver asks for one
+    #[arg(long, value_name = "CODE")]
+    invitation: Option<String>,
 }
 
 impl Register {
@@ -40,24 +43,40 @@ impl Register {
             }
             None => None,
         };
-        let options = RegisterOptions { domain: self.domain, at: self.at, ca, name: self.name, password: password()? };
+        let password = new_password("BENNU_PASSWORD")?;
+        let Self { domain, at, name, invitation, .. } = self;
+        let options = RegisterOptions { domain, at, ca, name, password, invitation };
         let client = Client::register(home, options).await?;
         client.close().await;
         people::whoami(&client, output)
     }
 }
 
-fn password() -> Result<String, Failure> {
-    if let Ok(password) = std::env::var("BENNU_PASSWORD") {
+/// A password to be, from the environment or asked for twice.
+///
+/// # Errors
+/// If there is none, or the two differ.
+pub fn new_password(variable: &str) -> Result<String, Failure> {
+    if let Ok(password) = std::env::var(variable) {
         return Ok(password);
     }
-    let ask = |prompt| {
-        rpassword::prompt_password(prompt)
-            .map_err(|error| Failure::new("io", format!("no password (BENNU_PASSWORD or a terminal): {error}")))
-    };
-    let password = ask("Password: ")?;
-    if password != ask("Again: ")? {
+    let password = ask(variable, "New password: ")?;
+    if password != ask(variable, "Again: ")? {
         return Err(Failure::new("invalid", "the passwords are not the same"));
     }
     Ok(password)
+}
+
+/// The password that there is, from the environment or asked for.
+///
+/// # Errors
+/// If there is none.
+pub fn password() -> Result<String, Failure> {
+    const VARIABLE: &str = "BENNU_PASSWORD";
+    std::env::var(VARIABLE).or_else(|_| ask(VARIABLE, "Password: "))
+}
+
+fn ask(variable: &str, prompt: &str) -> Result<String, Failure> {
+    rpassword::prompt_password(prompt)
+        .map_err(|error| Failure::new("io", format!("no password ({variable} or a terminal): {error}")))
 }

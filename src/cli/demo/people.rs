@@ -29,6 +29,7 @@ impl Person {
             ca: Some(std::fs::read(server.authority())?),
             name: name.into(),
             password: format!("the password of {name}"),
+            invitation: None,
         };
         let client = Client::register(&home, options).await?;
         let (id, _) = client.whoami();

@@ -162,6 +162,11 @@ pub fn set_state(connection: &Connection, group: &GroupId, state: ChatState) -> 
     execute(connection, "UPDATE chats SET state = ? WHERE chat = ?", (state as i64, group.to_vec())).map(drop)
 }
 
+/// This client's leaf is to be renewed.
+pub fn set_stale(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET stale_leaf = 1 WHERE chat = ?", [group.to_vec()]).map(drop)
+}
+
 /// Remembers the key that a commit under way gives this client's leaf.
 pub fn set_next_leaf(connection: &Connection, group: &GroupId, seed: Option<&Secret>) -> Result<(), ClientError> {
     let seed = seed.map(|seed| *seed.expose());
@@ -193,11 +198,13 @@ pub struct Member {
     pub user: Option<UserId>,
     /// Opens its profile.
     pub profile_key: Option<Secret>,
+    /// Fingerprint of the client credential behind it.
+    pub credential: Option<[u8; 32]>,
 }
 
 /// The members of a chat, in the order of their leaves.
 pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, ClientError> {
-    let sql = "SELECT leaf, key, identity, user, profile_key FROM members WHERE chat = ? ORDER BY leaf";
+    let sql = "SELECT leaf, key, identity, user, profile_key, credential FROM members WHERE chat = ? ORDER BY leaf";
     all(connection, sql, [group.to_vec()], |row| {
         Ok(Member {
             leaf: row.get(0)?,
@@ -205,6 +212,7 @@ pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, 
             identity: array(&row.get::<_, Vec<u8>>(2)?)?,
             user: row.get::<_, Option<Vec<u8>>>(3)?.map(|user| decoded(&user)).transpose()?,
             profile_key: row.get::<_, Option<Vec<u8>>>(4)?.map(|key| array(&key).map(Secret::new)).transpose()?,
+            credential: row.get(5)?,
         })
     })
 }
@@ -212,18 +220,20 @@ pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, 
 /// Replaces the members of a chat.
 pub fn put_members(connection: &Connection, group: &GroupId, members: &[Member]) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
-    let sql = "INSERT INTO members (chat, leaf, key, identity, user, profile_key) VALUES (?, ?, ?, ?, ?, ?)";
+    let sql =
+        "INSERT INTO members (chat, leaf, key, identity, user, profile_key, credential) VALUES (?, ?, ?, ?, ?, ?, ?)";
     for member in members {
         let user = member.user.as_ref().map(Encode::to_vec);
         let profile_key = member.profile_key.as_ref().map(|key| *key.expose());
-        let row = (group.to_vec(), member.leaf, member.key.as_slice(), member.identity, user, profile_key);
+        let row =
+            (group.to_vec(), member.leaf, member.key.as_slice(), member.identity, user, profile_key, member.credential);
         execute(connection, sql, row)?;
     }
     Ok(())
 }
 
-/// A key that opens a user's profile, from any chat that it is in.
-pub fn profile_key(connection: &Connection, user: &UserId) -> Result<Option<Secret>, ClientError> {
-    let sql = "SELECT profile_key FROM members WHERE user = ? AND profile_key IS NOT NULL LIMIT 1";
-    first(connection, sql, [user.to_vec()], |row| Ok(Secret::new(array(&row.get::<_, Vec<u8>>(0)?)?)))
+/// Keys that may open a user's profile, from the chats that it is in. It changes them one chat after another.
+pub fn profile_keys(connection: &Connection, user: &UserId) -> Result<Vec<Secret>, ClientError> {
+    let sql = "SELECT DISTINCT profile_key FROM members WHERE user = ? AND profile_key IS NOT NULL";
+    all(connection, sql, [user.to_vec()], |row| Ok(Secret::new(array(&row.get::<_, Vec<u8>>(0)?)?)))
 }

@@ -124,6 +124,11 @@ pub fn name(connection: &Connection, user: &UserId) -> Result<Option<String>, Cl
     first(connection, "SELECT name FROM profiles WHERE user = ?", [user.to_vec()], |row| Ok(row.get(0)?))
 }
 
+/// Forgets what a user is called: it is asked for again.
+pub fn forget_name(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM profiles WHERE user = ?", [user.to_vec()]).map(drop)
+}
+
 /// Remembers what a user is called.
 pub fn put_name(connection: &Connection, user: &UserId, name: &str, now: u64) -> Result<(), ClientError> {
     let sql = "INSERT OR REPLACE INTO profiles (user, name, fetched) VALUES (?, ?, ?)";

@@ -163,6 +163,16 @@ fn all<T>(
     Ok(found)
 }
 
+/// Forgets everything: nobody is registered here any more.
+pub fn wipe(connection: &Connection) -> Result<(), ClientError> {
+    let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '%migrations'";
+    let tables = all(connection, sql, [], |row| Ok(row.get::<_, String>(0)?))?;
+    for table in tables {
+        connection.execute(&format!("DELETE FROM \"{table}\""), [])?;
+    }
+    Ok(())
+}
+
 /// Runs a statement.
 fn execute(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<usize, ClientError> {
     Ok(connection.prepare_cached(sql)?.execute(parameters)?)

@@ -40,7 +40,7 @@ CREATE TABLE chats (
     stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL);
 CREATE TABLE members (
     chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
-    PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
+    credential BLOB, PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
 -- What was received; the content goes when it has been read, the rest stays a while so that repeats are noticed.
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, sender BLOB NOT NULL, id BLOB NOT NULL,

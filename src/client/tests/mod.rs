@@ -1,6 +1,7 @@
 //! Clients against a homeserver's real services, in memory: the same services over the same transport as over QUIC, with
 //! replies that get lost when a test wants it.
 
+mod account;
 mod flows;
 mod quic;
 mod stops;
@@ -169,6 +170,7 @@ impl Homeserver {
             ca: None,
             name: name.into(),
             password: PASSWORD.into(),
+            invitation: None,
         };
         let client = Client::register_over(home.path(), options, self.connector(), self.options()).await.unwrap();
         User { home, client, server: self.clone() }

@@ -27,6 +27,7 @@ async fn two_users_connect_and_talk_over_quic() {
             ca: Some(pem.authority.clone().into_bytes()),
             name: name.into(),
             password: PASSWORD.into(),
+            invitation: None,
         };
         let client = Client::register(home.path(), options).await.unwrap();
         User { home, client, server: server.clone() }

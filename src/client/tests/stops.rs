@@ -59,6 +59,7 @@ async fn a_registration_that_stopped_goes_on() {
         ca: None,
         name: "Alice".into(),
         password: PASSWORD.into(),
+        invitation: None,
     };
     // The process stops while one method after the other is on its way.
     for method in [Method::AsInitRegistration, Method::AsFinishRegistration, Method::QsCreateUser] {

@@ -1,0 +1,126 @@
+//! The client's credential, renewed before it expires or when its signer is revoked. The old key signs for the new one;
+//! then every leaf, KeyPackage and connection package is made anew, so that nothing rests on the old credential.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{
+    connector::Isolation,
+    core::Core,
+    error::ClientError,
+    event::Event,
+    members,
+    network::Sender,
+    register::{doubted, validity},
+    state::{
+        chats, meta,
+        outbox::{self, Chore},
+    },
+};
+use crate::{
+    base::Secret,
+    crypto::{credential::request_client, random_secret, signature::SigningKey, system_rng},
+    wire::{
+        authentication::{CredentialRenewed, RenewCredential},
+        credential::ClientRequest,
+        method::call,
+    },
+};
+
+/// A credential with less than this left is renewed, in seconds: a month.
+const RESERVE: u64 = 30 * 86_400;
+
+/// Where the new key is until it is certified.
+const NEXT_KEY: &str = "next identity key";
+
+/// Where the request for it is.
+const REQUEST: &str = "renewal";
+
+impl Core {
+    /// Learns what was revoked, and renews the own credential if it is time.
+    pub async fn keep_credential(self: &Arc<Self>) -> Result<(), ClientError> {
+        let account = self.account();
+        let payload = &account.credential.request.payload;
+        if self.trust.is_stale(self.domain()) {
+            self.trust.fetch(self.domain(), &self.network, &self.database).await?;
+            let core = self.clone();
+            let changed =
+                self.database.run(move |connection| members::quarantine_revoked(connection, &core.trust)).await?;
+            self.publish(changed.into_iter().map(|chat| Event::Changed { chat }).collect()).await;
+        }
+        let expires = payload.validity.not_after < self.trust.now().seconds().saturating_add(RESERVE);
+        let authority = self.trust.authority(self.domain()).map_err(doubted)?;
+        if expires || !authority.has_signer(&payload.signer) { self.renew_credential().await } else { Ok(()) }
+    }
+
+    /// Asks for a new credential; what was asked for is stored first.
+    pub async fn renew_credential(self: &Arc<Self>) -> Result<(), ClientError> {
+        let (core, authority) = (self.clone(), self.trust.authority(self.domain()).map_err(doubted)?);
+        self.database
+            .run(move |connection| {
+                let signer = authority.preferred().ok_or_else(|| ClientError::untrusted("the AS has no credential"))?;
+                let (account, seed) = (core.account(), random_secret(&mut system_rng()));
+                let key = SigningKey::from_seed(seed.clone())?;
+                let old = (&account.credential, &account.keys.identity);
+                let validity = validity(signer, core.trust.now());
+                let request = request_client(account.client.clone(), validity, signer, &key, Some(old));
+                meta::put(connection, NEXT_KEY, &seed)?;
+                meta::put(connection, REQUEST, &request)
+            })
+            .await?;
+        self.resume_renewal().await
+    }
+
+    /// Goes on with a renewal that is stored.
+    pub async fn resume_renewal(self: &Arc<Self>) -> Result<(), ClientError> {
+        let stored = self.database.run(|connection| {
+            let seed = meta::get::<Secret>(connection, NEXT_KEY)?;
+            Ok::<_, ClientError>(seed.zip(meta::get::<ClientRequest>(connection, REQUEST)?))
+        });
+        let Some((seed, request)) = stored.await? else { return Ok(()) };
+        let (account, new) = (self.account(), SigningKey::from_seed(seed.clone())?);
+        let sender = Sender::Renewing(account.identity(), &account.keys.identity, &new);
+        let renew = RenewCredential { request: request.clone() };
+        let answer =
+            self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, &renew).await;
+        if let Err(ClientError::Refused(_)) = &answer {
+            // Another is asked for next time.
+            self.database.run(forget).await?;
+        }
+        let CredentialRenewed { credential } = answer?;
+        if credential.request != request {
+            return Err(ClientError::untrusted("the AS certified something else than was asked for"));
+        }
+        self.verify_client(&credential).await?;
+        self.database
+            .run(move |connection| {
+                meta::put(connection, "identity key", &seed)?;
+                meta::put(connection, "credential", &credential)?;
+                forget(connection)?;
+                outbox::add_chore(connection, &Chore::KeyPackages)?;
+                outbox::add_chore(connection, &Chore::ConnectionPackages)?;
+                renew_leaves(connection)
+            })
+            .await?;
+        self.reload_account().await
+    }
+}
+
+fn forget(connection: &Connection) -> Result<(), ClientError> {
+    meta::remove(connection, NEXT_KEY)?;
+    meta::remove(connection, REQUEST)
+}
+
+/// Every leaf gets a fresh key, credential and profile key, with the connections first: who is added to a group by this
+/// client must know its new key by then.
+pub fn renew_leaves(connection: &Connection) -> Result<(), ClientError> {
+    let mut chats = chats::all_chats(connection)?;
+    chats.retain(|chat| chat.state == chats::ChatState::Active);
+    chats.sort_by_key(|chat| chat.kind != chats::ChatKind::Connection);
+    for chat in chats {
+        chats::set_stale(connection, &chat.group)?;
+        outbox::add_chore(connection, &Chore::RenewLeaf(chat.group))?;
+    }
+    Ok(())
+}
