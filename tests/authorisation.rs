@@ -14,8 +14,12 @@ use bennu::{
     base::{ClientId, Domain, GroupId, Secret, Status, SystemClock, UserId},
     client::{Client, ClientError, Connector, Isolation, Options, QuicConnector, RegisterOptions},
     crypto::{
-        at_rest::StorageKey, credential::request_client, opaque::Registration, privacy_pass, proof, random,
-        random_secret, signature::SigningKey, system_rng,
+        at_rest::StorageKey,
+        credential::request_client,
+        opaque::{ClientLogin, Registration},
+        privacy_pass, proof, random, random_secret,
+        signature::SigningKey,
+        system_rng,
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
     node::system_entropy,
@@ -29,8 +33,9 @@ use bennu::{
     wire::{
         Authentication, Decode, Encode, Method, Opaque, Request, SenderId, Token, VERSION,
         authentication::{
-            EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials, GetUserProfile, InitRegistration,
-            IssueTokens, PublishConnectionPackages, UpdateUserProfile,
+            ChangePassword, DeleteUser, EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials,
+            GetUserProfile, Init2fa, InitRegistration, IssueTokens, PublishConnectionPackages, RenewCredential,
+            SecondFactor, SecondFactorChallenge, UpdateUserProfile,
         },
         connection::{ConnectionPackage, ConnectionPackageTbs, DirectMessage},
         credential::{CIPHERSUITE, HpkeCiphertext, Validity},
@@ -182,6 +187,10 @@ struct Fixture {
     bob_chat: Chat,
     joined_by: Vec<u8>,
     newcomer_key: SigningKey,
+    /// About to change its password.
+    dora: (ClientId, SigningKey, Vec<u8>),
+    /// About to delete itself.
+    erin: (ClientId, SigningKey, Vec<u8>),
     finish: Vec<u8>,
     newcomer: ClientId,
     /// Requests that wait in the outboxes, each for a group of its own.
@@ -229,6 +238,9 @@ async fn fixture(world: &World) -> Fixture {
         CreateGroup::from_slice(&create_body).unwrap().ticket.group
     };
 
+    let (dora, erin) = (user_with_password(world).await, user_with_password(world).await);
+    let dora = with_factor(world, dora, |factor, record| ChangePassword { factor, record }.to_vec()).await;
+    let erin = with_factor(world, erin, |factor, _| DeleteUser { factor }.to_vec()).await;
     let (newcomer, newcomer_key, finish) = newcomer(world).await;
     let (alice, bob) = (world.state("Alice"), world.state("Bob"));
     let bob_chat = bob.chat(&chat);
@@ -245,6 +257,8 @@ async fn fixture(world: &World) -> Fixture {
         joined_by: bob.joined_by(&bob_chat).expect("Bob was added by a KeyPackage"),
         bob_chat,
         newcomer_key,
+        dora,
+        erin,
         finish,
         newcomer,
         create: (created.clone(), alice.chat(&created).key, create_body),
@@ -268,10 +282,6 @@ async fn issue_request(connection: &Connection, count: usize) -> (IssueTokens, p
 
 /// Methods of the protocol that this version does not have yet.
 const LATER: &[Method] = &[
-    Method::AsRenewCredential,
-    Method::AsInit2fa,
-    Method::AsChangePassword,
-    Method::AsDeleteUser,
     Method::AsRegisterAlias,
     Method::AsDeleteAlias,
     Method::AsPublishAliasPackages,
@@ -282,7 +292,9 @@ const LATER: &[Method] = &[
 ];
 
 fn methods() -> impl Iterator<Item = Method> {
-    Method::ALL.iter().copied().filter(|method| !LATER.contains(method))
+    // A renewal has two senders: it has a test of its own.
+    let two = |method: &Method| *method == Method::AsRenewCredential;
+    Method::ALL.iter().copied().filter(move |method| !LATER.contains(method) && !two(method))
 }
 
 fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage {
@@ -319,6 +331,38 @@ async fn newcomer(world: &World) -> (ClientId, SigningKey, Vec<u8>) {
         invitation: None,
     };
     (client, key, finish.to_vec())
+}
+
+/// A user that was registered by hand, with its key.
+async fn user_with_password(world: &World) -> (ClientId, SigningKey) {
+    let (client, key, finish) = newcomer(world).await;
+    let sender = Some((SenderId::AsClient(client.clone()), &key));
+    ask(&world.connection().await, Method::AsFinishRegistration, sender, &finish).await.unwrap();
+    (client, key)
+}
+
+/// A request that needs the password, which the user has just proven.
+async fn with_factor(
+    world: &World,
+    (client, key): (ClientId, SigningKey),
+    request: impl FnOnce(SecondFactor, Opaque) -> Vec<u8>,
+) -> (ClientId, SigningKey, Vec<u8>) {
+    let (login, ke1) = ClientLogin::start(client.user.clone(), "password", &mut system_rng()).unwrap();
+    let (registration, start) = Registration::start(client.user.clone(), "another", &mut system_rng()).unwrap();
+    let init = Init2fa { login: ke1, new_password: Some(start) };
+    let sender = Some((SenderId::AsClient(client.clone()), &key));
+    let connection = world.connection().await;
+    let (request_tokens, state) = issue_request(&connection, 1).await;
+    let issued = call::<call::AsIssueTokens>(&connection, sender.clone(), &request_tokens).await.unwrap();
+    let tokens = state.finish(issued.response.as_slice()).unwrap();
+    let case = Case { body: init.to_vec(), sender, right: Status::Ok };
+    let challenge = paid(&connection, Method::AsInit2fa, &case, tokens.first()).await.unwrap();
+    let challenge = SecondFactorChallenge::from_bytes(challenge).unwrap();
+    let login = login.finish("password", challenge.login.as_slice(), &mut system_rng()).unwrap();
+    let new = challenge.new_password.unwrap();
+    let record = registration.finish("another", new.as_slice(), &mut system_rng()).unwrap();
+    let body = request(SecondFactor { session: challenge.session, login }, record);
+    (client, key, body)
 }
 
 /// A method with a request to it, who sends that, and what comes of it with the right proof.
@@ -359,6 +403,9 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
     fn waiting((chat, body): &(Chat, Vec<u8>)) -> Case<'_> {
         Case { body: body.clone(), sender: Some((chat.sender(), &chat.key)), right: Status::Ok }
     }
+    fn by((client, key, body): &(ClientId, SigningKey, Vec<u8>)) -> Case<'_> {
+        Case { body: body.clone(), sender: Some((SenderId::AsClient(client.clone()), key)), right: Status::Ok }
+    }
     let dequeue = |(incarnation, start)| Dequeue { incarnation, start, max: 10 }.to_vec();
     let listen = |(incarnation, start)| Listen { incarnation, start }.to_vec();
     let alice_user = || f.alice.user.clone();
@@ -394,10 +441,14 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
             nobody(EnqueueDirect { client: f.alice.clone(), message }.to_vec(), Status::Ok)
         }
         Method::AsIssueTokens => alice(f.issue.clone()),
+        Method::AsInit2fa => {
+            let (_, login) = ClientLogin::start(alice_user(), "password", &mut system_rng()).unwrap();
+            alice(Init2fa { login, new_password: None }.to_vec())
+        }
+        // Their logins are for one use: a wrong proof must not use them up.
+        Method::AsChangePassword => by(&f.dora),
+        Method::AsDeleteUser => by(&f.erin),
         Method::AsRenewCredential
-        | Method::AsInit2fa
-        | Method::AsChangePassword
-        | Method::AsDeleteUser
         | Method::AsRegisterAlias
         | Method::AsDeleteAlias
         | Method::AsPublishAliasPackages
@@ -634,6 +685,106 @@ async fn every_wrong_proof_is_refused_and_changes_nothing(world: World) {
     }
 }
 
+/// A renewal is proven by the old key and by the new one, both of the client that it is for.
+async fn a_renewal_needs_both_keys_and_the_word_of_the_old_one(world: World) {
+    let (client, old) = user_with_password(&world).await;
+    let (_, other) = user_with_password(&world).await;
+    let connection = world.connection().await;
+    let credentials = call::<call::AsGetCredentials>(&connection, None, &GetCredentials {}).await.unwrap();
+    let package = GetConnectionPackage { user: client.user.clone() };
+    let credential = call::<call::AsGetConnectionPackage>(&connection, None, &package).await.unwrap().credential;
+    let signer = &credentials.intermediates[0];
+    let validity = credential.request.payload.validity.clone();
+    let new = SigningKey::generate(&mut system_rng()).unwrap();
+    let sender = SenderId::AsClient(client.clone());
+    let renew = |client: ClientId, validity: Validity, by: &SigningKey| RenewCredential {
+        request: request_client(client, validity, signer, &new, Some((&credential, by))),
+    };
+    let send = async |request: &RenewCredential, keys: &[&SigningKey]| {
+        let (stream, body) = (open(&connection).await, request.to_vec());
+        let method = Method::AsRenewCredential;
+        let signed = |key: &&SigningKey| sign(&connection, stream.id(), method, &body, sender.clone(), key);
+        let auth = keys.iter().map(signed).collect();
+        status(exchange(stream, method as u16, raw::request(method, auth, &body)).await)
+    };
+    let right = renew(client.clone(), validity.clone(), &old);
+    for (what, keys) in [
+        ("no proof", &[][..]),
+        ("the old key alone", &[&old]),
+        ("the new key alone", &[&new]),
+        ("the old key twice", &[&old, &old]),
+        ("the wrong order", &[&new, &old]),
+        ("another's key for the old one", &[&other, &new]),
+        ("another's key for the new one", &[&old, &other]),
+        ("three proofs", &[&old, &new, &new]),
+    ] {
+        assert_eq!(send(&right, keys).await, Status::Unauthenticated, "{what}");
+    }
+    let both = &[&old, &new][..];
+    let of_another = ClientId { client: [9; 16], ..client.clone() };
+    assert_eq!(send(&renew(of_another, validity.clone(), &old), both).await, Status::Unauthenticated);
+    assert_eq!(send(&renew(client.clone(), validity.clone(), &other), both).await, Status::Malformed);
+    let forever = Validity { not_after: u64::MAX, ..validity.clone() };
+    assert_eq!(send(&renew(client.clone(), forever, &old), both).await, Status::Forbidden, "longer than the signer's");
+    let mut unsigned = right.clone();
+    unsigned.request.predecessor_signature = None;
+    assert_eq!(send(&unsigned, both).await, Status::Malformed);
+    let mut unknown = right.clone();
+    unknown.request.payload.signer = [7; 32];
+    assert_eq!(send(&unknown, both).await, Status::Malformed, "the old key has not signed that");
+
+    assert_eq!(send(&right, both).await, Status::Ok);
+    assert_eq!(send(&right, both).await, Status::Ok, "a repeat, after a lost reply");
+    let profile = UpdateUserProfile { profile: vec![9; 64].into() }.to_vec();
+    for (key, wanted) in [(&old, Status::Unauthenticated), (&new, Status::Ok)] {
+        let outcome = ask(&connection, Method::AsUpdateUserProfile, Some((sender.clone(), key)), &profile).await;
+        assert_eq!(status(outcome), wanted, "the new key has taken the place of the old one");
+    }
+}
+
+/// The password is the second factor: what is wrong with it gets its status, and a login is for one use.
+async fn a_wrong_password_opens_nothing(world: World) {
+    let user = user_with_password(&world).await;
+    let (client, key, right) =
+        with_factor(&world, user, |factor, record| ChangePassword { factor, record }.to_vec()).await;
+    let connection = world.connection().await;
+    let sender = || Some((SenderId::AsClient(client.clone()), &key));
+    let change = async |request: &ChangePassword| {
+        status(ask(&connection, Method::AsChangePassword, sender(), &request.to_vec()).await)
+    };
+    let right = ChangePassword::from_slice(&right).unwrap();
+    for length in [0, 95, 97] {
+        let init = Init2fa { login: vec![1; length].into(), new_password: None }.to_vec();
+        assert_eq!(status(ask(&connection, Method::AsInit2fa, sender(), &init).await), Status::Malformed, "{length}");
+    }
+    for element in [[0; 32], [0xff; 32]] {
+        let (_, login) = ClientLogin::start(client.user.clone(), "password", &mut system_rng()).unwrap();
+        let init = Init2fa { login, new_password: Some(element[..].into()) }.to_vec();
+        assert_eq!(status(ask(&connection, Method::AsInit2fa, sender(), &init).await), Status::Malformed);
+    }
+    // None of this has used the login up.
+    let mut malformed = right.clone();
+    malformed.record = vec![1; 192].into();
+    assert_eq!(change(&malformed).await, Status::Malformed, "no record");
+    let mut elsewhere = right.clone();
+    elsewhere.factor.session[0] ^= 1;
+    assert_eq!(change(&elsewhere).await, Status::Unauthenticated, "another session");
+    assert_eq!(change(&right).await, Status::Ok);
+    assert_eq!(change(&right).await, Status::Unauthenticated, "a login is for one use");
+    // The password is another now; a wrong KE3 uses its login up as well.
+    let (login, ke1) = ClientLogin::start(client.user.clone(), "another", &mut system_rng()).unwrap();
+    let init = Init2fa { login: ke1, new_password: None };
+    let challenge = call::<call::AsInit2fa>(&connection, sender(), &init).await.unwrap();
+    let ke3 = login.finish("another", challenge.login.as_slice(), &mut system_rng()).unwrap();
+    let mut flipped = ke3.as_slice().to_vec();
+    flipped[10] ^= 1;
+    for login in [Opaque::from(flipped), ke3] {
+        let request =
+            ChangePassword { factor: SecondFactor { session: challenge.session, login }, record: right.record.clone() };
+        assert_eq!(change(&request).await, Status::Unauthenticated);
+    }
+}
+
 async fn a_bound_key_proves_its_owner_for_the_rest_of_the_connection(world: World) {
     let alice = within("registration", world.register("Alice")).await;
     drop(alice);
@@ -793,8 +944,17 @@ async fn a_hostile_member_changes_nothing_that_it_may_not(world: World) {
     assert!(snapshot(&world, &f).await == carried_out, "something has changed");
 }
 
-/// Sends a case, properly proven, with a token or without.
+/// Sends a case, properly proven, with a token or without; what came of it.
 async fn send_case(connection: &Connection, method: Method, case: &Case<'_>, token: Option<&Token>) -> Status {
+    status(paid(connection, method, case, token).await)
+}
+
+async fn paid(
+    connection: &Connection,
+    method: Method,
+    case: &Case<'_>,
+    token: Option<&Token>,
+) -> Result<bytes::Bytes, bennu::base::Refusal> {
     let stream = open(connection).await;
     let (code, body, binding) = (method as u16, &case.body[..], connection.binding());
     let context = proof::RequestContext { method: code, token, body, binding, stream: stream.id() };
@@ -802,7 +962,7 @@ async fn send_case(connection: &Connection, method: Method, case: &Case<'_>, tok
     let body = Opaque(bytes::Bytes::copy_from_slice(body));
     let auth = auth.into_iter().collect();
     let request = Request { version: VERSION, method: code, auth, token: token.cloned(), body };
-    status(exchange(stream, code, request.to_vec().into()).await)
+    exchange(stream, code, request.to_vec().into()).await
 }
 
 /// With tokens that buy one request each: every charged method is refused without, and takes exactly one; the others
@@ -863,4 +1023,6 @@ over_quic_and_memory! {
     a_bound_key_proves_its_owner_for_the_rest_of_the_connection,
     bad_input_gets_its_status_and_the_connection_lives_on,
     a_hostile_member_changes_nothing_that_it_may_not,
+    a_renewal_needs_both_keys_and_the_word_of_the_old_one,
+    a_wrong_password_opens_nothing,
 }

@@ -120,7 +120,7 @@ impl Authentication {
         if !credential.request.payload.validity.covers(now) {
             return Err(Refusal::unauthenticated("the client credential is not valid now"));
         }
-        if self.revocations.len() > 0 && self.revocations.contains(&fingerprint(credential)) {
+        if self.revocations.contains(&fingerprint(credential)) {
             return Err(Refusal::unauthenticated("the client credential is revoked"));
         }
         Ok(())

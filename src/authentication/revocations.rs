@@ -55,7 +55,7 @@ impl Revocations {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().len()
     }
 
@@ -69,7 +69,7 @@ impl Revocations {
     /// # Errors
     /// `quota_exceeded` if the list is full.
     pub fn add(&self, name: Fingerprint, until: u64, batch: &mut Batch, changes: &mut Changes) -> Result<(), Refusal> {
-        if self.len() + changes.added.len() >= MAX_REVOKED {
+        if self.count() + changes.added.len() >= MAX_REVOKED {
             return Err(Refusal::quota_exceeded("the list of revoked credentials is full"));
         }
         batch.put(Table::AsRevoked, Key::new().bytes(name), until.to_be_bytes().to_vec());

@@ -60,7 +60,7 @@ pub use self::{
     view::{ChatView, ContactView, MemberView, Message, RequestView},
 };
 use crate::{
-    base::{Clock, Domain, GroupId, SystemClock, Timestamp, UserId},
+    base::{Clock, Domain, GroupId, Status, SystemClock, Timestamp, UserId},
     wire::{Opaque, Text, content::Content},
 };
 
@@ -239,7 +239,15 @@ impl Client {
         let core = &self.0;
         core.keep_credential().await?;
         core.flush().await?;
-        core.drain(Queue::Direct).await?;
+        match core.drain(Queue::Direct).await {
+            // Who certified this client may have been revoked since it last looked.
+            Err(ClientError::Refused(refusal)) if refusal.status == Status::Unauthenticated => {
+                core.fetch_revocations().await?;
+                core.keep_credential().await?;
+                core.drain(Queue::Direct).await?;
+            }
+            drained => drained?,
+        }
         core.drain(Queue::Client).await?;
         core.do_chores().await
     }

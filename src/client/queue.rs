@@ -85,7 +85,7 @@ pub struct Supplies {
     pub body: Option<Bytes>,
     /// What the Welcome does not contain.
     pub welcome: Option<WelcomeInfo>,
-    /// Domains whose credentials cannot be had.
+    /// Domains whose credentials were fetched, or cannot be had.
     unknown: Vec<Domain>,
     /// Why the entry will never be usable.
     give_up: Option<String>,
@@ -225,13 +225,14 @@ impl Core {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }
-            Need::Authority(domain) => match self.trust.fetch(&domain, &self.network, &self.database).await {
-                Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => {
-                    supplies.unknown.push(domain);
-                    return Ok(());
+            Need::Authority(domain) => {
+                // Once for an entry: what is not known then will not be.
+                supplies.unknown.push(domain.clone());
+                match self.trust.fetch(&domain, &self.network, &self.database).await {
+                    Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => return Ok(()),
+                    outcome => outcome,
                 }
-                outcome => outcome,
-            },
+            }
             Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
             Need::Welcome { request, reference, leaf_seed } => {
                 self.fetch_welcome(&request, &reference, leaf_seed).await.map(|info| supplies.welcome = Some(info))

@@ -31,10 +31,8 @@ use crate::{
     },
 };
 
-/// Credentials are fetched again when they are older, or when a signer is unknown and they are older than
-/// [`RECENT`].
+/// Credentials are fetched again when they are older, or when a signer is unknown.
 const REFRESH: Duration = Duration::from_secs(24 * 3_600);
-const RECENT: Duration = Duration::from_secs(60);
 
 /// The own domain's are fetched again after so long, to learn what was revoked.
 const REVOCATIONS: Duration = Duration::from_secs(3_600);
@@ -142,9 +140,8 @@ impl Trust {
     pub fn client(&self, credential: &ClientCredential) -> Result<VerifiedClient, Doubt> {
         let domain = &credential.request.payload.client.user.domain;
         match self.authority(domain)?.verify_client(credential, self.now()) {
-            Err(CryptoError::UnknownSigner) if self.known(domain, RECENT).is_none() => {
-                Err(Doubt::Missing(domain.clone()))
-            }
+            // It may be newer than what is known.
+            Err(CryptoError::UnknownSigner) => Err(Doubt::Missing(domain.clone())),
             verified => Ok(verified?),
         }
     }

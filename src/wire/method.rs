@@ -175,7 +175,7 @@ methods! {
     /// OPAQUE registration, second half; makes the user.
     AsFinishRegistration = 0x0103, Request, Exempt, Once, 128 * KIB, auth::FinishRegistration => auth::Registered;
     /// Certifies a new identity key before the old credential expires.
-    AsRenewCredential = 0x0104, Renewal, Charged, Once, 4 * KIB, auth::RenewCredential => auth::CredentialRenewed;
+    AsRenewCredential = 0x0104, Renewal, Exempt, Once, 4 * KIB, auth::RenewCredential => auth::CredentialRenewed;
     /// Starts an OPAQUE login, the second factor of what follows.
     AsInit2fa = 0x0105, AsClient, Charged, Once, KIB, auth::Init2fa => auth::SecondFactorChallenge;
     /// Replaces the sender's password.
