@@ -390,10 +390,9 @@ impl Build<'_> {
         rng: &mut dyn Rng,
     ) -> Result<(Method, Vec<u8>), ClientError> {
         let queuing_key = self.queuing_key.as_ref().ok_or_else(|| ClientError::invalid("the QS has no key"))?;
-        // A listed identity stays, or the group's roles would name nobody; any other is changed with the key.
-        let admins = protocol::roles(state.extensions().iter())?.admins;
         let own = chats::members(self.connection, &chat.group)?.into_iter().find(|member| member.leaf == chat.leaf);
-        let identity = own.map(|own| own.identity).filter(|identity| admins.contains(identity));
+        let keeps = chats::keeps_identity(self.connection, &chat.group)?;
+        let identity = own.filter(|_| keeps).map(|own| own.identity);
         let (key, leaf, chain) = self.account.new_leaf(identity, self.trust.now().day(), rng)?;
         let profile_key = &self.account.keys.friendship.user_profile_key;
         let own = member_info(chat, &leaf.verifying_key, &chain, profile_key, rng);

@@ -162,9 +162,20 @@ pub fn set_state(connection: &Connection, group: &GroupId, state: ChatState) -> 
     execute(connection, "UPDATE chats SET state = ? WHERE chat = ?", (state as i64, group.to_vec())).map(drop)
 }
 
+/// `stale_leaf` of a leaf that keeps its identity; one of a package that may be used more than once (1) gets another.
+const KEEPS_IDENTITY: i64 = 2;
+
 /// This client's leaf is to be renewed.
 pub fn set_stale(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
-    execute(connection, "UPDATE chats SET stale_leaf = 1 WHERE chat = ?", [group.to_vec()]).map(drop)
+    let sql = "UPDATE chats SET stale_leaf = ? WHERE chat = ? AND stale_leaf = 0";
+    execute(connection, sql, (KEEPS_IDENTITY, group.to_vec())).map(drop)
+}
+
+/// Whether a leaf that is to be renewed keeps its identity.
+pub fn keeps_identity(connection: &Connection, group: &GroupId) -> Result<bool, ClientError> {
+    let sql = "SELECT stale_leaf FROM chats WHERE chat = ?";
+    let stale = first(connection, sql, [group.to_vec()], |row| Ok(row.get::<_, i64>(0)?))?;
+    Ok(stale == Some(KEEPS_IDENTITY))
 }
 
 /// Remembers the key that a commit under way gives this client's leaf.

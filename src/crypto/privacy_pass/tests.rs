@@ -111,7 +111,7 @@ fn vectors_of_the_voprf() {
         let blinded = BlindedElement::<Ristretto255>::deserialize(&hex(blinded)).unwrap();
         let prepared: Vec<_> = server.batch_blind_evaluate_prepare(std::iter::once(&blinded)).collect();
         let mut rng = Randomness(ChaCha20Rng::from_seed([1; 32]));
-        let finished = server.batch_blind_evaluate_finish(&mut rng, std::iter::once(&blinded), &prepared).unwrap();
+        let mut finished = server.batch_blind_evaluate_finish(&mut rng, std::iter::once(&blinded), &prepared).unwrap();
         let element = finished.messages.next_back().unwrap().serialize();
         assert_eq!(element[..], hex(evaluated));
         assert_eq!(server.evaluate(&hex(input)).unwrap()[..], hex(output));
