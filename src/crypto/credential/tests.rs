@@ -95,7 +95,7 @@ fn a_broken_or_foreign_link_is_refused() {
     let authority = chain.authority().unwrap();
     let mut forged = chain.client.clone();
     forged.request.payload.client.user.uuid = [9; 16];
-    assert!(authority.verify_client(&forged, &[], NOW).is_err());
+    assert!(authority.verify_client(&forged, NOW).is_err());
 
     // The right content under the label of another type.
     let mut confused = chain.client.clone();

@@ -12,11 +12,12 @@ const VECTORS: &str = include_str!("../../../tests/vectors/rfc9807.txt");
 type Vector = HashMap<&'static str, Vec<u8>>;
 
 fn vectors(kind: &str) -> Vec<Vector> {
-    let bytes = |hex: &str| (0..hex.len()).step_by(2).map(move |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+    let byte = |hex: &str, at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|at| byte(hex, at)).collect();
     let mut found = Vec::new();
     for section in VECTORS.split("\n[").skip(1).filter(|section| section.contains(kind)) {
         let values = section.lines().filter_map(|line| line.split_once('='));
-        found.push(values.map(|(name, value)| (name, bytes(value).collect())).collect());
+        found.push(values.map(|(name, value)| (name, bytes(value))).collect());
     }
     found
 }
