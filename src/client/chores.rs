@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use super::{
+    aliases,
     commit::Intent,
     core::Core,
     error::ClientError,
     packages, register,
     state::{
-        inbox,
+        inbox, keys,
         outbox::{self, Chore, Kind, New},
     },
 };
@@ -27,10 +28,7 @@ impl Core {
                 Err(error) if error.is_passing() => {
                     return Err(error);
                 }
-                Err(error) => {
-                    let (text, now) = (format!("{chore:?}: {error}"), self.trust.now());
-                    self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
-                }
+                Err(error) => self.note(format!("{chore:?}: {error}")).await?,
                 Ok(()) => {}
             }
             self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
@@ -63,7 +61,22 @@ impl Core {
                 self.database.run(publish).await?;
                 self.send_common().await
             }
+            Chore::AliasPackages(id) => {
+                let (core, done, id) = (self.clone(), chore.clone(), *id);
+                let publish = move |connection: &rusqlite::Connection| {
+                    outbox::remove_chore(connection, &done)?;
+                    aliases::publish_packages(connection, &core, id)
+                };
+                self.database.run(publish).await?;
+                self.send_common().await
+            }
         }
+    }
+
+    /// Notes what could not be done.
+    pub async fn note(&self, text: String) -> Result<(), ClientError> {
+        let now = self.trust.now();
+        self.database.run(move |connection| inbox::problem(connection, &text, now)).await
     }
 
     async fn send_common(self: &Arc<Self>) -> Result<(), ClientError> {
@@ -75,7 +88,7 @@ impl Core {
 fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {
     let (account, now) = (core.account(), core.trust.now());
     // Those published earlier are replaced; offers to them may still be on their way.
-    connection.execute("UPDATE connection_keys SET last = 1 WHERE used = 0", [])?;
+    keys::retire_connection_keys(connection, None)?;
     let made =
         packages::connection_packages(connection, &account.client, &account.keys.identity, now, &mut system_rng())?;
     let new = New {

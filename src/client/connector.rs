@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    base::{Domain, GroupId},
+    base::{AliasId, Domain, GroupId},
     client::error::ClientError,
     transport::{Connection, Context, Routes, Settings, tls},
 };
@@ -21,6 +21,8 @@ use crate::{
 pub enum Isolation {
     /// As the user that the AS knows.
     Identity,
+    /// As one of the user's aliases, each by itself.
+    Alias(AliasId),
     /// As the pseudonym that the QS knows.
     Pseudonym,
     /// As a member of groups on its own homeserver's DS.

@@ -4,6 +4,7 @@
 //! is sent, and sent again until it is answered. So a process can stop anywhere and go on.
 
 mod account;
+mod aliases;
 mod chores;
 mod commit;
 mod connect;
@@ -45,12 +46,14 @@ use self::{
     trust::Trust,
 };
 pub use self::{
+    aliases::AliasView,
     connector::{Connector, Isolation, QuicConnector},
     error::{ClientError, Local},
     event::Event,
     listen::Events,
     send::{MAX_CONTENT, SendReceipt},
     state::{
+        aliases::AliasState,
         chats::{ChatKind, ChatState},
         queues::Queue,
     },
@@ -229,12 +232,14 @@ impl Client {
     pub async fn sync(&self) -> Result<(), ClientError> {
         let core = &self.0;
         core.flush().await?;
-        core.drain(Queue::Direct).await?;
-        core.drain(Queue::Client).await?;
+        core.settle_aliases().await?;
+        for queue in core.queues().await? {
+            core.drain(queue).await?;
+        }
         core.do_chores().await
     }
 
-    /// Listens to both queues and tells what happens. A later call takes over from an earlier one.
+    /// Listens to all queues and tells what happens. A later call takes over from an earlier one.
     pub fn events(&self) -> Events {
         self.0.events()
     }
@@ -245,6 +250,15 @@ impl Client {
     /// `not_found` if there is no such user, [`Local::Invalid`] for oneself.
     pub async fn connect(&self, user: &UserId) -> Result<GroupId, ClientError> {
         self.0.connect(user).await
+    }
+
+    /// Offers whoever is behind an alias to connect; returns the chat, which can be used when the offer is accepted. Only
+    /// then it is known who that is.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such alias, [`Local::Invalid`] for what is no alias or an own one.
+    pub async fn connect_alias(&self, alias: &str, domain: &Domain) -> Result<GroupId, ClientError> {
+        self.0.connect_alias(alias, domain).await
     }
 
     /// Accepts a request to connect; returns the chat.
