@@ -1,6 +1,7 @@
 //! Clients against a homeserver's real services, in memory: the same services over the same transport as over QUIC, with
 //! replies that get lost when a test wants it.
 
+mod aliases;
 mod flows;
 mod quic;
 mod stops;
