@@ -1,5 +1,6 @@
 //! `bennu client`: what a user does with the SDK. Each command synchronises first, so that it acts on what is.
 
+mod alias;
 mod chat;
 mod groups;
 mod people;
@@ -12,10 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::output::{Failure, Output};
-use crate::{
-    base::{GroupId, UserId},
-    client::Client,
-};
+use crate::{base::GroupId, client::Client};
 
 /// Which client, and what it is to do.
 #[derive(Args)]
@@ -36,10 +34,13 @@ enum Command {
     Register(register::Register),
     /// Say who this is
     Whoami,
+    /// Register, delete and list aliases
+    #[command(subcommand)]
+    Alias(alias::Alias),
     /// Offer a user to connect
     Connect {
-        /// The user, as <uuid>@<domain>
-        user: UserId,
+        /// The user, as <uuid>@<domain>, or an alias, as <alias>@<domain> (or <alias> on this homeserver)
+        target: String,
     },
     /// List requests to connect
     Requests,
@@ -101,7 +102,8 @@ impl Command {
         client.sync().await?;
         match self {
             Self::Register(_) | Self::Whoami | Self::Tokens => Ok(()),
-            Self::Connect { user } => people::connect(client, &user, output).await,
+            Self::Alias(command) => command.run(client, output).await,
+            Self::Connect { target } => people::connect(client, &target, output).await,
             Self::Requests => people::requests(client, output).await,
             Self::Accept { request } => people::accept(client, &request, output).await,
             Self::Decline { request } => people::decline(client, &request, output).await,
