@@ -3,6 +3,8 @@
 
 mod aliases;
 mod flows;
+mod isolation;
+mod offers;
 mod quic;
 mod stops;
 mod tokens;
