@@ -250,14 +250,14 @@ async fn user_places(user: &User) -> Places {
     places
 }
 
-/// Every 8 bytes in a row in the keys and values of these places, each of which must have rows.
-fn windows(rows: &[Stored], places: &Places) -> HashSet<[u8; 8]> {
+/// Every `N` bytes in a row in the keys and values of these places, each of which must have rows.
+fn windows<const N: usize>(rows: &[Stored], places: &Places) -> HashSet<[u8; N]> {
     let mut found = HashSet::new();
     for (table, prefix) in places {
         let there: Vec<_> = rows.iter().filter(|(of, key, _)| of == table && key.starts_with(prefix)).collect();
         assert!(!there.is_empty(), "nothing in {table:?}");
         for bytes in there.into_iter().flat_map(|(_, key, value)| [key, value]) {
-            found.extend(bytes.windows(8).map(|window| <[u8; 8]>::try_from(window).unwrap()));
+            found.extend(bytes.windows(N).map(|window| <[u8; N]>::try_from(window).unwrap()));
         }
     }
     found
@@ -299,11 +299,14 @@ async fn nothing_stored_links_an_alias_to_its_owner_or_to_another_alias() {
         let rows = dump(&server).await;
         let mut elsewhere = windows(&rows, &user_places(&owner).await);
         elsewhere.extend(windows(&rows, &alias_places("zoe.z")));
-        let mut strangers = windows(&rows, &user_places(&stranger).await);
+        // What is constant occurs with the strangers as well. So does all but a few bytes of a window at the edge of
+        // something constant, where the few are the same by chance now and then.
+        let mut strangers = windows::<5>(&rows, &user_places(&stranger).await);
         strangers.extend(windows(&rows, &alias_places("yvonne")));
         strangers.extend(windows(&rows, &alias_places("yasmin")));
-        let alias = windows(&rows, &alias_places("xavier"));
-        alias.into_iter().filter(|w| elsewhere.contains(w) && !strangers.contains(w)).collect::<Vec<_>>()
+        let alias = windows::<8>(&rows, &alias_places("xavier"));
+        let is_common = |window: &[u8; 8]| window.windows(5).any(|part| strangers.contains(part));
+        alias.into_iter().filter(|window| elsewhere.contains(window) && !is_common(window)).collect::<Vec<_>>()
     };
     assert_eq!(links().await, Vec::<[u8; 8]>::new());
 

@@ -71,9 +71,7 @@ fn role(method: Method, sender: Option<&SenderId>) -> Option<Role> {
         (Some(SenderId::AsAlias(alias)), _) => Role::Alias(*alias),
         (Some(SenderId::QsClient(_)), _) | (None, Method::QsCreateUser) => Role::Pseudonym,
         (Some(SenderId::DsLeaf(_) | SenderId::DsKeyPackage(_)), _) => Role::Delivery,
-        (None, Method::DsExternalCommitInfo | Method::DsJoinConnectionGroup | Method::DsRequestGroupId) => {
-            Role::Delivery
-        }
+        (None, Method::DsExternalCommitInfo | Method::DsJoinConnectionGroup) => Role::Delivery,
         (None, Method::Bind | Method::ServerInfo) => return None,
         (None, _) => Role::Anonymous,
         (Some(other), _) => panic!("nobody sends as {other:?}"),
