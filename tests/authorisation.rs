@@ -11,11 +11,11 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bennu::{
-    base::{ClientId, Domain, GroupId, Secret, Status, SystemClock, UserId},
+    base::{AliasId, ClientId, Clock as _, Domain, GroupId, Secret, Status, SystemClock, UserId},
     client::{Client, ClientError, Connector, Isolation, Options, QuicConnector, RegisterOptions},
     crypto::{
-        at_rest::StorageKey, credential::request_client, opaque::Registration, privacy_pass, proof, random,
-        random_secret, signature::SigningKey, system_rng,
+        alias::Alias, at_rest::StorageKey, credential::request_client, opaque::Registration, privacy_pass, proof,
+        random, random_secret, signature::SigningKey, system_rng,
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
     node::system_entropy,
@@ -29,11 +29,12 @@ use bennu::{
     wire::{
         Authentication, Decode, Encode, Method, Opaque, Request, SenderId, Token, VERSION,
         authentication::{
-            EnqueueDirect, FinishRegistration, GetConnectionPackage, GetCredentials, GetUserProfile, InitRegistration,
-            IssueTokens, PublishConnectionPackages, UpdateUserProfile,
+            DeleteAlias, EnqueueAlias, EnqueueDirect, FinishRegistration, GetAliasPackage, GetConnectionPackage,
+            GetCredentials, GetUserProfile, InitRegistration, IssueTokens, PublishAliasPackages,
+            PublishConnectionPackages, RegisterAlias, UpdateUserProfile,
         },
-        connection::{ConnectionPackage, ConnectionPackageTbs, DirectMessage},
-        credential::{CIPHERSUITE, HpkeCiphertext, Validity},
+        connection::{AliasPackage, ConnectionPackage, ConnectionPackageTbs, DirectMessage},
+        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, Validity},
         delivery::{
             AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
             JoinConnectionGroup, RemoveUsers, SendMessage, UpdateClient,
@@ -192,6 +193,9 @@ struct Fixture {
     delete: (Chat, Vec<u8>),
     friendship_token: Secret,
     issue: Vec<u8>,
+    /// Of aliases of nobody in particular.
+    alias_key: SigningKey,
+    alias_queue: bennu::wire::queue::Incarnation,
 }
 
 async fn fixture(world: &World) -> Fixture {
@@ -232,6 +236,14 @@ async fn fixture(world: &World) -> Fixture {
     let (alice, bob) = (world.state("Alice"), world.state("Bob"));
     let bob_chat = bob.chat(&chat);
     let (issue, _) = issue_request(&world.connection().await, 1).await;
+    let alias_key = SigningKey::generate(&mut system_rng()).unwrap();
+    let mut alias_queue = Default::default();
+    for name in ["leaver", "resident"] {
+        let request = RegisterAlias::from_slice(&alias_request(name, &alias_key)).unwrap();
+        let sender = Some((SenderId::AsAlias(alias_id(name)), &alias_key));
+        let registered = call::<call::AsRegisterAlias>(&world.connection().await, sender, &request).await.unwrap();
+        alias_queue = registered.incarnation;
+    }
     Fixture {
         alice: alice.client(),
         alice_key: alice.identity(),
@@ -254,6 +266,8 @@ async fn fixture(world: &World) -> Fixture {
         delete: (alice.chat(&delete), delete_body),
         friendship_token: bob.secret("friendship token"),
         issue: issue.to_vec(),
+        alias_key,
+        alias_queue,
     }
 }
 
@@ -266,19 +280,8 @@ async fn issue_request(connection: &Connection, count: usize) -> (IssueTokens, p
 }
 
 /// Methods of the protocol that this version does not have yet.
-const LATER: &[Method] = &[
-    Method::AsRenewCredential,
-    Method::AsInit2fa,
-    Method::AsChangePassword,
-    Method::AsDeleteUser,
-    Method::AsRegisterAlias,
-    Method::AsDeleteAlias,
-    Method::AsPublishAliasPackages,
-    Method::AsGetAliasPackage,
-    Method::AsEnqueueAlias,
-    Method::AsDequeueAlias,
-    Method::AsListenAlias,
-];
+const LATER: &[Method] =
+    &[Method::AsRenewCredential, Method::AsInit2fa, Method::AsChangePassword, Method::AsDeleteUser];
 
 fn methods() -> impl Iterator<Item = Method> {
     Method::ALL.iter().copied().filter(|method| !LATER.contains(method))
@@ -294,6 +297,25 @@ fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage 
     };
     let signature = key.sign(SignatureLabel::ConnectionPackage, &content);
     ConnectionPackage { content, signature }
+}
+
+fn alias_id(name: &str) -> AliasId {
+    Alias::parse(name).unwrap().id(&domain())
+}
+
+fn alias_package() -> AliasPackage {
+    let today = SystemClock.now().day();
+    AliasPackage {
+        ciphersuite: CIPHERSUITE,
+        encryption_key: bennu::crypto::hpke::HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key(),
+        validity: DayValidity { not_before: today.minus(1).0, not_after: today.plus(30).0 },
+    }
+}
+
+fn alias_request(name: &str, key: &SigningKey) -> Vec<u8> {
+    let (key, packages) = (key.verifying_key(), vec![alias_package()]);
+    let queue_key = packages[0].encryption_key.clone();
+    RegisterAlias { alias: name.into(), key, queue_key, packages }.to_vec()
 }
 
 /// Somebody who is about to register, and the request that does it.
@@ -355,6 +377,11 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         right: Status::Ok,
     };
     let queue = |body: Vec<u8>, right| Case { body, sender: Some((f.alice_queue.clone(), &f.alice_queue_key)), right };
+    let alias = |name: &str, body: Vec<u8>| Case {
+        body,
+        sender: Some((SenderId::AsAlias(alias_id(name)), &f.alias_key)),
+        right: Status::Ok,
+    };
     fn waiting((chat, body): &(Chat, Vec<u8>)) -> Case<'_> {
         Case { body: body.clone(), sender: Some((chat.sender(), &chat.key)), right: Status::Ok }
     }
@@ -393,17 +420,22 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
             nobody(EnqueueDirect { client: f.alice.clone(), message }.to_vec(), Status::Ok)
         }
         Method::AsIssueTokens => alice(f.issue.clone()),
-        Method::AsRenewCredential
-        | Method::AsInit2fa
-        | Method::AsChangePassword
-        | Method::AsDeleteUser
-        | Method::AsRegisterAlias
-        | Method::AsDeleteAlias
-        | Method::AsPublishAliasPackages
-        | Method::AsGetAliasPackage
-        | Method::AsEnqueueAlias
-        | Method::AsDequeueAlias
-        | Method::AsListenAlias => nobody(Vec::new(), Status::UnknownMethod),
+        Method::AsRegisterAlias => alias("newcomer", alias_request("newcomer", &f.alias_key)),
+        Method::AsDeleteAlias => alias("leaver", DeleteAlias {}.to_vec()),
+        Method::AsPublishAliasPackages => {
+            alias("resident", PublishAliasPackages { packages: vec![alias_package()] }.to_vec())
+        }
+        Method::AsGetAliasPackage => nobody(GetAliasPackage { alias: alias_id("resident") }.to_vec(), Status::Ok),
+        Method::AsEnqueueAlias => {
+            let sealed = HpkeCiphertext { kem_output: vec![0; 32].into(), ciphertext: vec![0; 64].into() };
+            let message = DirectMessage { key_hash: [0; 32], sealed };
+            nobody(EnqueueAlias { alias: alias_id("resident"), message }.to_vec(), Status::Ok)
+        }
+        Method::AsDequeueAlias => alias("resident", dequeue((f.alias_queue, 0))),
+        Method::AsListenAlias => alias("resident", listen((f.alias_queue, 0))),
+        Method::AsRenewCredential | Method::AsInit2fa | Method::AsChangePassword | Method::AsDeleteUser => {
+            nobody(Vec::new(), Status::UnknownMethod)
+        }
         Method::AsDequeue => alice(dequeue(f.cursors[0])),
         Method::AsListen => alice(listen(f.cursors[0])),
         Method::QsCreateUser => {
