@@ -5,7 +5,7 @@ use crate::{
     base::Refusal,
     service::{Append, Class, Context, Outcome, QueueId, Reply},
     store::Batch,
-    wire::{Encode, authentication::EnqueueDirect, queue::QueueMessage, server::Done},
+    wire::{Encode, authentication::EnqueueDirect, connection::DirectMessage, queue::QueueMessage, server::Done},
 };
 
 /// Adds the message to the queue.
@@ -17,10 +17,15 @@ pub async fn handle(context: &mut Context<'_>, request: EnqueueDirect) -> Result
         return Err(Refusal::not_found("there is no such client here"));
     }
     let queue = QueueId::direct(&request.client);
-    let content = QueueMessage::Direct(request.message).to_vec().into();
+    Ok(append(queue, request.message))
+}
+
+/// Adds a message to a queue that anybody may add to.
+pub(super) fn append(queue: QueueId, message: DirectMessage) -> Outcome<Done> {
+    let content = QueueMessage::Direct(message).to_vec().into();
     let reply = Reply::AfterAppends(Box::new(|appended, _| match appended.refused {
         0 => Ok(Done {}),
         _ => Err(Refusal::quota_exceeded("the queue is full")),
     }));
-    Ok(Outcome { batch: Batch::new(), appends: vec![Append { queue, content, class: Class::Application }], reply })
+    Outcome { batch: Batch::new(), appends: vec![Append { queue, content, class: Class::Application }], reply }
 }

@@ -1,12 +1,11 @@
 //! GetConnectionPackage: a key to encrypt an offer to, with the credential that signed it.
 
-use super::{publish_connection_packages::MAX_PACKAGES, records};
+use super::{packages, records};
 use crate::{
     base::Refusal,
-    service::{Context, Outcome, damaged, store_failure},
-    store::{Batch, Limit, Table},
+    service::{Context, Outcome},
+    store::{Batch, Table},
     wire::{
-        Decode,
         authentication::{ConnectionPackageOf, GetConnectionPackage},
         connection::ConnectionPackage,
     },
@@ -24,23 +23,11 @@ pub async fn handle(
     if records::user(context, &request.user).await?.is_none() {
         return Err(not_found());
     }
-    let range = records::user_packages(&request.user).prefix();
-    let rows = context.view.scan(Table::AsPackages, range, Limit::rows(MAX_PACKAGES)).await.map_err(store_failure)?;
     let mut batch = Batch::new();
-    let mut valid = Vec::new();
-    for row in rows {
-        let package = ConnectionPackage::from_bytes(row.value).map_err(damaged)?;
-        if package.content.validity.covers(context.now) {
-            valid.push((row.key, package));
-        } else {
-            batch.delete(Table::AsPackages, row.key);
-        }
-    }
-    let last = valid.len() == 1;
-    let (key, package) = valid.into_iter().next().ok_or_else(not_found)?;
+    let is_valid = |package: &ConnectionPackage| package.content.validity.covers(context.now);
+    let prefix = records::user_packages(&request.user);
+    let package = packages::take(context, &mut batch, Table::AsPackages, &prefix, is_valid).await?;
+    let package = package.ok_or_else(not_found)?;
     let credential = records::client(context, &package.content.client).await?.ok_or_else(not_found)?;
-    if !last {
-        batch.delete(Table::AsPackages, key);
-    }
     Ok(Outcome::write(batch, ConnectionPackageOf { package, credential }))
 }

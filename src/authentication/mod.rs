@@ -1,10 +1,14 @@
 //! The Authentication Service: knows users by their real identity, certifies their keys, and lets them find each other
 //! (`wire-spec/authentication.md`). One file per endpoint around a few that they share.
 
+pub mod alias_records;
 pub mod change_password;
+pub mod delete_alias;
 pub mod delete_user;
 pub mod enqueue;
+pub mod enqueue_alias;
 pub mod finish_registration;
+pub mod get_alias_package;
 pub mod get_connection_package;
 pub mod get_user_profile;
 pub mod init_2fa;
@@ -13,8 +17,11 @@ pub mod invitations;
 pub mod issue_tokens;
 pub mod issuers;
 pub mod keyring;
+mod packages;
+pub mod publish_alias_packages;
 pub mod publish_connection_packages;
 pub mod records;
+pub mod register_alias;
 pub mod renew_credential;
 pub mod revocations;
 mod second_factor;

@@ -1,23 +1,16 @@
 //! PublishConnectionPackages: replaces the keys to which offers to connect are encrypted.
 
-use super::records;
+use super::{packages, records};
 use crate::{
     base::{ClientId, Refusal},
     crypto::signature::verify,
     service::{Context, Outcome, Verified, damaged},
     store::{Batch, Table},
     wire::{
-        Encode,
-        authentication::PublishConnectionPackages,
-        connection::ConnectionPackage,
-        credential::{CIPHERSUITE, SignaturePublicKey},
-        label::SignatureLabel,
-        server::Done,
+        authentication::PublishConnectionPackages, connection::ConnectionPackage, credential::SignaturePublicKey,
+        label::SignatureLabel, server::Done,
     },
 };
-
-/// Most connection packages a client can have waiting.
-pub const MAX_PACKAGES: usize = 100;
 
 /// Stores the packages in place of all earlier ones.
 ///
@@ -45,24 +38,14 @@ pub(super) fn replace_packages(
     batch: &mut Batch,
     client: &ClientId,
     key: &SignaturePublicKey,
-    packages: &[ConnectionPackage],
+    connection_packages: &[ConnectionPackage],
 ) -> Result<(), Refusal> {
-    if packages.is_empty() || packages.len() > MAX_PACKAGES {
-        return Err(Refusal::malformed("between 1 and 100 connection packages are needed"));
-    }
+    let passes = |ConnectionPackage { content, signature }: &ConnectionPackage| {
+        content.client == *client
+            && packages::is_usable(content.ciphersuite, &content.encryption_key)
+            && content.validity.covers(context.now)
+            && verify(key, SignatureLabel::ConnectionPackage, content, signature).is_ok()
+    };
     let prefix = records::client_packages(client);
-    let range = prefix.clone().prefix();
-    batch.delete_range(Table::AsPackages, range.from, range.to.unwrap_or_default());
-    for (number, package) in (0..).zip(packages) {
-        let ConnectionPackage { content, signature } = package;
-        let fits = content.client == *client
-            && content.ciphersuite == CIPHERSUITE
-            && content.encryption_key.as_slice().len() == 32
-            && content.validity.covers(context.now);
-        if !fits || verify(key, SignatureLabel::ConnectionPackage, content, signature).is_err() {
-            return Err(Refusal::malformed("a connection package is not the sender's, not valid now or badly signed"));
-        }
-        batch.put(Table::AsPackages, prefix.clone().u64(number), package.to_vec());
-    }
-    Ok(())
+    packages::replace(batch, Table::AsPackages, &prefix, connection_packages, passes)
 }

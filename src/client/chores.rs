@@ -4,33 +4,38 @@
 use std::sync::Arc;
 
 use super::{
+    aliases,
     commit::Intent,
     core::Core,
     error::ClientError,
     packages, register,
     state::{
-        inbox,
+        chats::{self, ChatState},
+        contacts, inbox, keys,
         outbox::{self, Chore, Kind, New},
     },
 };
 use crate::{
+    base::Timestamp,
     crypto::system_rng,
     wire::{Encode, Method, authentication::PublishConnectionPackages},
 };
 
+/// How long an offer waits for an answer, in milliseconds.
+const OFFER_LIFE: u64 = 30 * 86_400_000;
+
 impl Core {
     /// Does what there is to do.
     pub async fn do_chores(self: &Arc<Self>) -> Result<(), ClientError> {
+        let now = self.trust.now();
+        self.database.run(move |connection| expire_offers(connection, now)).await?;
         for chore in self.database.run(outbox::chores).await? {
             let outcome = self.do_chore(&chore).await;
             match outcome {
                 Err(error) if error.is_passing() => {
                     return Err(error);
                 }
-                Err(error) => {
-                    let (text, now) = (format!("{chore:?}: {error}"), self.trust.now());
-                    self.database.run(move |connection| inbox::problem(connection, &text, now)).await?;
-                }
+                Err(error) => self.note(format!("{chore:?}: {error}")).await?,
                 Ok(()) => {}
             }
             self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
@@ -63,7 +68,22 @@ impl Core {
                 self.database.run(publish).await?;
                 self.send_common().await
             }
+            Chore::AliasPackages(id) => {
+                let (core, done, id) = (self.clone(), chore.clone(), *id);
+                let publish = move |connection: &rusqlite::Connection| {
+                    outbox::remove_chore(connection, &done)?;
+                    aliases::publish_packages(connection, &core, id)
+                };
+                self.database.run(publish).await?;
+                self.send_common().await
+            }
         }
+    }
+
+    /// Notes what could not be done.
+    pub async fn note(&self, text: String) -> Result<(), ClientError> {
+        let now = self.trust.now();
+        self.database.run(move |connection| inbox::problem(connection, &text, now)).await
     }
 
     async fn send_common(self: &Arc<Self>) -> Result<(), ClientError> {
@@ -75,7 +95,7 @@ impl Core {
 fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {
     let (account, now) = (core.account(), core.trust.now());
     // Those published earlier are replaced; offers to them may still be on their way.
-    connection.execute("UPDATE connection_keys SET last = 1 WHERE used = 0", [])?;
+    keys::retire_connection_keys(connection, None)?;
     let made =
         packages::connection_packages(connection, &account.client, &account.keys.identity, now, &mut system_rng())?;
     let new = New {
@@ -87,4 +107,17 @@ fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -
         extra: Vec::new(),
     };
     outbox::insert(connection, new).map(drop)
+}
+
+/// An offer that nobody answers is over after a month, on both sides.
+fn expire_offers(connection: &rusqlite::Connection, now: Timestamp) -> Result<(), ClientError> {
+    contacts::expire_requests(connection, now.seconds())?;
+    for chat in contacts::unanswered_offers(connection, now.0.saturating_sub(OFFER_LIFE))? {
+        contacts::remove_offer(connection, &chat)?;
+        if chats::find(connection, &chat)?.is_some_and(|chat| chat.state == ChatState::Waiting) {
+            chats::set_state(connection, &chat, ChatState::Declined)?;
+            outbox::add_chore(connection, &Chore::Delete(chat))?;
+        }
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@ use super::{
     receive::friendship_aad,
     register::doubted,
     state::{
+        aliases,
         chats::{self, Chat, ChatKind, ChatState, Member},
         contacts::{self, Offer},
         outbox::{self, Kind, New},
@@ -26,16 +27,19 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    base::{ClientId, GroupId, Timestamp, UserId},
+    base::{AliasId, ClientId, Domain, GroupId, Timestamp, UserId},
     crypto::{
-        aead, credential::fingerprint, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::verify,
-        system_rng,
+        aead, alias::Alias, credential::fingerprint, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256,
+        signature::verify, system_rng,
     },
     wire::{
         Encode, Method, Text,
-        authentication::{ConnectionPackageOf, EnqueueDirect, GetConnectionPackage},
+        authentication::{
+            AliasPackageOf, ConnectionPackageOf, EnqueueAlias, EnqueueDirect, GetAliasPackage, GetConnectionPackage,
+        },
         connection::{
-            ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, ConnectionPackage, DirectMessage, Recipient,
+            AliasPackage, ConnectionDecline, ConnectionOffer, ConnectionOfferTbs, ConnectionPackage, DirectMessage,
+            Recipient,
         },
         content::UserProfile,
         credential::{CIPHERSUITE, HpkePublicKey},
@@ -59,13 +63,42 @@ impl Core {
             return Ok(chat);
         }
         let package = self.connection_package(user).await?;
+        self.offer(Addressee::User(package)).await
+    }
+
+    /// Offers whoever is behind an alias to connect; returns the chat that it will be in.
+    pub async fn connect_alias(self: &Arc<Self>, alias: &str, domain: &Domain) -> Result<GroupId, ClientError> {
+        let alias = Alias::parse(alias).map_err(|error| ClientError::invalid(error.to_string()))?;
+        let id = alias.id(domain);
+        let known = move |connection: &Connection| {
+            Ok::<_, ClientError>((aliases::find(connection, &id)?.is_some(), chats::by_alias(connection, &id)?))
+        };
+        match self.database.run(known).await? {
+            (true, _) => return Err(ClientError::invalid("this alias is your own")),
+            (false, Some(chat)) => {
+                self.flush().await?;
+                return Ok(chat);
+            }
+            (false, None) => {}
+        }
+        let request = GetAliasPackage { alias: id };
+        let AliasPackageOf { package } = self
+            .network
+            .call::<call::AsGetAliasPackage>(domain, Isolation::Anonymous, Sender::Nobody, &request)
+            .await?;
+        if package.ciphersuite != CIPHERSUITE || !package.validity.covers(self.trust.now().day()) {
+            return Err(ClientError::untrusted("the homeserver gave an alias package that is not valid now"));
+        }
+        self.offer(Addressee::Alias { id, name: format!("{alias}@{domain}"), domain: domain.clone(), package }).await
+    }
+
+    /// Makes a connection group, and offers to join it.
+    async fn offer(self: &Arc<Self>, to: Addressee) -> Result<GroupId, ClientError> {
         let ground = self.ground().await?;
-        let (group, core, user) = (ground.group().clone(), self.clone(), user.clone());
+        let (group, core) = (ground.group().clone(), self.clone());
         let lane = lane_of(&group);
         let _turn = self.lane(&lane).await;
-        self.database
-            .run(move |connection| offer(connection, &core.account(), ground, &user, &package, core.trust.now()))
-            .await?;
+        self.database.run(move |connection| offer(connection, &core.account(), ground, to, core.trust.now())).await?;
         self.send_lane(&lane, Some(&lane)).await?;
         Ok(group)
     }
@@ -91,9 +124,8 @@ impl Core {
 
     /// Accepts an offer by joining its group; returns the chat.
     pub async fn accept(self: &Arc<Self>, id: &str) -> Result<GroupId, ClientError> {
-        let name = id.to_owned();
-        let offer = self.database.run(move |connection| contacts::request(connection, &name)).await?;
-        let offer = offer.ok_or_else(|| ClientError::not_found(format!("there is no request {id}")))?;
+        let (name, now) = (id.to_owned(), self.trust.now().seconds());
+        let offer = self.database.run(move |connection| contacts::open_request(connection, &name, now)).await?;
         let group = offer.group.clone();
         let lane = lane_of(&group);
         let _turn = self.lane(&lane).await;
@@ -139,7 +171,7 @@ impl Core {
                 let key = &offer.reply_key;
                 let sealed = hpke::seal(key, HpkeLabel::ConnectionDecline, &[], &[], &notice, &mut system_rng())?;
                 let client = offer.credential.request.payload.client.clone();
-                enqueue(connection, None, client, key, sealed, &offer.offer_id)?;
+                enqueue(connection, None, To::Client(client), key, sealed, &offer.offer_id)?;
                 contacts::answer_request(connection, &offer.offer_id)?;
                 Ok::<_, ClientError>(offer.offer_id)
             })
@@ -156,23 +188,50 @@ fn chat_with(connection: &Connection, user: &UserId) -> Result<Option<GroupId>, 
     Ok(chats::all_chats(connection)?.into_iter().find(with).map(|chat| chat.group))
 }
 
+/// To whom an offer is made, and the package that it is encrypted to.
+enum Addressee {
+    User(ConnectionPackage),
+    Alias { id: AliasId, name: String, domain: Domain, package: AliasPackage },
+}
+
+/// Into whose queue a message goes.
+enum To {
+    Client(ClientId),
+    Alias(AliasId, Domain),
+}
+
 /// Makes a connection group, and the offer to join it.
 fn offer(
     connection: &Connection,
     account: &Account,
     ground: Ground,
-    user: &UserId,
-    package: &ConnectionPackage,
+    to: Addressee,
     now: Timestamp,
 ) -> Result<(), ClientError> {
     let mut rng = system_rng();
-    let name = contacts::name(connection, user)?.unwrap_or_default();
-    let chat = group::create(connection, account, ground, ChatKind::Connection, name, Some(user.clone()), now)?;
+    let (recipient, name, peer) = match &to {
+        Addressee::User(ConnectionPackage { content, .. }) => {
+            let user = content.client.user.clone();
+            let name = contacts::name(connection, &user)?.unwrap_or_default();
+            (Recipient::User(user.clone()), name, Some(user))
+        }
+        Addressee::Alias { id, name, .. } => (Recipient::Alias(*id), name.clone(), None),
+    };
+    let chat = group::create(connection, account, ground, ChatKind::Connection, name, peer, now)?;
+    let (package, key, to) = match to {
+        Addressee::User(package) => {
+            (package.to_vec(), package.content.encryption_key, To::Client(package.content.client))
+        }
+        Addressee::Alias { id, domain, package, .. } => {
+            chats::set_alias(connection, &chat.group, &id)?;
+            (package.to_vec(), package.encryption_key, To::Alias(id, domain))
+        }
+    };
     let reply = HpkePrivateKey::generate(&mut rng)?;
     let content = ConnectionOfferTbs {
         credential: account.credential.clone(),
-        recipient: Recipient::User(user.clone()),
-        package_hash: sha256(&package.to_vec()),
+        recipient: recipient.clone(),
+        package_hash: sha256(&package),
         offer_id: random(&mut rng),
         reply_key: reply.public_key(),
         group: chat.group.clone(),
@@ -183,35 +242,37 @@ fn offer(
     };
     let stored = Offer {
         offer_id: content.offer_id,
-        recipient: user.clone(),
+        recipient: recipient.clone(),
         chat: chat.group.clone(),
         reply_secret: reply.secret().clone(),
     };
     contacts::insert_offer(connection, &sha256(reply.public_key().as_slice()), &stored)?;
     let signature = account.keys.identity.sign(SignatureLabel::ConnectionOffer, &content);
     let padded = pad_value(&ConnectionOffer { content, signature }, OFFER_FLOOR);
-    let key = &package.content.encryption_key;
-    let bound_to = Recipient::User(user.clone()).to_vec();
-    let sealed = hpke::seal(key, HpkeLabel::ConnectionOffer, &bound_to, &[], &padded, &mut rng)?;
+    let sealed = hpke::seal(&key, HpkeLabel::ConnectionOffer, &recipient.to_vec(), &[], &padded, &mut rng)?;
     // A refused offer is the outcome of the whole connection, so it stands under the group as well.
-    let (client, extra) = (package.content.client.clone(), chat.group.to_vec());
-    enqueue(connection, Some(chat.group), client, key, sealed, &extra)
+    let extra = chat.group.to_vec();
+    enqueue(connection, Some(chat.group), to, &key, sealed, &extra)
 }
 
-/// Stores a message to a direct queue in the outbox. Its recipient notices repeats.
+/// Stores a message to a direct queue or an alias's in the outbox. Its recipient notices repeats.
 fn enqueue(
     connection: &Connection,
     group: Option<GroupId>,
-    client: ClientId,
+    to: To,
     key: &HpkePublicKey,
     sealed: crate::wire::credential::HpkeCiphertext,
     extra: &[u8],
 ) -> Result<(), ClientError> {
-    let domain = client.user.domain.clone();
     let message = DirectMessage { key_hash: sha256(key.as_slice()), sealed };
-    let body = EnqueueDirect { client, message }.to_vec();
-    let extra = extra.to_vec();
-    let new = New { group, kind: Kind::Simple, method: Method::AsEnqueue, domain, body, extra };
+    let (method, domain, body) = match to {
+        To::Client(client) => {
+            let domain = client.user.domain.clone();
+            (Method::AsEnqueue, domain, EnqueueDirect { client, message }.to_vec())
+        }
+        To::Alias(alias, domain) => (Method::AsEnqueueAlias, domain, EnqueueAlias { alias, message }.to_vec()),
+    };
+    let new = New { group, kind: Kind::Simple, method, domain, body, extra: extra.to_vec() };
     outbox::insert(connection, new).map(drop)
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    base::{Domain, GroupId},
+    base::{AliasId, Domain, GroupId},
     client::error::ClientError,
     transport::{Connection, Context, Routes, Settings, tls},
 };
@@ -21,6 +21,8 @@ use crate::{
 pub enum Isolation {
     /// As the user that the AS knows.
     Identity,
+    /// As one of the user's aliases, each by itself.
+    Alias(AliasId),
     /// As the pseudonym that the QS knows.
     Pseudonym,
     /// As a member of groups on its own homeserver's DS.
@@ -92,5 +94,31 @@ impl Connector for QuicConnector {
             closing.spawn(async move { context.close().await });
         }
         let _ = timeout(CLOSING, closing.join_all()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_role_has_a_context_of_its_own_and_keeps_it() {
+        let domain: Domain = "a.test".parse().unwrap();
+        let connector = QuicConnector::new(domain.clone(), None, None).unwrap();
+        let roles = [
+            Isolation::Identity,
+            Isolation::Alias(AliasId([1; 32])),
+            Isolation::Alias(AliasId([2; 32])),
+            Isolation::Pseudonym,
+            Isolation::Delivery,
+            Isolation::RemoteDelivery(GroupId { uuid: [1; 16], domain }),
+            Isolation::Anonymous,
+        ];
+        let port = |role| connector.context(role).unwrap().local_addr().unwrap().port();
+        let ports: HashSet<u16> = roles.iter().map(port).collect();
+        assert_eq!(ports.len(), roles.len());
+        assert!(roles.iter().all(|role| ports.contains(&port(role))));
     }
 }

@@ -21,7 +21,7 @@ use super::{
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{Domain, GroupId},
+    base::{AliasId, Domain, GroupId},
     crypto::signature::SigningKey,
     wire::{
         Method, SenderId,
@@ -48,6 +48,8 @@ pub struct Core {
     pub(super) trust: Arc<Trust>,
     /// Told when there are chores.
     pub(super) chores: Notify,
+    /// Told when an alias comes or goes.
+    pub(super) aliases_changed: Notify,
     pub(super) events: Mutex<Option<mpsc::Sender<Event>>>,
     /// The tasks that listen, of which there is one set at a time.
     pub(super) listeners: Mutex<Vec<AbortHandle>>,
@@ -66,6 +68,7 @@ impl Core {
             account: RwLock::new(Arc::new(account)),
             trust: Arc::new(trust),
             chores: Notify::new(),
+            aliases_changed: Notify::new(),
             events: Mutex::default(),
             listeners: Mutex::default(),
             lanes: Mutex::default(),
@@ -175,6 +178,12 @@ impl Core {
                 let sender = Sender::Bound(account.queuing_client(), &keys.queuing_client);
                 self.network.send(domain, Isolation::Pseudonym, *method, sender, body).await
             }
+            ProofKind::AsAlias => {
+                let alias = AliasId(pending.extra[..].try_into().map_err(ClientError::storage)?);
+                let key = self.alias_key(alias).await?;
+                let sender = Sender::Bound(SenderId::AsAlias(alias), &key);
+                self.network.send(domain, Isolation::Alias(alias), *method, sender, body).await
+            }
             proof @ (ProofKind::Leaf | ProofKind::FirstLeaf) => {
                 let chat = self.chat_of_lane(lane).await?;
                 let key = SigningKey::from_seed(chat.leaf_seed)?;
@@ -208,6 +217,7 @@ impl Core {
         match queue {
             super::state::queues::Queue::Direct => (Method::AsDequeue, Method::AsListen),
             super::state::queues::Queue::Client => (Method::QsDequeue, Method::QsListen),
+            super::state::queues::Queue::Alias(_) => (Method::AsDequeueAlias, Method::AsListenAlias),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What comes through the direct queue: offers to connect, and notices that an own offer was declined.
+//! What comes through the direct queue and the queues of aliases: offers to connect, and notices that an own offer was declined.
 
 use super::{
+    aliases::refill_if_low,
     event::Event,
-    packages::LOW_CONNECTION_PACKAGES,
     queue::{Stop, Work},
     state::{
         chats::{self, ChatState},
@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    base::AliasId,
     crypto::{hpke::HpkePrivateKey, signature::verify},
     wire::{
         Encode,
@@ -21,21 +22,32 @@ use crate::{
     },
 };
 
-/// Processes a message for one of this client's keys.
-pub fn receive(work: &mut Work<'_>, message: &DirectMessage) -> Result<(), Stop> {
+/// How long an offer can be accepted, in seconds.
+const REQUEST_LIFE: u64 = 30 * 86_400;
+
+/// Processes a message for one of this client's keys, that came through an alias or else to the user.
+pub fn receive(work: &mut Work<'_>, message: &DirectMessage, through: Option<AliasId>) -> Result<(), Stop> {
     if let Some(key) = keys::connection_key(work.connection, &message.key_hash)? {
-        return offer(work, message, &key);
+        return offer(work, message, &key, through);
     }
     match contacts::offer_by_reply(work.connection, &message.key_hash)? {
-        Some(offer) => decline(work, message, &offer),
-        None => Err(Stop::bad("it is for a key that is not here")),
+        Some(offer) if through.is_none() => decline(work, message, &offer),
+        _ => Err(Stop::bad("it is for a key that is not here")),
     }
 }
 
-fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> Result<(), Stop> {
+fn offer(
+    work: &mut Work<'_>,
+    message: &DirectMessage,
+    key: &ConnectionKey,
+    through: Option<AliasId>,
+) -> Result<(), Stop> {
+    if key.alias != through {
+        return Err(Stop::bad("an offer through another queue than that of its package"));
+    }
     let me = &work.account.client.user;
     let private = HpkePrivateKey::from_secret(key.secret.clone())?;
-    let recipient = Recipient::User(me.clone());
+    let recipient = through.map_or_else(|| Recipient::User(me.clone()), Recipient::Alias);
     let opened = private.open(HpkeLabel::ConnectionOffer, &recipient.to_vec(), &[], &message.sealed)?;
     let ConnectionOffer { content, signature } = unpad_value(opened, OFFER_FLOOR)?;
     if contacts::knows_request(work.connection, &content.offer_id)? {
@@ -59,11 +71,10 @@ fn offer(work: &mut Work<'_>, message: &DirectMessage, key: &ConnectionKey) -> R
     }
     keys::use_connection_key(work.connection, &message.key_hash)?;
     let now = work.trust.now().seconds();
-    if keys::unused_connection_keys(work.connection, now)? < LOW_CONNECTION_PACKAGES {
-        outbox::add_chore(work.connection, &Chore::ConnectionPackages)?;
-    }
+    refill_if_low(work.connection, through.as_ref(), now)?;
     let id = request_id(&content);
-    if contacts::insert_request(work.connection, &id, &content, now)? {
+    let expires = key.not_after.min(now.saturating_add(REQUEST_LIFE));
+    if contacts::insert_request(work.connection, &id, &content, now, expires)? {
         let name = tidy(&content.profile.name.0);
         contacts::put_name(work.connection, &from, &name, now)?;
         work.events.push(Event::Request { id, from, name });
@@ -92,7 +103,8 @@ fn decline(work: &mut Work<'_>, message: &DirectMessage, offer: &Offer) -> Resul
     if chat.is_some_and(|chat| chat.state == ChatState::Waiting) {
         chats::set_state(work.connection, &offer.chat, ChatState::Declined)?;
         outbox::add_chore(work.connection, &Chore::Delete(offer.chat.clone()))?;
-        let (user, chat) = (offer.recipient.clone(), offer.chat.clone());
+        let user = if let Recipient::User(user) = &offer.recipient { Some(user.clone()) } else { None };
+        let chat = offer.chat.clone();
         work.events.push(Event::Declined { user, chat });
     }
     contacts::remove_offer(work.connection, &offer.chat)?;

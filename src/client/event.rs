@@ -33,8 +33,8 @@ pub enum Event {
     },
     /// Somebody does not want to connect.
     Declined {
-        /// Who.
-        user: UserId,
+        /// Who; not known if it was asked by an alias.
+        user: Option<UserId>,
         /// The chat that was made for it.
         chat: GroupId,
     },

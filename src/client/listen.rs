@@ -1,19 +1,26 @@
-//! Listening: both queues are streamed, each entry processed and acknowledged, connections made again when they break.
+//! Listening: all queues are streamed, each entry processed and acknowledged, connections made again when they break.
 //! What happens is told through a bounded channel; whoever does not read it slows the streams down and loses nothing.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::{
+    aliases::is_unproven,
     core::{Core, MAX_EVENTS},
     error::ClientError,
     event::Event,
-    network::Retries,
-    queue::queue_sender,
+    network::{Retries, Sender},
     state::queues::{self, Queue},
 };
 use crate::{
+    base::AliasId,
     transport::{Frames, StreamError, codes},
     wire::{
         Decode, Encode,
@@ -47,7 +54,7 @@ enum Ended {
 }
 
 impl Core {
-    /// Starts listening to both queues. A later call takes over from an earlier one.
+    /// Starts listening to all queues, those of aliases that come later included. A later call takes over from an earlier one.
     pub fn events(self: &Arc<Self>) -> Events {
         let (sender, receiver) = mpsc::channel(MAX_EVENTS);
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
@@ -62,8 +69,35 @@ impl Core {
         }
         let core = self.clone();
         listeners.push(tasks.spawn(async move { core.keep_up().await }));
+        let core = self.clone();
+        listeners.push(tasks.spawn(async move { core.follow_aliases(sender).await }));
         drop(listeners);
         Events { receiver, _tasks: tasks }
+    }
+
+    /// Listens to the queues of whatever aliases there are.
+    async fn follow_aliases(self: Arc<Self>, events: mpsc::Sender<Event>) {
+        let mut tasks = JoinSet::new();
+        let mut listening: HashMap<AliasId, AbortHandle> = HashMap::new();
+        loop {
+            // Storage that fails is told of by whatever else needs it.
+            if let Ok(active) = self.active_aliases().await {
+                listening.retain(|alias, task| {
+                    active.contains(alias) || {
+                        task.abort();
+                        false
+                    }
+                });
+                for alias in active {
+                    let (core, events) = (self.clone(), events.clone());
+                    listening.entry(alias).or_insert_with(|| {
+                        tasks.spawn(async move { core.keep_listening(Queue::Alias(alias), events).await })
+                    });
+                }
+            }
+            self.aliases_changed.notified().await;
+            while tasks.try_join_next().is_some() {}
+        }
     }
 
     async fn keep_listening(self: Arc<Self>, queue: Queue, events: mpsc::Sender<Event>) {
@@ -82,6 +116,14 @@ impl Core {
                 Err(ClientError::Unreachable(_)) => {
                     retries.pause(None).await;
                 }
+                Err(error) if matches!(queue, Queue::Alias(_)) && is_unproven(&error) => {
+                    if let Queue::Alias(id) = queue
+                        && self.lose_alias(id).await.is_ok()
+                    {
+                        return;
+                    }
+                    retries.pause(None).await;
+                }
                 Err(error) => {
                     let _ = events.send(Event::Problem(error.to_string())).await;
                     retries.pause(None).await;
@@ -98,8 +140,8 @@ impl Core {
     ) -> Result<Ended, ClientError> {
         let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
         let request = Listen { incarnation: cursor.incarnation, start: cursor.next };
-        let account = self.account();
-        let (isolation, sender) = queue_sender(&account, queue);
+        let (isolation, sender, key) = self.queue_sender(queue).await?;
+        let sender = Sender::Bound(sender, &key);
         let (_, method) = Self::queue_methods(queue);
         let body = request.to_vec().into();
         let (first, mut frames) = self.network.listen(self.domain(), isolation, method, sender, body).await?;
@@ -133,6 +175,7 @@ impl Core {
             self.chores.notified().await;
             let outcome = async {
                 self.flush().await?;
+                self.settle_aliases().await?;
                 self.do_chores().await
             };
             // What cannot be done now stays where it is, and is tried again after the next entry or command.

@@ -5,6 +5,7 @@
 
 mod account;
 mod account_changes;
+mod aliases;
 mod chores;
 mod commit;
 mod connect;
@@ -48,19 +49,21 @@ use self::{
     trust::Trust,
 };
 pub use self::{
+    aliases::AliasView,
     connector::{Connector, Isolation, QuicConnector},
     error::{ClientError, Local},
     event::Event,
     listen::Events,
     send::{MAX_CONTENT, SendReceipt},
     state::{
+        aliases::AliasState,
         chats::{ChatKind, ChatState},
         queues::Queue,
     },
     view::{ChatView, ContactView, MemberView, Message, RequestView},
 };
 use crate::{
-    base::{Clock, Domain, GroupId, Status, SystemClock, Timestamp, UserId},
+    base::{Clock, Domain, GroupId, SystemClock, Timestamp, UserId},
     wire::{Opaque, Text, content::Content},
 };
 
@@ -239,20 +242,14 @@ impl Client {
         let core = &self.0;
         core.keep_credential().await?;
         core.flush().await?;
-        match core.drain(Queue::Direct).await {
-            // Who certified this client may have been revoked since it last looked.
-            Err(ClientError::Refused(refusal)) if refusal.status == Status::Unauthenticated => {
-                core.fetch_revocations().await?;
-                core.keep_credential().await?;
-                core.drain(Queue::Direct).await?;
-            }
-            drained => drained?,
+        core.settle_aliases().await?;
+        for queue in core.queues().await? {
+            core.fetch(queue).await?;
         }
-        core.drain(Queue::Client).await?;
         core.do_chores().await
     }
 
-    /// Listens to both queues and tells what happens. A later call takes over from an earlier one.
+    /// Listens to all queues and tells what happens. A later call takes over from an earlier one.
     pub fn events(&self) -> Events {
         self.0.events()
     }
@@ -263,6 +260,15 @@ impl Client {
     /// `not_found` if there is no such user, [`Local::Invalid`] for oneself.
     pub async fn connect(&self, user: &UserId) -> Result<GroupId, ClientError> {
         self.0.connect(user).await
+    }
+
+    /// Offers whoever is behind an alias to connect; returns the chat, which can be used when the offer is accepted. Only
+    /// then it is known who that is.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such alias, [`Local::Invalid`] for what is no alias or an own one.
+    pub async fn connect_alias(&self, alias: &str, domain: &Domain) -> Result<GroupId, ClientError> {
+        self.0.connect_alias(alias, domain).await
     }
 
     /// Accepts a request to connect; returns the chat.

@@ -264,7 +264,9 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
     }
     let provider = Provider::new(connection);
     match pending.kind {
-        Kind::Simple if pending.method == Method::AsEnqueue && !pending.lane.is_empty() => {
+        Kind::Simple
+            if matches!(pending.method, Method::AsEnqueue | Method::AsEnqueueAlias) && !pending.lane.is_empty() =>
+        {
             // The offer that a connection group was made for.
             let group = GroupId::from_slice(&pending.lane)?;
             contacts::remove_offer(connection, &group)?;

@@ -12,14 +12,14 @@ use super::{
 };
 use crate::base::ClientId;
 use crate::{
-    base::{Secret, Timestamp},
+    base::{AliasId, Secret, Timestamp},
     crypto::{
         Rng, credential::seal_chain, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::SigningKey,
     },
     wire::{
         Encode,
-        connection::{ConnectionPackage, ConnectionPackageTbs},
-        credential::{CIPHERSUITE, Validity},
+        connection::{AliasPackage, ConnectionPackage, ConnectionPackageTbs},
+        credential::{CIPHERSUITE, DayValidity, Validity},
         label::{HpkeLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad_value},
         queuing::{AddPackage, ClientQueueConfig, QueueConfig, QueueConfigContent, QueuingHpkeKey},
@@ -33,6 +33,9 @@ pub const CONNECTION_PACKAGES: u32 = 10;
 
 /// How long a connection package may be used, in seconds.
 const CONNECTION_PACKAGE_LIFE: u64 = 30 * 86_400;
+
+/// How long a package of an alias may be used, in days.
+const ALIAS_PACKAGE_DAYS: u32 = 30;
 
 /// Clocks may differ by this much, in seconds.
 pub const CLOCK_SKEW: u64 = 3_600;
@@ -66,20 +69,54 @@ pub fn connection_packages(
             encryption_key: encryption.public_key(),
             validity: validity.clone(),
         };
-        let key_hash = sha256(content.encryption_key.as_slice());
         let signature = key.sign(SignatureLabel::ConnectionPackage, &content);
         let package = ConnectionPackage { content, signature };
-        let stored = ConnectionKey {
-            package_hash: sha256(&package.to_vec()),
-            secret: encryption.secret().clone(),
-            not_after: validity.not_after,
-            last: number + 1 == CONNECTION_PACKAGES,
-            used: 0,
-        };
-        keys::insert_connection_key(connection, &key_hash, &stored)?;
+        remember(connection, &encryption, &package, validity.not_after, number, None)?;
         Ok(package)
     };
     (0..CONNECTION_PACKAGES).map(make).collect()
+}
+
+/// Makes packages of an alias and remembers their keys.
+pub fn alias_packages(
+    connection: &Connection,
+    alias: AliasId,
+    now: Timestamp,
+    rng: &mut dyn Rng,
+) -> Result<Vec<AliasPackage>, ClientError> {
+    let (first, last) = (now.day().minus(1), now.day().plus(ALIAS_PACKAGE_DAYS));
+    let not_after = u64::from(last.0).saturating_add(1).saturating_mul(86_400).saturating_sub(1);
+    let make = |number| {
+        let encryption = HpkePrivateKey::generate(rng)?;
+        let package = AliasPackage {
+            ciphersuite: CIPHERSUITE,
+            encryption_key: encryption.public_key(),
+            validity: DayValidity { not_before: first.0, not_after: last.0 },
+        };
+        remember(connection, &encryption, &package, not_after, number, Some(alias))?;
+        Ok(package)
+    };
+    (0..CONNECTION_PACKAGES).map(make).collect()
+}
+
+/// Remembers the key of a package.
+fn remember(
+    connection: &Connection,
+    encryption: &HpkePrivateKey,
+    package: &impl Encode,
+    not_after: u64,
+    number: u32,
+    alias: Option<AliasId>,
+) -> Result<(), ClientError> {
+    let stored = ConnectionKey {
+        package_hash: sha256(&package.to_vec()),
+        secret: encryption.secret().clone(),
+        not_after,
+        last: number + 1 == CONNECTION_PACKAGES,
+        used: 0,
+        alias,
+    };
+    keys::insert_connection_key(connection, &sha256(encryption.public_key().as_slice()), &stored)
 }
 
 /// Makes KeyPackages and one of last resort, each unlike the others in everything that the QS can read, and remembers

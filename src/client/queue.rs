@@ -16,7 +16,7 @@ use super::{
     network::Sender,
     receive,
     state::{
-        inbox,
+        aliases, inbox,
         queues::{self, Cursor, Queue},
     },
     trust::{Doubt, Trust},
@@ -25,6 +25,7 @@ use crate::{
     base::{Domain, Secret},
     crypto::{
         CryptoError, aead,
+        hpke::HpkePrivateKey,
         ratchet::{Ratchet, entry_aad},
         sha256,
         signature::SigningKey,
@@ -155,8 +156,8 @@ impl Core {
             let cursor = self.database.run(move |connection| queues::load(connection, queue)).await?;
             let request = Dequeue { incarnation: cursor.incarnation, start: cursor.next, max: BATCH };
             let (method, _) = Self::queue_methods(queue);
-            let account = self.account();
-            let (isolation, sender) = queue_sender(&account, queue);
+            let (isolation, sender, key) = self.queue_sender(queue).await?;
+            let sender = Sender::Bound(sender, &key);
             let body = request.to_vec().into();
             let answer = self.network.send(self.domain(), isolation, method, sender, body).await?;
             let entries = QueueEntries::from_bytes(answer)?;
@@ -182,6 +183,17 @@ impl Core {
             self.take_entry(queue, incarnation, entry).await?;
         }
         Ok(self.database.run(move |connection| queues::load(connection, queue)).await?.next)
+    }
+
+    /// Who fetches from a queue, and the key that proves it.
+    pub async fn queue_sender(&self, queue: Queue) -> Result<(Isolation, SenderId, SigningKey), ClientError> {
+        let account = self.account();
+        let key = |key: &SigningKey| SigningKey::from_seed(key.seed().clone());
+        Ok(match queue {
+            Queue::Direct => (Isolation::Identity, account.identity(), key(&account.keys.identity)?),
+            Queue::Client => (Isolation::Pseudonym, account.queuing_client(), key(&account.keys.queuing_client)?),
+            Queue::Alias(id) => (Isolation::Alias(id), SenderId::AsAlias(id), self.alias_key(id).await?),
+        })
     }
 
     async fn take_entry(
@@ -269,17 +281,11 @@ impl Core {
     }
 }
 
-/// Who fetches from a queue.
-pub fn queue_sender(account: &Account, queue: Queue) -> (Isolation, Sender<'_>) {
-    match queue {
-        Queue::Direct => (Isolation::Identity, Sender::Bound(account.identity(), &account.keys.identity)),
-        Queue::Client => (Isolation::Pseudonym, Sender::Bound(account.queuing_client(), &account.keys.queuing_client)),
-    }
-}
-
 impl Work<'_> {
     /// Processes an entry, unless it was processed before.
     fn process(&mut self, queue: Queue, incarnation: Incarnation, entry: &QueueEntry) -> Result<(), Stop> {
+        // An alias may have been deleted meanwhile.
+        let Some(key) = self.queue_key(queue)? else { return Ok(()) };
         let mut cursor = queues::load(self.connection, queue)?;
         if cursor.incarnation != incarnation || entry.sequence < cursor.next {
             return Ok(());
@@ -287,7 +293,7 @@ impl Work<'_> {
         if entry.sequence > cursor.next {
             self.skip(queue, &mut cursor, entry.sequence)?;
         }
-        let (ratchet, content) = self.open(queue, &cursor, entry);
+        let (ratchet, content) = self.open(queue, &key, &cursor, entry);
         let next = entry.sequence + 1;
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
@@ -341,19 +347,29 @@ impl Work<'_> {
         outcome
     }
 
+    /// Opens secrets of a queue.
+    fn queue_key(&self, queue: Queue) -> Result<Option<HpkePrivateKey>, Stop> {
+        let keys = &self.account.keys;
+        let secret = match queue {
+            Queue::Direct => keys.direct_queue.secret().clone(),
+            Queue::Client => keys.client_queue.secret().clone(),
+            Queue::Alias(id) => match aliases::find(self.connection, &id)? {
+                Some(own) => own.queue_key,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(HpkePrivateKey::from_secret(secret)?))
+    }
+
     /// Opens an entry: the ratchet after it, and its content if it is a message.
     fn open(
         &mut self,
         queue: Queue,
+        key: &HpkePrivateKey,
         cursor: &Cursor,
         entry: &QueueEntry,
     ) -> (Option<Ratchet>, Result<Option<Bytes>, String>) {
         let aad = entry_aad(cursor.incarnation, entry.sequence, entry.kind.clone());
-        let keys = &self.account.keys;
-        let key = match queue {
-            Queue::Direct => &keys.direct_queue,
-            Queue::Client => &keys.client_queue,
-        };
         if entry.kind == EntryKind::Secret {
             return match Ratchet::accept(key, &aad, &entry.ciphertext) {
                 Ok(ratchet) => (Some(ratchet), Ok(None)),
@@ -390,7 +406,8 @@ impl Work<'_> {
 
     fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
         match (queue, QueueMessage::from_bytes(content)?) {
-            (Queue::Direct, QueueMessage::Direct(message)) => direct::receive(self, &message),
+            (Queue::Direct, QueueMessage::Direct(message)) => direct::receive(self, &message, None),
+            (Queue::Alias(alias), QueueMessage::Direct(message)) => direct::receive(self, &message, Some(alias)),
             (Queue::Client, QueueMessage::FanOut(message)) => receive::receive(self, message),
             (Queue::Client, QueueMessage::Shared(shared)) => {
                 let message = self.shared(shared)?;

@@ -142,12 +142,20 @@ fn connected(
 ) -> Result<(), Stop> {
     let me = &work.account.client.user;
     let others: Vec<_> = members.iter().filter(|member| member.user.as_ref() != Some(me)).collect();
+    let mut peer = chat.peer.clone();
+    if peer.is_none() {
+        // It was made for an alias: whoever joins first has the key that the offer was encrypted to.
+        peer = others.iter().find_map(|other| other.user.clone());
+        if let Some(peer) = &peer {
+            chats::set_peer(work.connection, &chat.group, peer)?;
+        }
+    }
     for other in &others {
-        if other.user.is_none() || other.user != chat.peer {
+        if other.user.is_none() || other.user != peer {
             outbox::add_chore(work.connection, &Chore::Expel(chat.group.clone(), other.key.clone()))?;
         }
     }
-    let Some(joiner) = others.iter().find(|other| other.user.is_some() && other.user == chat.peer) else {
+    let Some(joiner) = others.iter().find(|other| other.user.is_some() && other.user == peer) else {
         return Ok(());
     };
     if chat.state != ChatState::Waiting && chat.state != ChatState::Starting {

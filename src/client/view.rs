@@ -100,7 +100,8 @@ impl Client {
     /// # Errors
     /// [`Local::Storage`](super::Local::Storage).
     pub async fn requests(&self) -> Result<Vec<RequestView>, ClientError> {
-        let requests = self.0.database.run(contacts::requests).await?;
+        let now = self.0.trust.now().seconds();
+        let requests = self.0.database.run(move |connection| contacts::requests(connection, now)).await?;
         let view = |(id, offer): (String, crate::wire::connection::ConnectionOfferTbs)| RequestView {
             id,
             from: offer.credential.request.payload.client.user,

@@ -3,6 +3,7 @@
 //! cannot be used by mistake. Randomness is always an argument.
 
 pub mod aead;
+pub mod alias;
 pub mod at_rest;
 pub mod credential;
 pub mod hpke;

@@ -35,6 +35,7 @@ pub struct QueueId {
 
 impl QueueId {
     const DIRECT: u8 = 1;
+    const ALIAS: u8 = 3;
 
     /// The direct queue of a client at the AS.
     pub const fn direct(client: &ClientId) -> Self {
@@ -44,6 +45,11 @@ impl QueueId {
     /// The queue of a client at the QS.
     pub const fn client(client: QsClientId) -> Self {
         Self { kind: 2, id: client.0 }
+    }
+
+    /// The queue of an alias at the AS, by the name that stands for the alias in the database.
+    pub const fn alias(name: [u8; 16]) -> Self {
+        Self { kind: Self::ALIAS, id: name }
     }
 
     /// A number by which queues can be spread evenly: ids are random.
@@ -81,9 +87,9 @@ pub struct QueueLimits {
     pub entries: u64,
     /// Bytes up to which application messages are taken.
     pub bytes: u64,
-    /// Entries of a direct queue, into which anybody may put something.
+    /// Entries of a direct queue or an alias's, into which anybody may put something.
     pub direct_entries: u64,
-    /// Bytes of a direct queue.
+    /// Bytes of a direct queue or an alias's.
     pub direct_bytes: u64,
     /// How much further handshake messages may go, in percent of both.
     pub handshake_percent: u64,
@@ -275,7 +281,7 @@ impl Queue {
     fn fill_percent(&self, limits: &QueueLimits) -> u64 {
         let percent = |used: u64, limit: u64| used.saturating_mul(100) / limit.max(1);
         let (entries, bytes) = match self.id.kind {
-            QueueId::DIRECT => (limits.direct_entries, limits.direct_bytes),
+            QueueId::DIRECT | QueueId::ALIAS => (limits.direct_entries, limits.direct_bytes),
             _ => (limits.entries, limits.bytes),
         };
         percent(self.head.next - self.tail.first, entries)

@@ -54,7 +54,8 @@ fn notice(event: &Event, here: &GroupId) -> Option<String> {
     match event {
         Event::Request { name, from, .. } => Some(format!("* {} ({from}) wants to connect", printable(name))),
         Event::Connected { user, .. } => Some(format!("* you are connected with {user}")),
-        Event::Declined { user, .. } => Some(format!("* {user} has declined")),
+        Event::Declined { user: Some(user), .. } => Some(format!("* {user} has declined")),
+        Event::Declined { user: None, chat } => Some(format!("* the offer of {chat} was declined")),
         Event::Joined { chat, by } => Some(format!("* {by} has added you to {chat}")),
         Event::Changed { chat } if chat == here => Some("* the members have changed".into()),
         Event::Removed { chat } => Some(format!("* you were removed from {chat}")),

@@ -1,5 +1,6 @@
 //! `bennu client`: what a user does with the SDK. Each command synchronises first, so that it acts on what is.
 
+mod alias;
 mod chat;
 mod groups;
 mod people;
@@ -12,10 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::output::{Failure, Output};
-use crate::{
-    base::{GroupId, UserId},
-    client::Client,
-};
+use crate::{base::GroupId, client::Client};
 
 /// Which client, and what it is to do.
 #[derive(Args)]
@@ -45,10 +43,13 @@ enum Command {
     Password,
     /// Delete the user for good, here and at the homeserver (password from BENNU_PASSWORD or asked for)
     DeleteAccount,
+    /// Register, delete and list aliases
+    #[command(subcommand)]
+    Alias(alias::Alias),
     /// Offer a user to connect
     Connect {
-        /// The user, as <uuid>@<domain>
-        user: UserId,
+        /// The user, as <uuid>@<domain>, or an alias, as <alias>@<domain> (or <alias> on this homeserver)
+        target: String,
     },
     /// List requests to connect
     Requests,
@@ -113,7 +114,8 @@ impl Command {
             Self::Name { name } => people::rename(client, &name, output).await,
             Self::Password => people::change_password(client, output).await,
             Self::DeleteAccount => people::delete_account(client, output).await,
-            Self::Connect { user } => people::connect(client, &user, output).await,
+            Self::Alias(command) => command.run(client, output).await,
+            Self::Connect { target } => people::connect(client, &target, output).await,
             Self::Requests => people::requests(client, output).await,
             Self::Accept { request } => people::accept(client, &request, output).await,
             Self::Decline { request } => people::decline(client, &request, output).await,

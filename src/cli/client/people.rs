@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::register;
 use crate::{
-    base::UserId,
+    base::{Domain, UserId},
     cli::output::{Failure, Output, printable},
     client::Client,
 };
@@ -58,9 +58,16 @@ pub async fn delete_account(client: &Client, output: Output) -> Result<(), Failu
 /// Offers to connect.
 ///
 /// # Errors
-/// What the homeserver refused.
-pub async fn connect(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
-    let chat = client.connect(user).await?;
+/// What the homeserver refused, or a target that is neither a user nor an alias.
+pub async fn connect(client: &Client, target: &str, output: Output) -> Result<(), Failure> {
+    let chat = match (target.parse::<UserId>(), target.rsplit_once('@')) {
+        (Ok(user), _) => client.connect(&user).await?,
+        (Err(_), None) => client.connect_alias(target, &client.whoami().0.domain).await?,
+        (Err(_), Some((alias, domain))) => {
+            let domain: Domain = domain.parse().map_err(|error| Failure::new("invalid", error))?;
+            client.connect_alias(alias, &domain).await?
+        }
+    };
     let human = || format!("offered; once it is accepted the chat is {chat}");
     Ok(output.line(human, || json!({ "chat": chat.to_string() }))?)
 }

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::{all, array, decoded, execute, first};
 use crate::{
-    base::{GroupId, Secret, UserId},
+    base::{AliasId, GroupId, Secret, UserId},
     client::error::ClientError,
     wire::{Encode, credential::SignaturePublicKey},
 };
@@ -155,6 +155,22 @@ pub fn require_active(connection: &Connection, group: &GroupId) -> Result<Chat, 
 /// All chats, the oldest first.
 pub fn all_chats(connection: &Connection) -> Result<Vec<Chat>, ClientError> {
     all(connection, &format!("SELECT {COLUMNS} FROM chats ORDER BY created, chat"), [], chat_of)
+}
+
+/// The live chat that an alias was made an offer for.
+pub fn by_alias(connection: &Connection, alias: &AliasId) -> Result<Option<GroupId>, ClientError> {
+    let chats = all(connection, &format!("SELECT {COLUMNS} FROM chats WHERE alias = ?"), [alias.0], chat_of)?;
+    Ok(chats.into_iter().find(|chat| chat.state.is_live()).map(|chat| chat.group))
+}
+
+/// Remembers for which alias a chat was made.
+pub fn set_alias(connection: &Connection, group: &GroupId, alias: &AliasId) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET alias = ? WHERE chat = ?", (alias.0, group.to_vec())).map(drop)
+}
+
+/// The other side of a connection has become known.
+pub fn set_peer(connection: &Connection, group: &GroupId, peer: &UserId) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET peer = ? WHERE chat = ?", (peer.to_vec(), group.to_vec())).map(drop)
 }
 
 /// Changes where a chat stands.

@@ -8,7 +8,7 @@ use crate::{
     client::error::ClientError,
     wire::{
         Encode,
-        connection::{ConnectionOfferTbs, FriendshipPackage},
+        connection::{ConnectionOfferTbs, FriendshipPackage, Recipient},
         credential::ClientCredential,
     },
 };
@@ -18,7 +18,7 @@ pub struct Offer {
     /// Names it in a decline.
     pub offer_id: [u8; 16],
     /// To whom.
-    pub recipient: UserId,
+    pub recipient: Recipient,
     /// The connection group.
     pub chat: GroupId,
     /// Opens a decline.
@@ -45,6 +45,17 @@ pub fn offer_by_reply(connection: &Connection, reply_hash: &[u8; 32]) -> Result<
     })
 }
 
+/// Chats made for offers before `time`, in milliseconds, that nobody has answered.
+pub fn unanswered_offers(connection: &Connection, time: u64) -> Result<Vec<GroupId>, ClientError> {
+    let sql = "SELECT offers.chat FROM offers JOIN chats ON chats.chat = offers.chat WHERE chats.created < ?";
+    all(connection, sql, [time.cast_signed()], |row| decoded(&row.get::<_, Vec<u8>>(0)?))
+}
+
+/// Forgets what is in offers that were not answered in time; only their ids are kept, so that a repeat is noticed.
+pub fn expire_requests(connection: &Connection, now: u64) -> Result<(), ClientError> {
+    execute(connection, "UPDATE requests SET offer = NULL WHERE expires < ?", [now.cast_signed()]).map(drop)
+}
+
 /// Forgets the offer that a chat was made for.
 pub fn remove_offer(connection: &Connection, chat: &GroupId) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM offers WHERE chat = ?", [chat.to_vec()]).map(drop)
@@ -56,9 +67,11 @@ pub fn insert_request(
     id: &str,
     offer: &ConnectionOfferTbs,
     now: u64,
+    expires: u64,
 ) -> Result<bool, ClientError> {
-    let sql = "INSERT OR IGNORE INTO requests (id, offer_id, offer, received) VALUES (?, ?, ?, ?)";
-    Ok(execute(connection, sql, (id, offer.offer_id, offer.to_vec(), now.cast_signed()))? > 0)
+    let sql = "INSERT OR IGNORE INTO requests (id, offer_id, offer, received, expires) VALUES (?, ?, ?, ?, ?)";
+    let row = (id, offer.offer_id, offer.to_vec(), now.cast_signed(), expires.cast_signed());
+    Ok(execute(connection, sql, row)? > 0)
 }
 
 /// Whether an offer was received before, answered or not.
@@ -66,16 +79,26 @@ pub fn knows_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<boo
     Ok(first(connection, "SELECT 1 FROM requests WHERE offer_id = ?", [offer_id], |_| Ok(()))?.is_some())
 }
 
-/// Offers that wait for an answer.
-pub fn requests(connection: &Connection) -> Result<Vec<(String, ConnectionOfferTbs)>, ClientError> {
-    let sql = "SELECT id, offer FROM requests WHERE offer IS NOT NULL ORDER BY received, id";
-    all(connection, sql, [], |row| Ok((row.get(0)?, decoded(&row.get::<_, Vec<u8>>(1)?)?)))
+/// Offers that wait for an answer and can still be accepted.
+pub fn requests(connection: &Connection, now: u64) -> Result<Vec<(String, ConnectionOfferTbs)>, ClientError> {
+    let sql = "SELECT id, offer FROM requests WHERE offer IS NOT NULL AND expires >= ? ORDER BY received, id";
+    all(connection, sql, [now.cast_signed()], |row| Ok((row.get(0)?, decoded(&row.get::<_, Vec<u8>>(1)?)?)))
 }
 
 /// An offer that waits for an answer.
 pub fn request(connection: &Connection, id: &str) -> Result<Option<ConnectionOfferTbs>, ClientError> {
     let sql = "SELECT offer FROM requests WHERE id = ? AND offer IS NOT NULL";
     first(connection, sql, [id], |row| decoded(&row.get::<_, Vec<u8>>(0)?))
+}
+
+/// An offer that can still be accepted.
+pub fn open_request(connection: &Connection, id: &str, now: u64) -> Result<ConnectionOfferTbs, ClientError> {
+    let offer = request(connection, id)?.ok_or_else(|| ClientError::not_found(format!("there is no request {id}")))?;
+    let sql = "SELECT 1 FROM requests WHERE id = ? AND expires >= ?";
+    match first(connection, sql, (id, now.cast_signed()), |_| Ok(()))? {
+        Some(()) => Ok(offer),
+        None => Err(ClientError::invalid(format!("the request {id} has expired; ask for another one"))),
+    }
 }
 
 /// An offer was answered: only its id is kept, so that a repeat is noticed.

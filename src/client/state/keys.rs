@@ -3,9 +3,12 @@
 use rusqlite::Connection;
 
 use super::{all, array, execute, first};
-use crate::{base::Secret, client::error::ClientError};
+use crate::{
+    base::{AliasId, Secret},
+    client::error::ClientError,
+};
 
-/// The private half of a connection package.
+/// The private half of a connection package, or of a package of an alias.
 pub struct ConnectionKey {
     /// SHA-256 of the encoded package.
     pub package_hash: [u8; 32],
@@ -17,6 +20,8 @@ pub struct ConnectionKey {
     pub last: bool,
     /// How often it was used.
     pub used: u32,
+    /// Of which alias it is; none if it is the user's.
+    pub alias: Option<AliasId>,
 }
 
 /// Remembers a connection package's key under the hash of its public half.
@@ -25,14 +30,16 @@ pub fn insert_connection_key(
     key_hash: &[u8; 32],
     key: &ConnectionKey,
 ) -> Result<(), ClientError> {
-    let sql = "INSERT INTO connection_keys (key_hash, package_hash, secret, not_after, last) VALUES (?, ?, ?, ?, ?)";
-    let row = (key_hash, key.package_hash, key.secret.expose(), key.not_after.cast_signed(), key.last);
+    let sql = "INSERT INTO connection_keys (key_hash, package_hash, secret, not_after, last, alias)
+        VALUES (?, ?, ?, ?, ?, ?)";
+    let alias = key.alias.map(|id| id.0);
+    let row = (key_hash, key.package_hash, key.secret.expose(), key.not_after.cast_signed(), key.last, alias);
     execute(connection, sql, row).map(drop)
 }
 
 /// The key of a connection package.
 pub fn connection_key(connection: &Connection, key_hash: &[u8; 32]) -> Result<Option<ConnectionKey>, ClientError> {
-    let sql = "SELECT package_hash, secret, not_after, last, used FROM connection_keys WHERE key_hash = ?";
+    let sql = "SELECT package_hash, secret, not_after, last, used, alias FROM connection_keys WHERE key_hash = ?";
     first(connection, sql, [key_hash], |row| {
         Ok(ConnectionKey {
             package_hash: array(&row.get::<_, Vec<u8>>(0)?)?,
@@ -40,6 +47,7 @@ pub fn connection_key(connection: &Connection, key_hash: &[u8; 32]) -> Result<Op
             not_after: row.get::<_, i64>(2)?.cast_unsigned(),
             last: row.get(3)?,
             used: row.get(4)?,
+            alias: row.get::<_, Option<Vec<u8>>>(5)?.map(|id| array(&id).map(AliasId)).transpose()?,
         })
     })
 }
@@ -49,10 +57,21 @@ pub fn use_connection_key(connection: &Connection, key_hash: &[u8; 32]) -> Resul
     execute(connection, "UPDATE connection_keys SET used = used + 1 WHERE key_hash = ?", [key_hash]).map(drop)
 }
 
-/// How many connection packages wait unused, the last one not counted.
-pub fn unused_connection_keys(connection: &Connection, now: u64) -> Result<u32, ClientError> {
-    let sql = "SELECT COUNT(*) FROM connection_keys WHERE used = 0 AND last = 0 AND not_after >= ?";
-    Ok(connection.query_row(sql, [now.cast_signed()], |row| row.get(0))?)
+/// How many packages of the user or of an alias wait unused, the last one not counted.
+pub fn unused_connection_keys(connection: &Connection, alias: Option<&AliasId>, now: u64) -> Result<u32, ClientError> {
+    let sql = "SELECT COUNT(*) FROM connection_keys WHERE used = 0 AND last = 0 AND alias IS ? AND not_after >= ?";
+    Ok(connection.query_row(sql, (alias.map(|id| id.0), now.cast_signed()), |row| row.get(0))?)
+}
+
+/// The packages of the user or of an alias are replaced by others: they no longer count as waiting.
+pub fn retire_connection_keys(connection: &Connection, alias: Option<&AliasId>) -> Result<(), ClientError> {
+    let sql = "UPDATE connection_keys SET last = 1 WHERE used = 0 AND alias IS ?";
+    execute(connection, sql, [alias.map(|id| id.0)]).map(drop)
+}
+
+/// Forgets the keys of an alias that is no more.
+pub fn remove_alias_keys(connection: &Connection, alias: &AliasId) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM connection_keys WHERE alias = ?", [alias.0]).map(drop)
 }
 
 /// The private half of a KeyPackage that OpenMLS does not keep.

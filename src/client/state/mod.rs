@@ -1,6 +1,7 @@
 //! The client's state: one SQLite file that one process uses at a time. Everything is read and written in transactions
 //! on a blocking thread, so that a process killed anywhere finds a state it can go on from.
 
+pub mod aliases;
 pub mod chats;
 pub mod contacts;
 pub mod inbox;

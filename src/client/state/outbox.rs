@@ -3,9 +3,9 @@
 
 use rusqlite::Connection;
 
-use super::{all, decoded, execute, first};
+use super::{all, array, decoded, execute, first};
 use crate::{
-    base::{Domain, GroupId},
+    base::{AliasId, Domain, GroupId},
     client::error::ClientError,
     wire::{Encode, Method, credential::SignaturePublicKey},
 };
@@ -129,6 +129,8 @@ pub enum Chore {
     KeyPackages,
     /// Publish fresh connection packages.
     ConnectionPackages,
+    /// Publish fresh packages of an alias.
+    AliasPackages(AliasId),
 }
 
 impl Chore {
@@ -139,6 +141,7 @@ impl Chore {
             Self::RenewLeaf(group) => (3, group.to_vec()),
             Self::KeyPackages => (4, Vec::new()),
             Self::ConnectionPackages => (5, Vec::new()),
+            Self::AliasPackages(id) => (6, id.0.to_vec()),
         }
     }
 }
@@ -162,6 +165,7 @@ pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
             3 => Chore::RenewLeaf(decoded(&argument)?),
             4 => Chore::KeyPackages,
             5 => Chore::ConnectionPackages,
+            6 => Chore::AliasPackages(AliasId(array(&argument)?)),
             _ => return Err(ClientError::storage("an unknown chore")),
         })
     })

@@ -3,15 +3,22 @@
 use rusqlite::Connection;
 
 use super::{array, execute, first};
-use crate::{base::Secret, client::error::ClientError, crypto::ratchet::Ratchet, wire::queue::Incarnation};
+use crate::{
+    base::{AliasId, Secret},
+    client::error::ClientError,
+    crypto::ratchet::Ratchet,
+    wire::queue::Incarnation,
+};
 
-/// The client's two queues.
+/// The client's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
     /// At the AS, for offers to connect.
     Direct,
     /// At the QS, for everything else.
     Client,
+    /// At the AS, for offers to connect through an alias.
+    Alias(AliasId),
 }
 
 impl Queue {
@@ -20,6 +27,15 @@ impl Queue {
         match self {
             Self::Direct => "direct",
             Self::Client => "client",
+            Self::Alias(_) => "alias",
+        }
+    }
+
+    /// What stands for it in the table.
+    fn key(self) -> String {
+        match self {
+            Self::Direct | Self::Client => self.name().into(),
+            Self::Alias(AliasId(id)) => id.iter().fold("alias:".into(), |key, byte| format!("{key}{byte:02x}")),
         }
     }
 }
@@ -45,7 +61,7 @@ impl Cursor {
 /// Where a queue stands.
 pub fn load(connection: &Connection, queue: Queue) -> Result<Cursor, ClientError> {
     let sql = "SELECT incarnation, next, ratchet FROM queues WHERE name = ?";
-    let cursor = first(connection, sql, [queue.name()], |row| {
+    let cursor = first(connection, sql, [queue.key()], |row| {
         let ratchet = row.get::<_, Option<Vec<u8>>>(2)?;
         let ratchet = ratchet.map(|secret| array(&secret).map(|secret| Ratchet::from_secret(Secret::new(secret))));
         Ok(Cursor {
@@ -61,5 +77,10 @@ pub fn load(connection: &Connection, queue: Queue) -> Result<Cursor, ClientError
 pub fn store(connection: &Connection, queue: Queue, cursor: &Cursor) -> Result<(), ClientError> {
     let sql = "INSERT OR REPLACE INTO queues (name, incarnation, next, ratchet) VALUES (?, ?, ?, ?)";
     let ratchet = cursor.ratchet.as_ref().map(|ratchet| ratchet.secret().expose());
-    execute(connection, sql, (queue.name(), cursor.incarnation, cursor.next.cast_signed(), ratchet)).map(drop)
+    execute(connection, sql, (queue.key(), cursor.incarnation, cursor.next.cast_signed(), ratchet)).map(drop)
+}
+
+/// Forgets where a queue stands that is no more.
+pub fn remove(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM queues WHERE name = ?", [queue.key()]).map(drop)
 }

@@ -20,16 +20,21 @@ CREATE TABLE pins (domain TEXT NOT NULL, root BLOB NOT NULL, PRIMARY KEY (domain
 -- Private halves of published packages.
 CREATE TABLE connection_keys (
     key_hash BLOB PRIMARY KEY, package_hash BLOB NOT NULL, secret BLOB NOT NULL, not_after INTEGER NOT NULL,
-    last INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);
+    last INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0, alias BLOB);
 CREATE TABLE key_packages (
     reference BLOB PRIMARY KEY, leaf_seed BLOB NOT NULL, identity BLOB NOT NULL, last_resort INTEGER NOT NULL,
     not_after INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);
+-- This client's own aliases; the request is kept until it is answered.
+CREATE TABLE aliases (
+    id BLOB PRIMARY KEY, alias TEXT NOT NULL, seed BLOB NOT NULL, queue_key BLOB NOT NULL, state INTEGER NOT NULL,
+    request BLOB NOT NULL);
 -- Connecting.
 CREATE TABLE offers (
     offer_id BLOB PRIMARY KEY, recipient BLOB NOT NULL, chat BLOB NOT NULL, reply_hash BLOB NOT NULL UNIQUE,
     reply_secret BLOB NOT NULL);
 CREATE TABLE requests (
-    id TEXT PRIMARY KEY, offer_id BLOB NOT NULL UNIQUE, offer BLOB, received INTEGER NOT NULL);
+    id TEXT PRIMARY KEY, offer_id BLOB NOT NULL UNIQUE, offer BLOB, received INTEGER NOT NULL,
+    expires INTEGER NOT NULL);
 CREATE TABLE contacts (
     user BLOB PRIMARY KEY, credential BLOB NOT NULL, friendship BLOB NOT NULL, chat BLOB NOT NULL);
 CREATE TABLE profiles (user BLOB PRIMARY KEY, name TEXT NOT NULL, fetched INTEGER NOT NULL);
@@ -37,7 +42,7 @@ CREATE TABLE profiles (user BLOB PRIMARY KEY, name TEXT NOT NULL, fetched INTEGE
 CREATE TABLE chats (
     chat BLOB PRIMARY KEY, kind INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL, peer BLOB,
     ear_key BLOB NOT NULL, credential_key BLOB NOT NULL, leaf INTEGER NOT NULL, leaf_seed BLOB NOT NULL,
-    stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL);
+    stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL, alias BLOB);
 CREATE TABLE members (
     chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
     credential BLOB, PRIMARY KEY (chat, leaf)) WITHOUT ROWID;

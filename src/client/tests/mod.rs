@@ -2,7 +2,10 @@
 //! replies that get lost when a test wants it.
 
 mod account;
+mod aliases;
 mod flows;
+mod isolation;
+mod offers;
 mod quic;
 mod stops;
 mod tokens;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A clock that is set by hand.
-struct Hands(AtomicU64);
+pub(super) struct Hands(pub(super) AtomicU64);
 
 impl Clock for Hands {
     fn now(&self) -> Timestamp {

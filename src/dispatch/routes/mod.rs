@@ -1,6 +1,7 @@
 //! Method → handler: an exhaustive match. Each route decodes its body, finds the sender's current key, proves the sender,
 //! and hands both to the one handler of the method.
 
+mod aliases;
 mod authentication;
 mod delivery;
 mod queuing;
@@ -176,14 +177,14 @@ impl Dispatcher {
             Method::AsInit2fa => self.init_2fa(call).await,
             Method::AsChangePassword => self.change_password(call).await,
             Method::AsDeleteUser => self.delete_user(call).await,
-            // These methods come with what they belong to.
-            Method::AsRegisterAlias
-            | Method::AsDeleteAlias
-            | Method::AsPublishAliasPackages
-            | Method::AsGetAliasPackage
-            | Method::AsEnqueueAlias
-            | Method::AsDequeueAlias
-            | Method::AsListenAlias => return Err(unknown()),
+
+            Method::AsRegisterAlias => self.register_alias(call).await,
+            Method::AsDeleteAlias => self.delete_alias(call).await,
+            Method::AsPublishAliasPackages => self.publish_alias_packages(call).await,
+            Method::AsGetAliasPackage => self.get_alias_package(call).await,
+            Method::AsEnqueueAlias => self.enqueue_alias(call).await,
+            Method::AsDequeueAlias => self.dequeue_alias(call).await,
+            Method::AsListenAlias => return self.listen_alias(call).await,
 
             Method::QsGetKeys => call.anonymous().map(|GetQueuingKeys {}| self.queuing.keys().to_vec()),
             Method::QsCreateUser => self.create_queuing_user(call).await,

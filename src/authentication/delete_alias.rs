@@ -1,0 +1,17 @@
+//! DeleteAlias: everything of an alias goes, and anybody may register it again.
+
+use super::alias_records::{self, Name};
+use crate::{
+    base::AliasId,
+    service::{Context, Outcome, QueueId, Verified},
+    store::Batch,
+    wire::server::Done,
+};
+
+/// Deletes the sending alias; its queue goes as well.
+pub fn handle(context: &Context<'_>, sender: &Verified<AliasId>) -> (Outcome<Done>, QueueId) {
+    let name = Name::of(context, sender.get());
+    let mut batch = Batch::new();
+    alias_records::remove(&mut batch, &name);
+    (Outcome::write(batch, Done {}), name.queue())
+}

@@ -1,0 +1,80 @@
+//! What packages of users and packages of aliases have in common: each is given out once, but the last is kept.
+
+use crate::{
+    base::Refusal,
+    service::{Context, damaged, store_failure},
+    store::{Batch, Key, Limit, Table},
+    wire::{
+        Decode, Encode,
+        credential::{CIPHERSUITE, HpkePublicKey},
+    },
+};
+
+/// Most packages that can be waiting for one recipient.
+pub const MAX_PACKAGES: usize = 100;
+
+/// Adds packages that pass a check to the batch, in place of all earlier ones under `prefix`.
+///
+/// # Errors
+/// `malformed` for none or too many, or if one does not pass.
+pub fn replace<P: Encode>(
+    batch: &mut Batch,
+    table: Table,
+    prefix: &Key,
+    packages: &[P],
+    passes: impl Fn(&P) -> bool,
+) -> Result<(), Refusal> {
+    if packages.is_empty() || packages.len() > MAX_PACKAGES {
+        return Err(Refusal::malformed("between 1 and 100 packages are needed"));
+    }
+    remove(batch, table, prefix);
+    for (number, package) in (0..).zip(packages) {
+        if !passes(package) {
+            return Err(Refusal::malformed("a package is not the sender's, not valid now or badly signed"));
+        }
+        batch.put(table, prefix.clone().u64(number), package.to_vec());
+    }
+    Ok(())
+}
+
+/// Adds the end of all packages under `prefix` to the batch.
+pub fn remove(batch: &mut Batch, table: Table, prefix: &Key) {
+    let range = prefix.clone().prefix();
+    batch.delete_range(table, range.from, range.to.unwrap_or_default());
+}
+
+/// Takes the first package under `prefix` that is valid now; adds its end to the batch, unless it is the last, and the end
+/// of those that have expired. `None` if there is none.
+///
+/// # Errors
+/// `internal` if they cannot be read.
+pub async fn take<P: Decode>(
+    context: &Context<'_>,
+    batch: &mut Batch,
+    table: Table,
+    prefix: &Key,
+    is_valid: impl Fn(&P) -> bool,
+) -> Result<Option<P>, Refusal> {
+    let range = prefix.clone().prefix();
+    let rows = context.view.scan(table, range, Limit::rows(MAX_PACKAGES)).await.map_err(store_failure)?;
+    let mut valid = Vec::new();
+    for row in rows {
+        let package = P::from_bytes(row.value).map_err(damaged)?;
+        if is_valid(&package) {
+            valid.push((row.key, package));
+        } else {
+            batch.delete(table, row.key);
+        }
+    }
+    let last = valid.len() == 1;
+    let Some((key, package)) = valid.into_iter().next() else { return Ok(None) };
+    if !last {
+        batch.delete(table, key);
+    }
+    Ok(Some(package))
+}
+
+/// Whether offers can be encrypted to the key.
+pub fn is_usable(ciphersuite: u16, key: &HpkePublicKey) -> bool {
+    ciphersuite == CIPHERSUITE && key.as_slice().len() == 32
+}
