@@ -55,6 +55,13 @@ async fn users_are_listed_disabled_enabled_and_deleted() {
     assert_eq!(synchronised(&alice).await, "unauthenticated");
     assert_eq!(admin(&server, &["user", "delete", &alice_id]).await, Err("not_found".into()));
     assert_eq!(admin(&server, &["user", "disable", "nobody"]).await, Err("malformed".into()));
+    // Bob loses an alias that the operator does not like, and nothing else.
+    within("an alias", bob.register_alias("The.Mayor")).await.unwrap();
+    assert_eq!(admin(&server, &["alias", "delete", "the.mayor"]).await, Ok(Vec::new()));
+    assert_eq!(admin(&server, &["alias", "delete", "the.mayor"]).await, Err("not_found".into()));
+    assert_eq!(admin(&server, &["alias", "delete", "no alias"]).await, Err("malformed".into()));
+    assert_eq!(synchronised(&bob).await, "ok");
+    assert!(bob.aliases().await.unwrap().is_empty());
     let stats = admin(&server, &["stats"]).await.unwrap();
     assert_eq!((&stats[0]["users"], &stats[0]["revoked_credentials"]), (&1.into(), &1.into()));
 }

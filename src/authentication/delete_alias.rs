@@ -10,7 +10,12 @@ use crate::{
 
 /// Deletes the sending alias; its queue goes as well.
 pub fn handle(context: &Context<'_>, sender: &Verified<AliasId>) -> (Outcome<Done>, QueueId) {
-    let name = Name::of(context, sender.get());
+    remove(context, sender.get())
+}
+
+/// The end of an alias, and the queue that goes with it.
+pub fn remove(context: &Context<'_>, alias: &AliasId) -> (Outcome<Done>, QueueId) {
+    let name = Name::of(context, alias);
     let mut batch = Batch::new();
     alias_records::remove(&mut batch, &name);
     (Outcome::write(batch, Done {}), name.queue())

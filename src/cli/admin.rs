@@ -39,6 +39,9 @@ enum Command {
     /// List, disable, enable and delete users
     #[command(subcommand)]
     User(User),
+    /// Delete aliases
+    #[command(subcommand)]
+    Alias(Alias),
     /// Make, list and revoke invitation codes
     #[command(subcommand)]
     Invite(Invite),
@@ -67,6 +70,15 @@ enum User {
     Delete {
         /// The user
         user: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Alias {
+    /// Delete an alias; whoever had it keeps its account
+    Delete {
+        /// The alias
+        alias: String,
     },
 }
 
@@ -169,6 +181,9 @@ impl Arguments {
         let ask = async |command| admin::ask(&socket, &command).await.map_err(Failure::from);
         match self.command {
             Command::User(command) => show(output, &ask(command.ask()).await?, user_line),
+            Command::Alias(Alias::Delete { alias }) => {
+                show(output, &ask(Ask::AliasDelete { alias }).await?, |_| String::new())
+            }
             Command::Invite(command) => show(output, &ask(command.ask()).await?, invitation_line),
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {

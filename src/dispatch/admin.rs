@@ -4,6 +4,7 @@
 use super::{Dispatcher, run::Scope};
 use crate::{
     authentication::{
+        alias_records, delete_alias,
         delete_user::{self, Removal},
         invitations::{self, Invitation},
         keyring::Keyring,
@@ -11,7 +12,7 @@ use crate::{
         revocations::Changes,
     },
     base::{Refusal, Timestamp, UserId},
-    crypto::credential::fingerprint,
+    crypto::{alias::Alias, credential::fingerprint},
     service::{Context, Outcome, QueueId, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
     wire::{credential::Fingerprint, server::Done},
@@ -102,6 +103,21 @@ impl Dispatcher {
         let mut scope = self.locked(("user", user.uuid)).await;
         let removal = delete_user::remove(&self.authentication, &scope.context(), user).await?;
         self.remove_user(scope, removal).await.map(drop)
+    }
+
+    /// Deletes an alias, its packages and its queue.
+    ///
+    /// # Errors
+    /// `not_found` if it is not registered.
+    pub async fn delete_alias_by_operator(&self, alias: &Alias) -> Result<(), Refusal> {
+        let id = alias.id(&self.parts.domain);
+        let mut scope = self.locked(("alias", id)).await;
+        if alias_records::verifying_key(&scope.context(), &id).await?.is_none() {
+            return Err(Refusal::not_found("there is no such alias here"));
+        }
+        let (outcome, queue) = delete_alias::remove(&scope.context(), &id);
+        self.queues.end_listening(queue);
+        scope.commit_closing(outcome, vec![queue]).await.map(drop)
     }
 
     /// Makes an invitation code for so many registrations.

@@ -22,7 +22,7 @@ use super::NodeError;
 use crate::{
     authentication::issuers::Kind,
     base::{Clock, Domain, Refusal, Secret, Timestamp, UserId, hex},
-    crypto::credential::fingerprint,
+    crypto::{alias::Alias, credential::fingerprint},
     dispatch::Dispatcher,
     store::Table,
     wire::{Decode, Encode, credential::AsIntermediateCredential},
@@ -59,6 +59,11 @@ pub enum Command {
     UserDelete {
         /// Who.
         user: String,
+    },
+    /// Deletes an alias.
+    AliasDelete {
+        /// Which, as people write it.
+        alias: String,
     },
     /// Counts what there is.
     Stats {},
@@ -224,6 +229,10 @@ impl Operator {
             Command::UserDisable { user } => none(node.set_disabled(&self.user(&user)?, true).await),
             Command::UserEnable { user } => none(node.set_disabled(&self.user(&user)?, false).await),
             Command::UserDelete { user } => none(node.delete_user_by_operator(&self.user(&user)?).await),
+            Command::AliasDelete { alias } => {
+                let alias = Alias::parse(&alias).map_err(|error| Refusal::malformed(error.to_string()))?;
+                none(node.delete_alias_by_operator(&alias).await)
+            }
             Command::Stats {} => self.stats().await,
             Command::InviteCreate { uses, days, note } => self.invite(uses, days, note).await,
             Command::InviteList {} => {

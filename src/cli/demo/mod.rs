@@ -5,14 +5,17 @@ mod people;
 mod server;
 mod tally;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::output::{Failure, Output};
-use crate::{base::GroupId, client::Client};
+use crate::{
+    base::GroupId,
+    client::{ChatState, Client},
+};
 use people::{Person, sync_all};
 use server::Server;
 use tally::Tally;
@@ -106,6 +109,11 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
         }
     }
 
+    t.part(
+        "Bob is found by an alias, by somebody who does not know who that is; one offer he declines, one he accepts",
+    );
+    alias(t, &server, directory.path(), bob).await?;
+
     t.part("A group of three");
     let group = alice.client()?.create_group("Expedition").await?;
     alice.client()?.invite(&group, &[bob.id.clone(), carol.id.clone()]).await?;
@@ -141,14 +149,58 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     }
     refused_to_carol(t, carol.client()?, &group).await?;
 
+    let paid = tokens(&people).await?;
     t.part("Everybody goes home");
     for person in &mut people {
         person.go_offline().await;
     }
     server.stop().await?;
     t.say("the homeserver has stopped in order");
+    t.say(&paid);
     tally.settle();
     Ok(tally)
+}
+
+/// What the requests so far have cost.
+async fn tokens(people: &[Person]) -> Result<String, Failure> {
+    let mut left = Vec::new();
+    for person in people {
+        left.push(format!("{} has {}", person.name, person.client()?.tokens().await?));
+    }
+    Ok(format!("every request was paid with anonymous tokens, issued 50 at a time; left: {}", left.join(", ")))
+}
+
+async fn alias(t: &Transcript, server: &Server, directory: &Path, bob: &Person) -> Result<(), Failure> {
+    let alias = bob.client()?.register_alias("The-Baker").await?;
+    t.say(&format!("Bob has registered {alias}@a.test under a key of its own; nothing at the homeserver names him"));
+    let mut dave = Person::register(server, directory, "Dave").await?;
+    let domain = dave.id.domain.clone();
+    for accepts in [false, true] {
+        let chat = dave.client()?.connect_alias("THE-BAKER", &domain).await?;
+        bob.client()?.sync().await?;
+        let requests = bob.client()?.requests().await?;
+        let request = requests.iter().find(|request| request.from == dave.id);
+        let request = request.ok_or_else(|| Failure::new("demo", "the request to connect did not arrive"))?;
+        if accepts {
+            bob.client()?.accept(&request.id).await?;
+        } else {
+            bob.client()?.decline(&request.id).await?;
+        }
+        dave.client()?.sync().await?;
+        let chats = dave.client()?.chats().await?;
+        let state = chats.iter().find(|view| view.chat == chat).map(|view| view.state);
+        match (accepts, state) {
+            (false, Some(ChatState::Declined)) => {
+                t.say("Dave's first offer is declined: he is told that, and nothing more")
+            }
+            (true, Some(ChatState::Active)) => {
+                t.say(&format!("his second is accepted, and he learns that it is {}", bob.id))
+            }
+            _ => return Err(Failure::new("demo", format!("an offer to an alias has become {state:?}"))),
+        }
+    }
+    dave.go_offline().await;
+    Ok(())
 }
 
 async fn connect(alice: &Person, other: &Person) -> Result<GroupId, Failure> {
