@@ -198,10 +198,9 @@ impl Core {
         let sender = Sender::Bound(SenderId::AsAlias(id), &key);
         let (domain, request) = (self.domain(), DeleteAlias {});
         let answer = self.network.call::<call::AsDeleteAlias>(domain, Isolation::Alias(id), sender, &request).await;
-        match answer {
-            // To a homeserver that has carried it out before, the key is unknown.
-            Err(ClientError::Refused(refusal)) if refusal.status == Status::Unauthenticated => {}
-            answer => drop(answer?),
+        // To a homeserver that has carried it out before, the key is unknown.
+        if !matches!(&answer, Err(error) if is_unproven(error)) {
+            answer?;
         }
         self.database.run(move |connection| forget(connection, &id)).await
     }

@@ -127,16 +127,17 @@ async fn offers_that_are_not_what_they_claim_are_refused() {
     ] {
         let (package, key) = alice.package(to).await;
         let content = || alice.content(to, &package);
-        let mut forged = Vec::new();
-        // Signed by another key than that of the credential.
-        forged.push(seal(&eve.signed(content()), &key, to));
-        // Made to somebody else, or encrypted for somebody else.
-        forged.push(seal(&alice.signed(alice.content(&other, &package)), &key, to));
-        forged.push(seal(&alice.signed(content()), &key, &other));
-        // For another package.
-        forged.push(seal(&alice.signed(alice.content(to, b"another")), &key, to));
-        // By the recipient itself.
-        forged.push(seal(&bob.signed(bob.content(to, &package)), &key, to));
+        let mut forged = vec![
+            // Signed by another key than that of the credential.
+            seal(&eve.signed(content()), &key, to),
+            // Made to somebody else, or encrypted for somebody else.
+            seal(&alice.signed(alice.content(&other, &package)), &key, to),
+            seal(&alice.signed(content()), &key, &other),
+            // For another package.
+            seal(&alice.signed(alice.content(to, b"another")), &key, to),
+            // By the recipient itself.
+            seal(&bob.signed(bob.content(to, &package)), &key, to),
+        ];
         // With a credential of nobody, and of a homeserver that nobody knows.
         let mut changed = content();
         changed.credential.request.payload.client.user.uuid = [9; 16];
