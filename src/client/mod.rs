@@ -234,7 +234,15 @@ impl Client {
         core.flush().await?;
         core.settle_aliases().await?;
         for queue in core.queues().await? {
-            core.drain(queue).await?;
+            match (queue, core.drain(queue).await) {
+                // It was deleted meanwhile.
+                (Queue::Alias(_), Err(ClientError::Local(Local::NotFound, _))) => {}
+                // What is wrong with an alias keeps nothing else back.
+                (Queue::Alias(_), Err(error)) if !error.is_passing() => {
+                    core.note(format!("the queue of an alias: {error}")).await?;
+                }
+                (_, outcome) => outcome?,
+            }
         }
         core.do_chores().await
     }
