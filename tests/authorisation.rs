@@ -206,7 +206,6 @@ struct Fixture {
     issue: Vec<u8>,
     /// Of aliases of nobody in particular.
     alias_key: SigningKey,
-    alias_queue: bennu::wire::queue::Incarnation,
 }
 
 async fn fixture(world: &World) -> Fixture {
@@ -251,12 +250,16 @@ async fn fixture(world: &World) -> Fixture {
     let bob_chat = bob.chat(&chat);
     let (issue, _) = issue_request(&world.connection().await, 1).await;
     let alias_key = SigningKey::generate(&mut system_rng()).unwrap();
-    let mut alias_queue = Default::default();
-    for name in ["leaver", "resident"] {
-        let request = RegisterAlias::from_slice(&alias_request(name, &alias_key)).unwrap();
+    let connection = world.connection().await;
+    let (request, tokens) = issue_request(&connection, 2).await;
+    let alice_key = alice.identity();
+    let sender = Some((SenderId::AsClient(alice.client()), &alice_key));
+    let issued = call::<call::AsIssueTokens>(&connection, sender, &request).await.unwrap();
+    let tokens = tokens.finish(issued.response.as_slice()).unwrap();
+    for (name, token) in ["leaver", "resident"].into_iter().zip(&tokens) {
         let sender = Some((SenderId::AsAlias(alias_id(name)), &alias_key));
-        let registered = call::<call::AsRegisterAlias>(&world.connection().await, sender, &request).await.unwrap();
-        alias_queue = registered.incarnation;
+        let case = Case { body: alias_request(name, &alias_key), sender, right: Status::Ok };
+        assert_eq!(send_case(&connection, Method::AsRegisterAlias, &case, Some(token)).await, Status::Ok);
     }
     Fixture {
         alice: alice.client(),
@@ -283,7 +286,6 @@ async fn fixture(world: &World) -> Fixture {
         friendship_token: bob.secret("friendship token"),
         issue: issue.to_vec(),
         alias_key,
-        alias_queue,
     }
 }
 
