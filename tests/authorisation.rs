@@ -488,8 +488,8 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
             let message = DirectMessage { key_hash: [0; 32], sealed };
             nobody(EnqueueAlias { alias: alias_id("resident"), message }.to_vec(), Status::Ok)
         }
-        Method::AsDequeueAlias => alias("resident", dequeue((f.alias_queue, 0))),
-        Method::AsListenAlias => alias("resident", listen((f.alias_queue, 0))),
+        Method::AsDequeueAlias => alias("resident", dequeue((f.cursors[0].0, 0))),
+        Method::AsListenAlias => alias("resident", listen((f.cursors[0].0, 0))),
         // It has two senders, and a test of its own.
         Method::AsRenewCredential => nobody(Vec::new(), Status::Unauthenticated),
         Method::AsDequeue => alice(dequeue(f.cursors[0])),
