@@ -120,3 +120,77 @@ async fn another_version_is_told_so_whatever_follows() {
     let response = Response::from_bytes(exchange.request(request.into(), 1 << 20).await.unwrap()).unwrap();
     assert_eq!(response.status, Status::UnsupportedVersion as u16);
 }
+
+/// OPAQUE is computed apart, a few at a time: while that is as busy as can be, everything else is answered.
+#[tokio::test]
+async fn a_burst_of_registrations_keeps_no_other_request_waiting() {
+    use crate::{
+        base::UserId,
+        wire::{
+            authentication::{GetCredentials, InitRegistration},
+            server::GetServerInfo,
+        },
+    };
+    let store = Store::open(MemoryEngine::new(), Options::new(|_| {})).unwrap();
+    let workers = Workers::new(1);
+    let mut policy = Policy::default();
+    policy.rates.registrations_per_address = 1_000_000;
+    let dispatcher = Dispatcher::start(Parts {
+        domain: "a.test".parse().unwrap(),
+        store,
+        storage_key: StorageKey::new(Secret::new([7; 32])),
+        incarnation: [1; 16],
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(|| Box::new(system_rng())),
+        queue_limits: QueueLimits::default(),
+        policy,
+        workers: workers.clone(),
+        connection_limits: connection_limits(&Settings::default()),
+    });
+    let host = memory::Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default());
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let (started, starts) = tokio::sync::oneshot::channel();
+    let busy = tokio::spawn(async move {
+        let block = move || {
+            let _ = started.send(());
+            blocked.recv().is_ok()
+        };
+        workers.run(block).await
+    });
+    starts.await.unwrap();
+
+    // Twice as many as find a place in the line, each on a connection of its own.
+    let mut registrations = tokio::task::JoinSet::new();
+    for n in 0..600u32 {
+        let connection = host.connect();
+        let mut uuid = [0; 16];
+        uuid[..4].copy_from_slice(&n.to_be_bytes());
+        // The base point of ristretto255 (RFC 9496 appendix A.1).
+        let element = crate::base::hex::decode("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76");
+        let user = UserId { uuid, domain: "a.test".parse().unwrap() };
+        let request = InitRegistration { user, request: element.unwrap().into(), invitation: None };
+        registrations.spawn(async move { ask::<call::AsInitRegistration>(&connection, &request).await });
+    }
+    // Those that find no place are told at once.
+    let refused = registrations.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(refused.status, crate::base::Status::Overloaded);
+    assert!(refused.retry_after.is_some());
+    let other = host.connect();
+    for _ in 0..100 {
+        ask::<call::ServerInfo>(&other, &GetServerInfo {}).await.unwrap();
+        ask::<call::AsGetCredentials>(&other, &GetCredentials {}).await.unwrap();
+    }
+    release.send(()).unwrap();
+    assert_eq!(busy.await.unwrap(), Ok(true));
+    let (mut done, mut refused) = (0, 1);
+    while let Some(outcome) = registrations.join_next().await {
+        match outcome.unwrap() {
+            Ok(_) => done += 1,
+            Err(refusal) => {
+                assert_eq!(refusal.status, crate::base::Status::Overloaded);
+                refused += 1;
+            }
+        }
+    }
+    assert!(done > 100 && refused > 100, "{done} done, {refused} refused");
+}

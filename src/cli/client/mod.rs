@@ -49,7 +49,7 @@ enum Command {
     /// Offer a user to connect
     Connect {
         /// The user, as <uuid>@<domain>, or an alias, as <alias>@<domain> (or <alias> on this homeserver)
-        target: String,
+        target: people::Target,
     },
     /// List requests to connect
     Requests,

@@ -1,5 +1,7 @@
 //! `bennu client whoami`, `name`, `password`, `delete-account`, `connect`, `requests`, `accept`, `decline`, `contacts`, `tokens`.
 
+use std::str::FromStr;
+
 use serde_json::json;
 
 use super::register;
@@ -7,7 +9,33 @@ use crate::{
     base::{Domain, UserId},
     cli::output::{Failure, Output, printable},
     client::Client,
+    crypto::alias::Alias,
 };
+
+/// Whom to connect with.
+#[derive(Clone)]
+pub enum Target {
+    /// A user.
+    User(UserId),
+    /// Whoever is behind an alias of a domain, or of the own one.
+    Alias(Alias, Option<Domain>),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(user) = text.parse() {
+            return Ok(Self::User(user));
+        }
+        let (alias, domain) = match text.rsplit_once('@') {
+            Some((alias, domain)) => (alias, Some(domain.parse().map_err(|error| format!("{domain}: {error}"))?)),
+            None => (text, None),
+        };
+        let alias = Alias::parse(alias).map_err(|error| format!("neither a user nor an alias: {error}"))?;
+        Ok(Self::Alias(alias, domain))
+    }
+}
 
 /// Says who the client is.
 ///
@@ -58,14 +86,13 @@ pub async fn delete_account(client: &Client, output: Output) -> Result<(), Failu
 /// Offers to connect.
 ///
 /// # Errors
-/// What the homeserver refused, or a target that is neither a user nor an alias.
-pub async fn connect(client: &Client, target: &str, output: Output) -> Result<(), Failure> {
-    let chat = match (target.parse::<UserId>(), target.rsplit_once('@')) {
-        (Ok(user), _) => client.connect(&user).await?,
-        (Err(_), None) => client.connect_alias(target, &client.whoami().0.domain).await?,
-        (Err(_), Some((alias, domain))) => {
-            let domain: Domain = domain.parse().map_err(|error| Failure::new("invalid", error))?;
-            client.connect_alias(alias, &domain).await?
+/// What the homeserver refused.
+pub async fn connect(client: &Client, target: &Target, output: Output) -> Result<(), Failure> {
+    let chat = match target {
+        Target::User(user) => client.connect(user).await?,
+        Target::Alias(alias, domain) => {
+            let domain = domain.clone().unwrap_or_else(|| client.whoami().0.domain);
+            client.connect_alias(&alias.to_string(), &domain).await?
         }
     };
     let human = || format!("offered; once it is accepted the chat is {chat}");

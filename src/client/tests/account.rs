@@ -296,3 +296,16 @@ async fn registrations_from_one_address_are_counted() {
     let quick = Options { patience: Duration::ZERO, ..patience() };
     assert_eq!(status(Client::register_over(home.path(), options, server.connector(), quick).await), "rate_limited");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_from_a_revoked_client_is_refused() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    bob.client.connect(&alice.id()).await.unwrap();
+    server.dispatcher().set_disabled(&bob.id(), true).await.unwrap();
+    alice.client.0.fetch_revocations().await.unwrap();
+    alice.client.sync().await.unwrap();
+    assert!(alice.client.requests().await.unwrap().is_empty());
+    let problems = alice.client.problems().await.unwrap();
+    assert!(problems.len() == 1 && problems[0].1.contains("revoked"), "{problems:?}");
+}

@@ -31,9 +31,10 @@ impl Homeserver {
     }
 }
 
-/// A request that costs something, and whose answer is that there is no such user.
+/// A request that costs something, and whose answer is that there is no such user: each time another, because look-ups of
+/// one user are counted.
 async fn look_up(user: &User) -> Result<(), ClientError> {
-    let request = GetConnectionPackage { user: UserId { uuid: [1; 16], ..user.id() } };
+    let request = GetConnectionPackage { user: UserId { uuid: crate::crypto::random(&mut system_rng()), ..user.id() } };
     let network = &user.client.0.network;
     let domain = user.id().domain;
     let answer =
