@@ -42,8 +42,9 @@ pub async fn remove(service: &Authentication, context: &Context<'_>, user: &User
     let (mut batch, mut revoked, mut queues) = (Batch::new(), Changes::default(), Vec::new());
     for client in records::clients(context, user).await? {
         let until = client.credential.request.payload.validity.not_after;
-        let name = crate::crypto::credential::fingerprint(&client.credential);
-        service.revocations.add(name, until, &mut batch, &mut revoked)?;
+        for name in client.names() {
+            service.revocations.add(name, until, &mut batch, &mut revoked)?;
+        }
         queues.push(QueueId::direct(&client.credential.request.payload.client));
     }
     records::remove(&mut batch, user);

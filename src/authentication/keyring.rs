@@ -238,13 +238,24 @@ impl Keyring {
         self.prefer(Intermediate { credential, key }, now)
     }
 
-    /// Takes the key of the preferred root away, to be kept elsewhere.
+    /// The key of the preferred root, to be kept elsewhere. It is here until [`Self::forget_root`].
     ///
     /// # Errors
     /// `forbidden` if it is not here.
-    pub fn export_root(&mut self) -> Result<Secret, Refusal> {
-        self.preferred_root()?;
-        self.roots.first_mut().and_then(|root| root.key.take()).ok_or_else(key_elsewhere)
+    pub fn export_root(&self) -> Result<Secret, Refusal> {
+        self.preferred_root()?.key.clone().ok_or_else(key_elsewhere)
+    }
+
+    /// The key of the preferred root is kept elsewhere from now on.
+    ///
+    /// # Errors
+    /// `forbidden` if it is not here, or this is not it: whoever asks must have it.
+    pub fn forget_root(&mut self, key: &Secret) -> Result<(), Refusal> {
+        if self.export_root()? != *key {
+            return Err(Refusal::forbidden("it is not the key of the preferred root"));
+        }
+        self.roots.iter_mut().for_each(|root| root.key = None);
+        Ok(())
     }
 
     /// Takes the key of the preferred root back.

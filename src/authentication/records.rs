@@ -4,9 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{ClientId, Refusal, UserId},
+    crypto::credential::fingerprint,
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table, record},
-    wire::{Decode, Encode, credential::ClientCredential},
+    wire::{
+        Decode, Encode,
+        credential::{ClientCredential, Fingerprint},
+    },
 };
 
 /// Most clients of a user: what deleting the user can do at once.
@@ -99,6 +103,12 @@ pub async fn clients(context: &Context<'_>, user: &UserId) -> Result<Vec<Client>
 }
 
 impl Client {
+    /// Fingerprints of its credential, and of the one before, which is valid still.
+    pub fn names(&self) -> impl Iterator<Item = Fingerprint> {
+        let before = self.credential.request.payload.predecessor;
+        std::iter::once(fingerprint(&self.credential)).chain(before)
+    }
+
     /// A stored client.
     ///
     /// # Errors

@@ -187,16 +187,18 @@ impl Arguments {
             Command::Invite(command) => show(output, &ask(command.ask()).await?, invitation_line),
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {
-                let found = ask(Ask::KeysRequest {}).await?;
-                write_new(&out, &text(&found, "request")?)?;
+                // Made first: a request that cannot be written must not take the place of an earlier one.
+                write_new(&out, "")?;
+                let found = ask(Ask::KeysRequest {}).await.inspect_err(|_| _ = fs::remove_file(&out))?;
+                write_all(&out, &text(&found, "request")?)?;
                 done(output, &format!("the request is in {}", out.display()))
             }
             Command::Keys(Keys::ExportRoot { out }) => {
-                // Made first: a key that is taken away must not get lost for want of a place.
-                write_new(&out, "")?;
-                let found = ask(Ask::KeysExportRoot {}).await.inspect_err(|_| _ = fs::remove_file(&out))?;
-                fs::write(&out, format!("{}\n", text(&found, "key")?))?;
-                done(output, &format!("the root's key is in {}, and nowhere else", out.display()))
+                // Written first, and only then taken out of the homeserver: it must not get lost in between.
+                let key = text(&ask(Ask::KeysExportRoot {}).await?, "key")?;
+                write_new(&out, &key)?;
+                ask(Ask::KeysForgetRoot { key }).await?;
+                done(output, &format!("the root's key is in {}, and the homeserver has it no more", out.display()))
             }
             Command::Keys(command) => show(output, &ask(command.ask()?).await?, key_line),
         }
@@ -265,10 +267,21 @@ fn read(path: &Path) -> Result<String, Failure> {
     Ok(fs::read_to_string(path).map_err(failed)?.trim().to_owned())
 }
 
-/// Writes a file for its owner alone, and overwrites none.
+/// Writes a file for its owner alone, and overwrites none. When this returns it is on the disk.
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = written.and_then(|mut file| writeln!(file, "{text}"));
+    write(OpenOptions::new().write(true).create_new(true).mode(0o600), path, text)
+}
+
+/// Fills a file that [`write_new`] has made.
+fn write_all(path: &Path, text: &str) -> Result<(), Failure> {
+    write(OpenOptions::new().write(true).truncate(true), path, text)
+}
+
+fn write(options: &OpenOptions, path: &Path, text: &str) -> Result<(), Failure> {
+    let written = options.open(path).and_then(|mut file| {
+        writeln!(file, "{text}")?;
+        file.sync_all()
+    });
     written.map_err(|error| Failure::new("io", format!("{}: {error}", path.display())))
 }
 

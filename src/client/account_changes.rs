@@ -11,7 +11,7 @@ use super::{
     core::Core,
     error::{ClientError, Local},
     network::Sender,
-    register::{check_name, seal_profile},
+    register::{check_name, check_password, seal_profile},
     renewal::renew_leaves,
     state::{
         self, blocking,
@@ -72,8 +72,9 @@ impl Client {
     /// Changes the password.
     ///
     /// # Errors
-    /// `unauthenticated` if the old one is wrong, `rate_limited` after too many attempts.
+    /// [`Local::Invalid`] for an empty one, `unauthenticated` if the old one is wrong, `rate_limited` after too many attempts.
     pub async fn change_password(&self, old: &str, new: &str) -> Result<(), ClientError> {
+        check_password(new)?;
         let user = self.0.account().client.user.clone();
         let (registration, request) = Registration::start(user, new, &mut system_rng())?;
         let (factor, response) = self.0.second_factor(old, Some(request)).await?;
@@ -87,8 +88,9 @@ impl Client {
         network.call::<call::AsChangePassword>(domain, Isolation::Identity, sender, &request).await.map(drop)
     }
 
-    /// Deletes the user: connections are ended, so that contacts are told, then everything at the Authentication Service
-    /// goes, and then everything here. Groups of more than two learn of it from the list of revoked credentials.
+    /// Deletes the user: its aliases go, and the connections that it has made are ended, so that those contacts are told; then
+    /// everything at the Authentication Service goes, and then everything here. All others learn of it from the list of
+    /// revoked credentials.
     ///
     /// # Errors
     /// `unauthenticated` if the password is wrong; then nothing has changed.
@@ -96,6 +98,9 @@ impl Client {
         let core = &self.0;
         // Checked before anything ends; the login itself is for one use.
         core.second_factor(password, None).await?;
+        for own in self.aliases().await? {
+            self.delete_alias(&own.alias).await?;
+        }
         core.end_connections().await?;
         let (factor, _) = core.second_factor(password, None).await?;
         let account = core.account();

@@ -45,7 +45,7 @@ impl Client {
     /// Registers an alias, by which others can find this user without learning who it is; returns its canonical form.
     ///
     /// # Errors
-    /// `already_exists` if it, or one that looks like it, is taken; [`Local::Invalid`](super::Local::Invalid) for what is
+    /// `already_exists` if it, or one that looks like it, is taken; [`Local::Invalid`] for what is
     /// no alias; [`ClientError::Unreachable`], after which the next [`Client::sync`] goes on.
     pub async fn register_alias(&self, alias: &str) -> Result<String, ClientError> {
         let core = &self.0;
@@ -59,7 +59,7 @@ impl Client {
     /// Deletes an alias: nobody can be found by it any more, and anybody may register it.
     ///
     /// # Errors
-    /// [`Local::NotFound`](super::Local::NotFound) if this client has no such alias; [`ClientError::Unreachable`], after
+    /// [`Local::NotFound`] if this client has no such alias; [`ClientError::Unreachable`], after
     /// which the next [`Client::sync`] goes on.
     pub async fn delete_alias(&self, alias: &str) -> Result<(), ClientError> {
         let core = &self.0;
@@ -78,7 +78,7 @@ impl Client {
     /// This client's aliases, by name.
     ///
     /// # Errors
-    /// [`Local::Storage`](super::Local::Storage).
+    /// [`Local::Storage`].
     pub async fn aliases(&self) -> Result<Vec<AliasView>, ClientError> {
         let aliases = self.0.database.run(aliases::all_aliases).await?;
         Ok(aliases.into_iter().map(|own| AliasView { alias: own.alias, state: own.state }).collect())

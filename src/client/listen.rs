@@ -4,11 +4,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 
 use super::{
@@ -27,6 +29,9 @@ use crate::{
         queue::{Acknowledge, Listen, QueueEntries},
     },
 };
+
+/// How long a client that listens does nothing but that.
+const UPKEEP: Duration = Duration::from_secs(3_600);
 
 /// Events of a running client. Dropping it ends the listening.
 pub struct Events {
@@ -116,6 +121,14 @@ impl Core {
                 Err(ClientError::Unreachable(_)) => {
                     retries.pause(None).await;
                 }
+                // Who certified this client may have been revoked.
+                Err(error) if queue == Queue::Direct && is_unproven(&error) => {
+                    let renewed = self.fetch_revocations().await.is_ok() && self.keep_credential().await.is_ok();
+                    if !renewed {
+                        let _ = events.send(Event::Problem(error.to_string())).await;
+                    }
+                    retries.pause(None).await;
+                }
                 Err(error) if matches!(queue, Queue::Alias(_)) && is_unproven(&error) => {
                     if let Queue::Alias(id) = queue
                         && self.lose_alias(id).await.is_ok()
@@ -172,8 +185,10 @@ impl Core {
     /// Sends what is left in the outbox and does the chores, whenever there may be some.
     async fn keep_up(self: Arc<Self>) {
         loop {
-            self.chores.notified().await;
+            // At times without a reason too: credentials expire and are revoked, and offers run out.
+            let _ = timeout(UPKEEP, self.chores.notified()).await;
             let outcome = async {
+                self.keep_credential().await?;
                 self.flush().await?;
                 self.settle_aliases().await?;
                 self.do_chores().await

@@ -126,6 +126,7 @@ impl Client {
     ) -> Result<Self, ClientError> {
         let RegisterOptions { domain, at, ca, name, password, invitation } = registration;
         register::check_name(&name)?;
+        register::check_password(&password)?;
         let database = Database::open(home).await?;
         database
             .run(move |connection| {

@@ -248,6 +248,11 @@ pub fn publish_key_packages(
     outbox::insert(connection, new).map(drop)
 }
 
+/// Checks what a person typed as a new password.
+pub fn check_password(password: &str) -> Result<(), ClientError> {
+    if password.is_empty() { Err(ClientError::invalid("a password cannot be empty")) } else { Ok(()) }
+}
+
 /// Checks what a person typed as a display name.
 pub fn check_name(name: &str) -> Result<(), ClientError> {
     let fits = !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);

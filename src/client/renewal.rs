@@ -19,7 +19,7 @@ use super::{
     },
 };
 use crate::{
-    base::Secret,
+    base::{Secret, Status},
     crypto::{credential::request_client, random_secret, signature::SigningKey, system_rng},
     wire::{
         authentication::{CredentialRenewed, RenewCredential},
@@ -31,6 +31,9 @@ use crate::{
 /// A credential with less than this left is renewed, in seconds: a month.
 const RESERVE: u64 = 30 * 86_400;
 
+/// One renewal at a time.
+const LANE: &[u8] = b"renewal";
+
 /// Where the new key is until it is certified.
 const NEXT_KEY: &str = "next identity key";
 
@@ -40,6 +43,7 @@ const REQUEST: &str = "renewal";
 impl Core {
     /// Learns what was revoked, and renews the own credential if it is time.
     pub async fn keep_credential(self: &Arc<Self>) -> Result<(), ClientError> {
+        self.resume_renewal().await?;
         let account = self.account();
         let payload = &account.credential.request.payload;
         if self.trust.is_stale(self.domain()) {
@@ -61,6 +65,9 @@ impl Core {
 
     /// Asks for a new credential; what was asked for is stored first.
     pub async fn renew_credential(self: &Arc<Self>) -> Result<(), ClientError> {
+        let _turn = self.lane(LANE).await;
+        // One that was asked for may have been granted: its key must not get lost.
+        self.resume(false).await?;
         let (core, authority) = (self.clone(), self.trust.authority(self.domain()).map_err(doubted)?);
         self.database
             .run(move |connection| {
@@ -74,11 +81,17 @@ impl Core {
                 meta::put(connection, REQUEST, &request)
             })
             .await?;
-        self.resume_renewal().await
+        self.resume(true).await
     }
 
     /// Goes on with a renewal that is stored.
     pub async fn resume_renewal(self: &Arc<Self>) -> Result<(), ClientError> {
+        let _turn = self.lane(LANE).await;
+        self.resume(true).await
+    }
+
+    /// The caller holds the lane. A refusal is an error, or else only the end of what was asked for.
+    async fn resume(self: &Arc<Self>, must_succeed: bool) -> Result<(), ClientError> {
         let stored = self.database.run(|connection| {
             let seed = meta::get::<Secret>(connection, NEXT_KEY)?;
             Ok::<_, ClientError>(seed.zip(meta::get::<ClientRequest>(connection, REQUEST)?))
@@ -89,9 +102,14 @@ impl Core {
         let renew = RenewCredential { request: request.clone() };
         let answer =
             self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, &renew).await;
-        if let Err(ClientError::Refused(_)) = &answer {
-            // Another is asked for next time.
+        if let Err(ClientError::Refused(refusal)) = &answer
+            && matches!(refusal.status, Status::Malformed | Status::Forbidden)
+        {
+            // This one will never be granted, and was not before: any other refusal leaves that open.
             self.database.run(forget).await?;
+            if !must_succeed {
+                return Ok(());
+            }
         }
         let CredentialRenewed { credential } = answer?;
         if credential.request != request {

@@ -12,11 +12,14 @@ use crate::{
         revocations::Changes,
     },
     base::{Refusal, Timestamp, UserId},
-    crypto::{alias::Alias, credential::fingerprint},
+    crypto::alias::Alias,
     service::{Context, Outcome, QueueId, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
     wire::{credential::Fingerprint, server::Done},
 };
+
+/// Whoever changes invitation codes holds this lock.
+pub(super) const INVITATIONS: &str = "invitations";
 
 /// Rows looked at in one go.
 const PAGE: usize = 1_000;
@@ -76,14 +79,15 @@ impl Dispatcher {
         let clients = records::clients(&scope.context(), user).await?;
         let (mut batch, mut changes, mut queues) = (Batch::new(), Changes::default(), Vec::new());
         for client in clients {
-            let name = fingerprint(&client.credential);
             let payload = &client.credential.request.payload;
             queues.push(QueueId::direct(&payload.client));
-            if disabled {
-                let until = payload.validity.not_after;
-                self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
-            } else {
-                self.authentication.revocations.lift(name, &mut batch, &mut changes);
+            for name in client.names() {
+                if disabled {
+                    let until = payload.validity.not_after;
+                    self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
+                } else {
+                    self.authentication.revocations.lift(name, &mut batch, &mut changes);
+                }
             }
             records::put_client(&mut batch, &records::Client { disabled, ..client })?;
         }
@@ -130,7 +134,7 @@ impl Dispatcher {
         expires: Timestamp,
         note: String,
     ) -> Result<(String, Invitation), Refusal> {
-        let mut scope = self.unlocked();
+        let mut scope = self.locked(INVITATIONS).await;
         let mut batch = Batch::new();
         let made = invitations::create(&mut scope.context(), &mut batch, uses, expires, note).await?;
         scope.commit(Outcome::write(batch, Done {})).await?;
@@ -150,7 +154,7 @@ impl Dispatcher {
     /// # Errors
     /// `not_found` if there is none of this name.
     pub async fn revoke_invitation(&self, id: &str) -> Result<(), Refusal> {
-        let mut scope = self.unlocked();
+        let mut scope = self.locked(INVITATIONS).await;
         let mut batch = Batch::new();
         invitations::revoke(&scope.context(), &mut batch, id).await?;
         scope.commit(Outcome::write(batch, Done {})).await.map(drop)
@@ -221,7 +225,7 @@ impl Dispatcher {
                 tracing::warn!(reason = %refusal.message, "the intermediate credential expires soon and is not replaced");
             }
         }
-        let mut scope = self.unlocked();
+        let mut scope = self.locked(INVITATIONS).await;
         let mut batch = Batch::new();
         invitations::expire(&scope.context(), &mut batch).await?;
         let changes = self.authentication.revocations.expire(now, &mut batch);

@@ -97,8 +97,13 @@ pub enum Command {
         /// The encoded credential, in hexadecimal.
         credential: String,
     },
-    /// Takes the root's key away and gives it.
+    /// Gives the root's key.
     KeysExportRoot {},
+    /// Takes the root's key away from whoever shows it: it is kept elsewhere.
+    KeysForgetRoot {
+        /// The key, in hexadecimal.
+        key: String,
+    },
     /// Takes the root's key back.
     KeysImportRoot {
         /// The key, in hexadecimal.
@@ -256,14 +261,16 @@ impl Operator {
                 none(node.change_keyring(|keys, _| keys.import_intermediate(credential, now)).await)
             }
             Command::KeysExportRoot {} => {
-                let root = node.keyring().roots().first().map(|root| hex::encode(&root.credential.to_vec()));
-                let key = node.change_keyring(|keys, _| keys.export_root()).await?;
-                Ok(vec![json!({ "root": root, "key": hex::encode(key.expose()) })])
+                let key = node.keyring().export_root()?;
+                Ok(vec![json!({ "key": hex::encode(key.expose()) })])
+            }
+            Command::KeysForgetRoot { key } => {
+                let key = root_key(&key)?;
+                none(node.change_keyring(|keys, _| keys.forget_root(&key)).await)
             }
             Command::KeysImportRoot { key } => {
-                let key = hex::decode(key.trim()).and_then(|key| <[u8; 32]>::try_from(key).ok());
-                let key = key.ok_or_else(|| Refusal::malformed("this is no key of 32 bytes"))?;
-                none(node.change_keyring(|keys, _| keys.import_root(Secret::new(key))).await)
+                let key = root_key(&key)?;
+                none(node.change_keyring(|keys, _| keys.import_root(key)).await)
             }
             Command::KeysRevoke { fingerprint } => {
                 let name = hex::decode(fingerprint.trim()).and_then(|name| <[u8; 32]>::try_from(name).ok());
@@ -331,7 +338,13 @@ impl Operator {
                 "preferred": at == 0,
                 "valid": validity.covers(now),
                 "valid_until": validity.not_after,
-                "key": if root.is_here() { "here" } else { "elsewhere" },
+                "key": if root.is_here() {
+                    "here"
+                } else if at == 0 {
+                    "elsewhere"
+                } else {
+                    "gone"
+                },
             }));
         }
         for (at, credential) in keyring.intermediates().enumerate() {
@@ -364,6 +377,11 @@ impl Operator {
         }
         Ok(self.keys())
     }
+}
+
+fn root_key(text: &str) -> Result<Secret, Refusal> {
+    let key = hex::decode(text.trim()).and_then(|key| <[u8; 32]>::try_from(key).ok());
+    key.map(Secret::new).ok_or_else(|| Refusal::malformed("this is no key of 32 bytes"))
 }
 
 fn none(outcome: Result<(), Refusal>) -> Result<Vec<Value>, Refusal> {

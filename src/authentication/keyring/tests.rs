@@ -83,6 +83,8 @@ fn an_intermediate_can_be_signed_where_the_root_key_is_kept() {
     let mut keyring = keyring();
     let root = keyring.roots()[0].credential.clone();
     let key = keyring.export_root().unwrap();
+    assert_eq!(keyring.forget_root(&Secret::new([1; 32])).unwrap_err().status, Status::Forbidden);
+    keyring.forget_root(&key).unwrap();
     assert_eq!(keyring.export_root().unwrap_err().status, Status::Forbidden);
     let refused = keyring.rotate_intermediate(NOW, &mut system_rng()).unwrap_err();
     assert_eq!(refused.status, Status::Forbidden);

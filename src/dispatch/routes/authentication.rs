@@ -6,10 +6,10 @@ use super::{Answer, Call};
 use crate::{
     authentication as auth,
     base::{Refusal, Status},
-    dispatch::Dispatcher,
+    dispatch::{Dispatcher, admin::INVITATIONS},
     service::{QueueId, policy::Rate, proof},
     transport::Reply,
-    wire::{self, Encode},
+    wire::{self, Encode, server::RegistrationPolicy},
 };
 
 impl Dispatcher {
@@ -30,8 +30,11 @@ impl Dispatcher {
         }
         let sender = presented.prove(payload.client.clone(), &payload.verifying_key)?;
         call.count(Rate::Registrations, (call.session.origin, call.request.method))?;
-        let invitation = request.invitation.as_ref().map(|code| code.as_slice());
-        let mut scope = self.locked_both(("user", sender.get().user.uuid), ("invitation", invitation)).await;
+        let user = ("user", sender.get().user.uuid);
+        let mut scope = match self.parts.policy.registration {
+            RegistrationPolicy::Invitation => self.locked_both(user, INVITATIONS).await,
+            RegistrationPolicy::Open | RegistrationPolicy::Closed => self.locked(user).await,
+        };
         let service = &self.authentication;
         let outcome = auth::finish_registration::handle(service, &mut scope.context(), sender, request).await?;
         scope.commit(outcome).await
