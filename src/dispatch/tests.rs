@@ -21,9 +21,9 @@ use crate::{
     },
 };
 
-async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Connection {
-    let store = Store::open(engine, Options::new(move |_| failed.store(true, Ordering::SeqCst))).unwrap();
-    let dispatcher = Dispatcher::start(Parts {
+/// A homeserver of which nothing is special.
+fn parts(store: Store) -> Parts {
+    Parts {
         domain: "a.test".parse().unwrap(),
         store,
         storage_key: StorageKey::new(Secret::new([7; 32])),
@@ -34,7 +34,12 @@ async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Co
         policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
-    });
+    }
+}
+
+async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Connection {
+    let store = Store::open(engine, Options::new(move |_| failed.store(true, Ordering::SeqCst))).unwrap();
+    let dispatcher = Dispatcher::start(parts(store));
     memory::connect(Arc::new(Service(dispatcher.await.unwrap())))
 }
 
@@ -135,18 +140,7 @@ async fn a_burst_of_registrations_keeps_no_other_request_waiting() {
     let workers = Workers::new(1);
     let mut policy = Policy::default();
     policy.rates.registrations_per_address = 1_000_000;
-    let dispatcher = Dispatcher::start(Parts {
-        domain: "a.test".parse().unwrap(),
-        store,
-        storage_key: StorageKey::new(Secret::new([7; 32])),
-        incarnation: [1; 16],
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(|| Box::new(system_rng())),
-        queue_limits: QueueLimits::default(),
-        policy,
-        workers: workers.clone(),
-        connection_limits: connection_limits(&Settings::default()),
-    });
+    let dispatcher = Dispatcher::start(Parts { policy, workers: workers.clone(), ..parts(store) });
     let host = memory::Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default());
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let (started, starts) = tokio::sync::oneshot::channel();

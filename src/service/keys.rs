@@ -38,16 +38,3 @@ pub async fn bytes(
     batch.put(table, key, context.storage_key.wrap(&place, fresh, context.rng));
     Ok(Bytes::copy_from_slice(fresh))
 }
-
-/// Loads the public value `name` of a service, if it was stored.
-///
-/// # Errors
-/// `internal` if the store fails or the value does not decode.
-pub async fn public<T: crate::wire::Decode>(
-    context: &Context<'_>,
-    table: Table,
-    name: &str,
-) -> Result<Option<T>, Refusal> {
-    let row = context.get(table, &Key::new().bytes(name)).await?;
-    row.map(T::from_bytes).transpose().map_err(damaged)
-}
