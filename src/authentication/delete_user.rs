@@ -5,7 +5,7 @@ use crate::{
     base::{ClientId, Refusal, UserId},
     service::{Context, QueueId, Verified},
     store::Batch,
-    wire::authentication::DeleteUser,
+    wire::authentication::{DeleteUser, RevocationReason::Revoked},
 };
 
 /// The end of a user: what is written, and what happens when it is durable.
@@ -43,7 +43,10 @@ pub async fn remove(service: &Authentication, context: &Context<'_>, user: &User
     for client in records::clients(context, user).await? {
         let until = client.credential.request.payload.validity.not_after;
         for name in client.names() {
-            service.revocations.add(name, until, &mut batch, &mut revoked)?;
+            // With a full list contacts learn of it when they next look the user up: nobody is kept from leaving.
+            if let Err(refusal) = service.revocations.add((name, until), Revoked, &mut batch, &mut revoked) {
+                tracing::warn!(reason = %refusal.message, "a deleted user is not listed as revoked");
+            }
         }
         queues.push(QueueId::direct(&client.credential.request.payload.client));
     }

@@ -20,7 +20,7 @@ use crate::{
 /// again returns the same credential, so that a lost reply does no harm.
 ///
 /// # Errors
-/// `already_exists` for a user id in use, `malformed` for an invalid record, `forbidden` for a request that the AS does
+/// `already_exists` for a user id that is or was in use, `malformed` for an invalid record, `forbidden` for a request that the AS does
 /// not certify (another domain, an unknown signer, a validity beyond the signer's) or a registration that the policy does
 /// not admit.
 pub async fn handle(
@@ -40,6 +40,9 @@ pub async fn handle(
             }
             _ => Err(Refusal::already_exists("the user id is taken")),
         };
+    }
+    if records::is_departed(context, &client.user).await? {
+        return Err(Refusal::already_exists("the user id was that of a user who was deleted"));
     }
     check_profile(&request.profile)?;
     opaque::check_record(&user.password).map_err(|_| Refusal::malformed("the OPAQUE record is not valid"))?;

@@ -10,7 +10,8 @@ use crate::{
 /// Evaluates the blinded password under the user's OPRF key.
 ///
 /// # Errors
-/// `forbidden` for another domain or where the policy does not admit it, `already_exists` for a user id in use, `malformed` for an invalid OPAQUE message.
+/// `forbidden` for another domain or where the policy does not admit it, `already_exists` for a user id
+/// that is or was in use, `malformed` for an invalid OPAQUE message.
 pub async fn handle(
     service: &Authentication,
     context: &mut Context<'_>,
@@ -19,7 +20,7 @@ pub async fn handle(
     if request.user.domain != *context.domain {
         return Err(Refusal::forbidden("users register with the homeserver of their own domain"));
     }
-    if records::user(context, &request.user).await?.is_some() {
+    if records::user(context, &request.user).await?.is_some() || records::is_departed(context, &request.user).await? {
         return Err(Refusal::already_exists("the user id is taken"));
     }
     // Looked at now, so that nothing is computed for whoever may not register, and used up at the end.

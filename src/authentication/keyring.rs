@@ -163,12 +163,18 @@ impl Keyring {
         Ok(Some((&found.credential, signing_key(&found.key)?)))
     }
 
-    /// Whether the preferred intermediate should be replaced soon.
+    /// Whether the preferred intermediate should be replaced, by one that is valid for longer.
     pub fn is_due(&self, now: Timestamp) -> bool {
+        let latest = self.roots.first().map_or(0, |root| root.credential.payload.validity.not_after);
+        let wanted = now.seconds().saturating_add(INTERMEDIATE_RESERVE).min(latest);
         let preferred = self.intermediates.first();
-        preferred.is_none_or(|of| {
-            of.credential.request.payload.validity.not_after < now.seconds().saturating_add(INTERMEDIATE_RESERVE)
-        })
+        preferred.is_none_or(|of| of.credential.request.payload.validity.not_after < wanted)
+    }
+
+    /// Whether the preferred root should be replaced: an intermediate of full length does not fit into it any more.
+    pub fn is_root_due(&self, now: Timestamp) -> bool {
+        let wanted = now.seconds().saturating_add(INTERMEDIATE_VALIDITY);
+        self.roots.first().is_some_and(|root| root.credential.payload.validity.not_after < wanted)
     }
 
     /// Makes an intermediate that signs from now on. Those before it stay valid.
@@ -273,27 +279,36 @@ impl Keyring {
         }
     }
 
-    /// Takes an intermediate or root out of use that is to be revoked; until when the revocation must be known.
+    /// Takes an intermediate or root out of use that is to be revoked: it and what it signed, each with the last second
+    /// in which it would be valid. A root takes its successions with it, so that whoever has not looked since it was
+    /// rotated knows no root any more: one must be `sure`.
     ///
     /// # Errors
-    /// `not_found` if there is none of this name, `forbidden` for the preferred ones: another must take their place
-    /// first.
-    pub fn remove(&mut self, name: &Fingerprint) -> Result<u64, Refusal> {
+    /// `not_found` if there is none of this name, `forbidden` for the preferred ones and what the preferred ones rest on:
+    /// another must take their place first.
+    pub fn remove(&mut self, name: &Fingerprint, sure: bool) -> Result<Vec<(Fingerprint, u64)>, Refusal> {
         if let Some(at) = self.intermediates.iter().position(|of| fingerprint(&of.credential) == *name) {
             if at == 0 {
                 return Err(preferred());
             }
-            return Ok(self.intermediates.remove(at).credential.request.payload.validity.not_after);
+            return Ok(vec![self.intermediates.remove(at).revocation()]);
         }
-        if let Some(at) = self.roots.iter().position(|root| fingerprint(&root.credential) == *name) {
-            if at == 0 {
-                return Err(preferred());
-            }
-            self.successions.retain(|of| of.successor != *name && of.predecessor != *name);
-            self.intermediates.retain(|of| of.credential.request.payload.signer != *name);
-            return Ok(self.roots.remove(at).credential.payload.validity.not_after);
+        let at = self.roots.iter().position(|root| fingerprint(&root.credential) == *name);
+        let at = at.ok_or_else(|| Refusal::not_found("there is no credential of this fingerprint"))?;
+        let signed = |of: &Intermediate| of.credential.request.payload.signer == *name;
+        if at == 0 || self.intermediates.first().is_some_and(signed) {
+            return Err(preferred());
         }
-        Err(Refusal::not_found("there is no credential of this fingerprint"))
+        if !sure {
+            return Err(Refusal::forbidden(
+                "clients that have not connected since this root was rotated would be shut out for good: say that you are sure",
+            ));
+        }
+        self.successions.retain(|of| of.successor != *name && of.predecessor != *name);
+        let root = self.roots.remove(at);
+        let mut removed = vec![(*name, root.credential.payload.validity.not_after)];
+        removed.extend(self.intermediates.extract_if(.., |of| signed(of)).map(|of| of.revocation()));
+        Ok(removed)
     }
 
     fn preferred_root(&self) -> Result<&Root, Refusal> {
@@ -308,6 +323,13 @@ impl Keyring {
         self.intermediates.retain(live);
         self.intermediates.insert(0, new);
         Ok(())
+    }
+}
+
+impl Intermediate {
+    /// What is listed when it is revoked.
+    fn revocation(&self) -> (Fingerprint, u64) {
+        (fingerprint(&self.credential), self.credential.request.payload.validity.not_after)
     }
 }
 

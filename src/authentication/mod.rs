@@ -34,10 +34,7 @@ use crate::{
     crypto::{credential::fingerprint, opaque::OpaqueServer},
     service::{Context, damaged, keys},
     store::{Batch, Key, Table},
-    wire::{
-        authentication::Credentials,
-        credential::{AsIntermediateCredential, ClientCredential},
-    },
+    wire::{authentication::Credentials, credential::AsIntermediateCredential},
 };
 
 use keyring::Keyring;
@@ -105,14 +102,14 @@ impl Authentication {
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
     }
 
-    /// Whether a client credential that is stored here proves anything now: it is valid, it is not revoked, and neither
-    /// is who signed it.
+    /// Whether the credential of a client that is stored here proves anything now: the client is in use, the credential
+    /// valid and not revoked, and neither is who signed it.
     ///
     /// # Errors
     /// `unauthenticated` says what is the matter with it.
-    pub fn check_client(&self, credential: &ClientCredential, now: Timestamp) -> Result<(), Refusal> {
-        self.check_own(credential, now)?;
-        let signed_by = |of: &AsIntermediateCredential| fingerprint(of) == credential.request.payload.signer;
+    pub fn check_client(&self, client: &records::Client, now: Timestamp) -> Result<(), Refusal> {
+        self.check_own(client, now)?;
+        let signed_by = |of: &AsIntermediateCredential| fingerprint(of) == client.credential.request.payload.signer;
         if !self.keyring().intermediates().any(signed_by) {
             return Err(Refusal::unauthenticated("the signer of the client credential is revoked: renew it"));
         }
@@ -123,7 +120,11 @@ impl Authentication {
     ///
     /// # Errors
     /// As [`Self::check_client`].
-    pub fn check_own(&self, credential: &ClientCredential, now: Timestamp) -> Result<(), Refusal> {
+    pub fn check_own(&self, client: &records::Client, now: Timestamp) -> Result<(), Refusal> {
+        let credential = &client.credential;
+        if client.disabled {
+            return Err(Refusal::unauthenticated("the user was disabled by the operator of the homeserver"));
+        }
         if !credential.request.payload.validity.covers(now) {
             return Err(Refusal::unauthenticated("the client credential is not valid now"));
         }

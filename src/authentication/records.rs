@@ -76,17 +76,33 @@ pub async fn user(context: &Context<'_>, user: &UserId) -> Result<Option<UserRec
     context.record(Table::AsUsers, &user_key(user), USER_VERSION).await
 }
 
+/// A client, if there is such a client here, in use or not.
+///
+/// # Errors
+/// `internal` if the store fails.
+pub async fn find(context: &Context<'_>, client: &ClientId) -> Result<Option<Client>, Refusal> {
+    if client.user.domain != *context.domain {
+        return Ok(None);
+    }
+    let record = context.record::<ClientRecord>(Table::AsClients, &client_key(client), CLIENT_VERSION).await?;
+    record.map(Client::decode).transpose()
+}
+
 /// The credential of a client, if there is such a client here and it is in use.
 ///
 /// # Errors
 /// `internal` if the store fails.
 pub async fn client(context: &Context<'_>, client: &ClientId) -> Result<Option<ClientCredential>, Refusal> {
-    if client.user.domain != *context.domain {
-        return Ok(None);
-    }
-    let record = context.record::<ClientRecord>(Table::AsClients, &client_key(client), CLIENT_VERSION).await?;
-    let client = record.map(Client::decode).transpose()?;
+    let client = find(context, client).await?;
     Ok(client.filter(|client| !client.disabled).map(|client| client.credential))
+}
+
+/// Whether a user of this id was deleted here.
+///
+/// # Errors
+/// `internal` if the store fails.
+pub async fn is_departed(context: &Context<'_>, user: &UserId) -> Result<bool, Refusal> {
+    Ok(context.get(Table::AsDeparted, &Key::new().bytes(user.uuid)).await?.is_some())
 }
 
 /// All clients of a user, in use or not.
@@ -123,13 +139,14 @@ impl Client {
     }
 }
 
-/// Adds a user and its first client to the batch; the batch fails if the user exists.
+/// Adds a user and its first client to the batch; the batch fails if the user exists, or did once.
 ///
 /// # Errors
 /// `internal` if they cannot be encoded.
 pub fn insert(batch: &mut Batch, user: &UserRecord, client: &Client) -> Result<(), Refusal> {
     let id = &client.credential.request.payload.client;
     batch.require_absent(Table::AsUsers, user_key(&id.user));
+    batch.require_absent(Table::AsDeparted, Key::new().bytes(id.user.uuid));
     put_user(batch, &id.user, user)?;
     put_client(batch, client)
 }
@@ -155,10 +172,11 @@ pub fn put_client(batch: &mut Batch, client: &Client) -> Result<(), Refusal> {
 }
 
 /// Adds the end of a user to the batch: its record and profile, its clients, their packages and allowances. Queues are
-/// not among it.
+/// not among it. The id stays taken: who had the user as a contact would take whoever is given it for the same.
 pub fn remove(batch: &mut Batch, user: &UserId) {
     for table in [Table::AsUsers, Table::AsClients, Table::AsPackages, Table::AsAllowances] {
         let rows = Key::new().bytes(user.uuid).prefix();
         batch.delete_range(table, rows.from, rows.to.unwrap_or_default());
     }
+    batch.put(Table::AsDeparted, Key::new().bytes(user.uuid), Vec::new());
 }

@@ -9,8 +9,11 @@ use std::{
 use crate::{
     base::{Refusal, Timestamp},
     service::{Context, damaged, store_failure},
-    store::{Batch, Key, KeyRange, Limit, Table},
-    wire::credential::Fingerprint,
+    store::{Batch, Key, KeyRange, Limit, Table, record},
+    wire::{
+        authentication::{Revocation, RevocationReason},
+        credential::Fingerprint,
+    },
 };
 
 /// Most revocations at a time: what every client can be sent.
@@ -19,13 +22,23 @@ const MAX_REVOKED: usize = 100_000;
 /// Rows read in one go.
 const PAGE: usize = 10_000;
 
-/// The list, with the second until which each must be on it.
-pub struct Revocations(Mutex<BTreeMap<Fingerprint, u64>>);
+const VERSION: u8 = 1;
+
+/// The list.
+pub struct Revocations(Mutex<BTreeMap<Fingerprint, Entry>>);
+
+/// An entry of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    /// Last second in which the credential would be valid.
+    until: u64,
+    reason: RevocationReason,
+}
 
 /// Changes of the list, which take effect when they are durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    added: Vec<(Fingerprint, u64)>,
+    added: Vec<(Fingerprint, Entry)>,
     removed: Vec<Fingerprint>,
 }
 
@@ -43,15 +56,16 @@ impl Revocations {
             range = KeyRange::from(last.key.successor()..);
             for row in rows {
                 let name = row.key.as_bytes().try_into().map_err(damaged)?;
-                let until = row.value.as_ref().try_into().map(u64::from_be_bytes).map_err(damaged)?;
-                list.insert(name, until);
+                let (until, on_hold) = record::decode(VERSION, &row.value).map_err(damaged)?;
+                let reason = if on_hold { RevocationReason::OnHold } else { RevocationReason::Revoked };
+                list.insert(name, Entry { until, reason });
             }
         }
     }
 
-    /// The fingerprints.
-    pub fn list(&self) -> Vec<Fingerprint> {
-        self.lock().keys().copied().collect()
+    /// The list as GetCredentials gives it.
+    pub fn list(&self) -> Vec<Revocation> {
+        self.lock().iter().map(|(name, of)| Revocation { credential: *name, reason: of.reason }).collect()
     }
 
     /// How many there are.
@@ -68,12 +82,19 @@ impl Revocations {
     ///
     /// # Errors
     /// `quota_exceeded` if the list is full.
-    pub fn add(&self, name: Fingerprint, until: u64, batch: &mut Batch, changes: &mut Changes) -> Result<(), Refusal> {
+    pub fn add(
+        &self,
+        (name, until): (Fingerprint, u64),
+        reason: RevocationReason,
+        batch: &mut Batch,
+        changes: &mut Changes,
+    ) -> Result<(), Refusal> {
         if self.count() + changes.added.len() >= MAX_REVOKED {
             return Err(Refusal::quota_exceeded("the list of revoked credentials is full"));
         }
-        batch.put(Table::AsRevoked, Key::new().bytes(name), until.to_be_bytes().to_vec());
-        changes.added.push((name, until));
+        let row = record::encode(VERSION, &(until, reason == RevocationReason::OnHold)).map_err(damaged)?;
+        batch.put(Table::AsRevoked, Key::new().bytes(name), row);
+        changes.added.push((name, Entry { until, reason }));
         Ok(())
     }
 
@@ -85,7 +106,7 @@ impl Revocations {
 
     /// Adds the end of those that would have expired by now to the batch.
     pub fn expire(&self, now: Timestamp, batch: &mut Batch) -> Changes {
-        let expired = self.lock().iter().filter(|(_, until)| **until < now.seconds()).map(|(name, _)| *name).collect();
+        let expired = self.lock().iter().filter(|(_, of)| of.until < now.seconds()).map(|(name, _)| *name).collect();
         let changes = Changes { removed: expired, added: Vec::new() };
         changes.removed.iter().for_each(|name| _ = batch.delete(Table::AsRevoked, Key::new().bytes(name)));
         changes
@@ -100,7 +121,7 @@ impl Revocations {
         list.extend(changes.added);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, u64>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, Entry>> {
         // The map is whole between any two of its operations.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -152,6 +152,9 @@ enum Keys {
     Revoke {
         /// Its fingerprint
         fingerprint: String,
+        /// Revoke a root, although clients that have not connected since it was rotated are shut out for good
+        #[arg(long)]
+        sure: bool,
     },
 }
 
@@ -232,7 +235,7 @@ impl Keys {
         Ok(match self {
             Self::Import { credential } => Ask::KeysImport { credential: read(&credential)? },
             Self::ImportRoot { root } => Ask::KeysImportRoot { key: read(&root)? },
-            Self::Revoke { fingerprint } => Ask::KeysRevoke { fingerprint },
+            Self::Revoke { fingerprint, sure } => Ask::KeysRevoke { fingerprint, sure },
             Self::Rotate { key } => Ask::KeysRotate { key: key.into() },
             Self::List | Self::Request { .. } | Self::Sign { .. } | Self::ExportRoot { .. } => Ask::KeysList {},
         })
@@ -329,7 +332,7 @@ fn stats_line(stats: &Value) -> String {
 
 fn key_line(key: &Value) -> String {
     let (kind, name) = (word(key, "kind"), word(key, "fingerprint"));
-    if kind == "revoked" {
+    if key["valid_until"].is_null() {
         return format!("{kind:<12}  {name}");
     }
     let mut line = format!("{kind:<12}  {name}  until {}", time(key, "valid_until"));

@@ -103,7 +103,7 @@ impl Core {
         match (queue, self.drain(queue).await) {
             // Who certified this client may have been revoked since it last looked.
             (Queue::Direct, Err(error)) if is_unproven(&error) => {
-                self.fetch_revocations().await?;
+                self.fetch_authority(self.domain()).await?;
                 self.keep_credential().await?;
                 self.drain(queue).await
             }

@@ -185,7 +185,7 @@ impl Core {
                 .database
                 .run(move |connection| {
                     let members = chats::members(connection, &of)?;
-                    let is_member = members.iter().any(|member| member.user.as_ref() == Some(&who));
+                    let is_member = members.iter().any(|member| member.is(&who));
                     Ok::<_, ClientError>((contacts::contact(connection, &who)?, is_member))
                 })
                 .await?;
@@ -281,7 +281,7 @@ impl Build<'_> {
         joiners: &HashMap<UserId, Vec<NewMember>>,
     ) -> Result<Option<Plan>, ClientError> {
         let members = chats::members(self.connection, &chat.group)?;
-        let is_member = |user: &UserId| members.iter().any(|member| member.user.as_ref() == Some(user));
+        let is_member = |user: &UserId| members.iter().any(|member| member.is(user));
         let leaves = |wanted: &dyn Fn(&chats::Member) -> bool| -> Vec<u32> {
             members
                 .iter()
@@ -299,10 +299,7 @@ impl Build<'_> {
                 if users.contains(&self.account.client.user) {
                     return Err(ClientError::invalid("you cannot remove yourself"));
                 }
-                Plan {
-                    removes: leaves(&|member| member.user.as_ref().is_some_and(|user| users.contains(user))),
-                    ..Plan::default()
-                }
+                Plan { removes: leaves(&|member| users.iter().any(|user| member.is(user))), ..Plan::default() }
             }
             Intent::Expel(key) => Plan { removes: leaves(&|member| member.key == *key), ..Plan::default() },
             Intent::Delete => return Ok(Some(Plan { removes: leaves(&|_| true), update: true, ..Plan::default() })),

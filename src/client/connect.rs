@@ -29,8 +29,7 @@ use super::{
 use crate::{
     base::{AliasId, ClientId, Domain, GroupId, Timestamp, UserId},
     crypto::{
-        aead, alias::Alias, credential::fingerprint, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256,
-        signature::verify, system_rng,
+        aead, alias::Alias, hpke, hpke::HpkePrivateKey, mls as protocol, random, sha256, signature::verify, system_rng,
     },
     wire::{
         Encode, Method, Text,
@@ -336,14 +335,7 @@ impl Join<'_> {
             .finalize(&provider)
             .map_err(mls::failed)?;
         chat.leaf = joined.own_leaf_index().u32();
-        let me = Member {
-            leaf: chat.leaf,
-            key: leaf.verifying_key,
-            identity: leaf.identity,
-            user: Some(self.account.client.user.clone()),
-            profile_key: Some(friendship.user_profile_key.clone()),
-            credential: Some(fingerprint(&self.account.credential)),
-        };
+        let me = Member::own(self.account, chat.leaf, &leaf);
         let members = [self.only_other(&chat, &joined)?, me];
         let request = JoinConnectionGroup {
             commit: commit_bundle(&chat, &bundle, &mut rng)?,
@@ -373,13 +365,6 @@ impl Join<'_> {
         if *verified.client.client() != self.offer.credential.request.payload.client {
             return Err(wrong());
         }
-        Ok(Member {
-            leaf: other.index.u32(),
-            key: credential.verifying_key.clone(),
-            identity: credential.identity,
-            user: chat.peer.clone(),
-            credential: Some(fingerprint(verified.client.credential())),
-            profile_key: verified.profile_key,
-        })
+        Ok(Member::of(other.index.u32(), &credential, verified))
     }
 }

@@ -157,7 +157,7 @@ impl Core {
         credential: &ClientCredential,
     ) -> Result<crate::crypto::credential::VerifiedClient, ClientError> {
         if let Err(Doubt::Missing(domain)) = self.trust.client(credential) {
-            self.trust.fetch(&domain, &self.network, &self.database).await?;
+            self.fetch_authority(&domain).await?;
         }
         self.trust.client(credential).map_err(super::register::doubted)
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
-    crypto::{aead, credential::fingerprint, mls as protocol, random_secret, system_rng},
+    crypto::{aead, mls as protocol, random_secret, system_rng},
     wire::{
         Encode, Method, Text,
         content::GroupData,
@@ -143,15 +143,7 @@ pub fn create(
         queue_config: packages::queue_config(account, &queuing_key, &mut rng)?,
     };
     chats::insert(connection, &chat, now.0)?;
-    let own = Member {
-        leaf: 0,
-        key: leaf.verifying_key,
-        identity: leaf.identity,
-        user: Some(account.client.user.clone()),
-        profile_key: Some(profile_key.clone()),
-        credential: Some(fingerprint(&account.credential)),
-    };
-    chats::put_members(connection, &group, &[own])?;
+    chats::put_members(connection, &group, &[Member::own(account, 0, &leaf)])?;
     let new = New {
         domain: group.domain.clone(),
         kind: Kind::Create,

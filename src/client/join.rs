@@ -103,7 +103,7 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
     };
     let infos = info.members.iter().filter_map(|of| Some((leaf_key(of.leaf)?, of.info.clone()))).collect();
     let members = members::refresh(work, &chat, &joined, &infos)?;
-    if !members.iter().any(|member| member.leaf == adder && member.user.as_ref() == Some(&sender.user)) {
+    if !members.iter().any(|member| member.leaf == adder && member.trusted() == Some(&sender.user)) {
         return Err(Stop::bad("a Welcome that was made by another member than it says"));
     }
     use_up(work, &chat, reference.as_slice(), key.last_resort)?;

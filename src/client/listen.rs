@@ -123,7 +123,8 @@ impl Core {
                 }
                 // Who certified this client may have been revoked.
                 Err(error) if queue == Queue::Direct && is_unproven(&error) => {
-                    let renewed = self.fetch_revocations().await.is_ok() && self.keep_credential().await.is_ok();
+                    let renewed =
+                        self.fetch_authority(self.domain()).await.is_ok() && self.keep_credential().await.is_ok();
                     if !renewed {
                         let _ = events.send(Event::Problem(error.to_string())).await;
                     }

@@ -86,8 +86,10 @@ pub struct Supplies {
     pub body: Option<Bytes>,
     /// What the Welcome does not contain.
     pub welcome: Option<WelcomeInfo>,
-    /// Domains whose credentials were fetched, or cannot be had.
-    unknown: Vec<Domain>,
+    /// Domains whose credentials were asked for.
+    asked: Vec<Domain>,
+    /// Those of them whose credentials were fetched.
+    fetched: Vec<Domain>,
     /// Why the entry will never be usable.
     give_up: Option<String>,
 }
@@ -233,16 +235,20 @@ impl Core {
         let outcome = match need {
             // Whoever sends an offer chooses the domain in it: no stranger makes this client dial a host of his, or wait
             // for one that does not answer. Until homeservers federate, only the own one's users can be verified.
-            Need::Authority(domain) if domain != *self.domain() || supplies.unknown.contains(&domain) => {
+            Need::Authority(domain) if domain != *self.domain() || supplies.asked.contains(&domain) => {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }
             Need::Authority(domain) => {
                 // Once for an entry: what is not known then will not be.
-                supplies.unknown.push(domain.clone());
-                match self.trust.fetch(&domain, &self.network, &self.database).await {
+                supplies.asked.push(domain.clone());
+                match self.fetch_authority(&domain).await {
                     Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => return Ok(()),
-                    outcome => outcome,
+                    Ok(()) => {
+                        supplies.fetched.push(domain);
+                        return Ok(());
+                    }
+                    failed => failed,
                 }
             }
             Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
@@ -328,7 +334,12 @@ impl Work<'_> {
 
     /// Whether the credentials of a domain may still be fetched.
     pub fn may_fetch(&self, domain: &Domain) -> bool {
-        !self.supplies.unknown.contains(domain)
+        !self.supplies.asked.contains(domain)
+    }
+
+    /// Whether they were, since the entry came: what they do not verify will not verify later either.
+    pub fn has_fetched(&self, domain: &Domain) -> bool {
+        self.supplies.fetched.contains(domain)
     }
 
     /// Notes something that could not be used.

@@ -141,11 +141,11 @@ fn connected(
     aad: &CommitAad,
 ) -> Result<(), Stop> {
     let me = &work.account.client.user;
-    let others: Vec<_> = members.iter().filter(|member| member.user.as_ref() != Some(me)).collect();
+    let others: Vec<_> = members.iter().filter(|member| !member.is(me)).collect();
     let mut peer = chat.peer.clone();
     if peer.is_none() {
         // It was made for an alias: whoever joins first has the key that the offer was encrypted to.
-        peer = others.iter().find_map(|other| other.user.clone());
+        peer = others.iter().find_map(|other| other.trusted().cloned());
         if let Some(peer) = &peer {
             chats::set_peer(work.connection, &chat.group, peer)?;
         }
@@ -155,7 +155,7 @@ fn connected(
             outbox::add_chore(work.connection, &Chore::Expel(chat.group.clone(), other.key.clone()))?;
         }
     }
-    let Some(joiner) = others.iter().find(|other| other.user.is_some() && other.user == peer) else {
+    let Some(joiner) = others.iter().find(|other| other.trusted().is_some() && other.user == peer) else {
         return Ok(());
     };
     if chat.state != ChatState::Waiting && chat.state != ChatState::Starting {
@@ -215,8 +215,8 @@ fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result
         return Err(Stop::bad("it is no application message"));
     };
     let members = chats::members(work.connection, &chat.group)?;
-    let sender = members.into_iter().find(|member| member.leaf == leaf.u32()).and_then(|member| member.user);
-    let Some(from) = sender else {
+    let sender = members.iter().find(|member| member.leaf == leaf.u32()).and_then(Member::trusted);
+    let Some(from) = sender.cloned() else {
         return Err(Stop::bad("a message from a member in quarantine"));
     };
     let message: ApplicationMessage = unpad_value(content.into_bytes().into(), MESSAGE_FLOOR)?;

@@ -9,8 +9,6 @@ use super::{
     connector::Isolation,
     core::Core,
     error::ClientError,
-    event::Event,
-    members,
     network::Sender,
     register::{doubted, validity},
     state::{
@@ -47,20 +45,11 @@ impl Core {
         let account = self.account();
         let payload = &account.credential.request.payload;
         if self.trust.is_stale(self.domain()) {
-            self.fetch_revocations().await?;
+            self.fetch_authority(self.domain()).await?;
         }
         let expires = payload.validity.not_after < self.trust.now().seconds().saturating_add(RESERVE);
         let authority = self.trust.authority(self.domain()).map_err(doubted)?;
         if expires || !authority.has_signer(&payload.signer) { self.renew_credential().await } else { Ok(()) }
-    }
-
-    /// Learns what was revoked; members whose credential was are nobody any more.
-    pub async fn fetch_revocations(self: &Arc<Self>) -> Result<(), ClientError> {
-        self.trust.fetch(self.domain(), &self.network, &self.database).await?;
-        let core = self.clone();
-        let changed = self.database.run(move |connection| members::quarantine_revoked(connection, &core.trust)).await?;
-        self.publish(changed.into_iter().map(|chat| Event::Changed { chat }).collect()).await;
-        Ok(())
     }
 
     /// Asks for a new credential; what was asked for is stored first.

@@ -102,8 +102,9 @@ fn prepare(
     replaced: Option<i64>,
 ) -> Result<Readiness, ClientError> {
     let chat = chats::require_active(connection, group)?;
-    if chats::members(connection, group)?.iter().any(|member| member.user.is_none()) {
-        let why = "a member of this chat could not be verified: nothing is sent until it is removed";
+    if chats::members(connection, group)?.iter().any(|member| member.quarantined) {
+        let why =
+            "a member of this chat cannot be verified now: nothing is sent until it is removed, or verifies again";
         return Err(ClientError::Local(super::error::Local::Untrusted, why.into()));
     }
     let provider = Provider::new(connection);

@@ -23,8 +23,8 @@ use crate::{
     },
     wire::{
         Decode, Encode,
-        authentication::{Credentials, GetCredentials},
-        credential::{ClientCredential, LeafCredential},
+        authentication::{Credentials, GetCredentials, RevocationReason},
+        credential::{ClientCredential, Fingerprint, LeafCredential},
         delivery::MemberInfo,
         label::KeyLabel,
         method::call,
@@ -93,10 +93,10 @@ impl Trust {
         self.known(domain, REFRESH).ok_or_else(|| Doubt::Missing(domain.clone()))
     }
 
-    /// Whether a client credential is known to be revoked.
-    pub fn is_revoked(&self, domain: &Domain, name: &[u8; 32]) -> bool {
+    /// Why a credential is not to be believed, if it is known to be revoked.
+    pub fn revocation(&self, domain: &Domain, name: &Fingerprint) -> Option<RevocationReason> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(domain).is_some_and(|known| known.authority.is_revoked(name))
+        known.get(domain)?.authority.revocation(name)
     }
 
     /// Whether the credentials of a domain should be fetched again, to learn what was revoked.

@@ -67,13 +67,13 @@ pub struct ChatView {
 /// A member of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberView {
-    /// Who; none if that could not be verified.
+    /// Who; none if that could never be verified.
     pub user: Option<UserId>,
     /// What it is called.
     pub name: String,
     /// Whether it may change the group.
     pub admin: bool,
-    /// Whether it could not be verified: nothing from it is shown, and nothing is sent while it is there.
+    /// Whether that cannot be verified now: nothing from it is shown, and nothing is sent while it is there.
     pub quarantined: bool,
 }
 
@@ -137,7 +137,7 @@ impl Client {
             };
             let group = chat.group.clone();
             let members = self.0.database.run(move |connection| chats::members(connection, &group)).await?;
-            let members = members.into_iter().filter_map(|member| member.user).collect();
+            let members = members.iter().filter_map(|member| member.trusted().cloned()).collect();
             views.push(ChatView { chat: chat.group, kind: chat.kind, name, members, state: chat.state });
         }
         Ok(views)
@@ -172,7 +172,7 @@ impl Client {
                 Some(user) => self.0.name(user).await?,
                 None => String::new(),
             };
-            views.push(MemberView { quarantined: member.user.is_none(), user: member.user, name, admin });
+            views.push(MemberView { quarantined: member.quarantined, user: member.user, name, admin });
         }
         Ok(views)
     }
@@ -251,7 +251,7 @@ impl Core {
         let group = chat.clone();
         let members = self.database.run(move |connection| chats::members(connection, &group)).await?;
         for user in users {
-            if !members.iter().any(|member| member.user.as_ref() == Some(user)) {
+            if !members.iter().any(|member| member.is(user)) {
                 return Err(ClientError::not_found(format!("{user} is not a member of this group")));
             }
         }

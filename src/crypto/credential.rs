@@ -1,6 +1,8 @@
 //! The chain of credentials, from a home domain's root down to the pseudonymous leaf (`wire-spec/credentials.md`): made
 //! here, verified here, and once verified a type of its own.
 
+use std::collections::HashMap;
+
 use super::{
     CryptoError, Rng, aead, random, random_secret, sha256,
     signature::{SigningKey, verify},
@@ -9,7 +11,7 @@ use crate::{
     base::{ClientId, Day, Domain, Secret, Timestamp},
     wire::{
         Decode, Encode,
-        authentication::Credentials,
+        authentication::{Credentials, RevocationReason},
         credential::{
             AsCredential, AsCredentialPayload, AsIntermediateCredential, AsIntermediatePayload, AsIntermediateRequest,
             CIPHERSUITE, ClientCredential, ClientPayload, ClientRequest, DayValidity, Fingerprint, LeafChain,
@@ -174,7 +176,7 @@ pub struct Authority {
     domain: Domain,
     roots: Vec<Fingerprint>,
     intermediates: Vec<(Fingerprint, AsIntermediateCredential)>,
-    revoked: Vec<Fingerprint>,
+    revoked: HashMap<Fingerprint, RevocationReason>,
 }
 
 /// A client credential whose chain was verified up to its domain's root.
@@ -203,6 +205,7 @@ impl Authority {
         known: &[Fingerprint],
         now: Timestamp,
     ) -> Result<Self, CryptoError> {
+        let revoked: HashMap<_, _> = credentials.revoked.iter().map(|of| (of.credential, of.reason)).collect();
         let mut listed = Vec::new();
         for root in &credentials.roots {
             let AsCredential { payload, signature } = root;
@@ -211,7 +214,7 @@ impl Authority {
             }
             verify(&payload.verifying_key, SignatureLabel::AsCredential, payload, signature)?;
             let name = fingerprint(root);
-            if !credentials.revoked.contains(&name) {
+            if !revoked.contains_key(&name) {
                 listed.push((name, root));
             }
         }
@@ -223,7 +226,7 @@ impl Authority {
         for credential in &credentials.intermediates {
             let name = fingerprint(credential);
             match check_intermediate(credential, &usable, now) {
-                Ok(()) if !credentials.revoked.contains(&name) => intermediates.push((name, credential.clone())),
+                Ok(()) if !revoked.contains_key(&name) => intermediates.push((name, credential.clone())),
                 // Of another root, over, or revoked.
                 Ok(()) | Err(CryptoError::UnknownSigner | CryptoError::Expired) => {}
                 Err(error) => return Err(error),
@@ -232,7 +235,7 @@ impl Authority {
         if intermediates.is_empty() {
             return Err(CryptoError::UnknownSigner);
         }
-        Ok(Self { domain, roots, intermediates, revoked: credentials.revoked.clone() })
+        Ok(Self { domain, roots, intermediates, revoked })
     }
 
     /// Whether client credentials signed by this intermediate verify.
@@ -240,9 +243,9 @@ impl Authority {
         self.intermediates.iter().any(|(known, _)| known == name)
     }
 
-    /// Whether a client credential is on the domain's list of those that are not to be believed.
-    pub fn is_revoked(&self, name: &Fingerprint) -> bool {
-        self.revoked.contains(name)
+    /// Why a credential is not to be believed, if it is on the domain's list.
+    pub fn revocation(&self, name: &Fingerprint) -> Option<RevocationReason> {
+        self.revoked.get(name).copied()
     }
 
     /// The domain.
@@ -269,13 +272,19 @@ impl Authority {
         if client.user.domain != self.domain || *ciphersuite != CIPHERSUITE {
             return Err(CryptoError::Subject);
         }
-        let signer = self.intermediates.iter().find(|(name, _)| name == signer).ok_or(CryptoError::UnknownSigner)?;
+        let found = self.intermediates.iter().find(|(name, _)| name == signer);
+        let signer = found.ok_or_else(|| match self.revocation(signer) {
+            Some(_) => CryptoError::RevokedSigner,
+            None => CryptoError::UnknownSigner,
+        })?;
         let signer = &signer.1.request.payload;
         let request = &credential.request;
         verify(verifying_key, SignatureLabel::ClientRequest, &request.payload, &request.self_signature)?;
         verify(&signer.verifying_key, SignatureLabel::ClientCredential, request, &credential.signature)?;
-        if self.revoked.contains(&fingerprint(credential)) {
-            return Err(CryptoError::Revoked);
+        match self.revocation(&fingerprint(credential)) {
+            Some(RevocationReason::Revoked) => return Err(CryptoError::Revoked),
+            Some(RevocationReason::OnHold) => return Err(CryptoError::OnHold),
+            None => {}
         }
         if !signer.validity.contains(validity) || !validity.covers(now) {
             return Err(CryptoError::Expired);

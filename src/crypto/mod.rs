@@ -33,6 +33,12 @@ pub enum CryptoError {
     /// Verified, but revoked by its signer.
     #[error("is revoked")]
     Revoked,
+    /// Verified, but its subject is disabled for the time being.
+    #[error("is of a disabled user")]
+    OnHold,
+    /// The signer is revoked.
+    #[error("is signed by a key that is revoked")]
+    RevokedSigner,
     /// The signer is not known.
     #[error("is signed by an unknown key")]
     UnknownSigner,

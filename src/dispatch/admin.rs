@@ -15,7 +15,14 @@ use crate::{
     crypto::alias::Alias,
     service::{Context, Outcome, QueueId, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
-    wire::{credential::Fingerprint, server::Done},
+    wire::{
+        authentication::{
+            Revocation,
+            RevocationReason::{OnHold, Revoked},
+        },
+        credential::Fingerprint,
+        server::Done,
+    },
 };
 
 /// Whoever changes invitation codes holds this lock.
@@ -69,11 +76,11 @@ impl Dispatcher {
         rows.map_err(store_failure)?.into_iter().map(entry).collect()
     }
 
-    /// Takes a user out of use, or back in. Its credential stops to work at once and everywhere, and is listed as revoked;
-    /// nothing of it is deleted.
+    /// Takes a user out of use, or back in. Its credential stops to work at once and everywhere, and is listed as revoked
+    /// and on hold; nothing of it is deleted.
     ///
     /// # Errors
-    /// `not_found` if there is no such user.
+    /// `not_found` if there is no such user, `quota_exceeded` if no more can be listed.
     pub async fn set_disabled(&self, user: &UserId, disabled: bool) -> Result<(), Refusal> {
         let mut scope = self.locked(("user", user.uuid)).await;
         let clients = records::clients(&scope.context(), user).await?;
@@ -84,7 +91,8 @@ impl Dispatcher {
             for name in client.names() {
                 if disabled {
                     let until = payload.validity.not_after;
-                    self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
+                    let revocation = (name, until);
+                    self.authentication.revocations.add(revocation, OnHold, &mut batch, &mut changes)?;
                 } else {
                     self.authentication.revocations.lift(name, &mut batch, &mut changes);
                 }
@@ -165,8 +173,8 @@ impl Dispatcher {
         self.authentication.keyring()
     }
 
-    /// Fingerprints on the list of revoked credentials.
-    pub fn revoked(&self) -> Vec<Fingerprint> {
+    /// The list of revoked credentials.
+    pub fn revoked(&self) -> Vec<Revocation> {
         self.authentication.revocations.list()
     }
 
@@ -185,16 +193,19 @@ impl Dispatcher {
         Ok(changed)
     }
 
-    /// Revokes one of the AS's own credentials, and with it whatever it signed.
+    /// Revokes one of the AS's own credentials, and with it whatever it signed. Clients that have not
+    /// looked since a root was rotated are shut out when it is revoked.
     ///
     /// # Errors
-    /// `not_found` if there is none of this fingerprint, `forbidden` for one that signs now.
-    pub async fn revoke_signer(&self, name: Fingerprint) -> Result<(), Refusal> {
+    /// `not_found` if there is none of this fingerprint, `forbidden` for one that signs now, and for a root unless the
+    /// operator is `sure`.
+    pub async fn revoke_signer(&self, name: Fingerprint, sure: bool) -> Result<(), Refusal> {
         let scope = self.locked("keyring").await;
         let mut keyring = Keyring::clone(&self.authentication.keyring());
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
-        let until = keyring.remove(&name)?;
-        self.authentication.revocations.add(name, until, &mut batch, &mut changes)?;
+        for revocation in keyring.remove(&name, sure)? {
+            self.authentication.revocations.add(revocation, Revoked, &mut batch, &mut changes)?;
+        }
         self.install_keyring(scope, keyring, batch, changes).await
     }
 
@@ -212,18 +223,23 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// What is due every hour: an intermediate that expires before a new client credential would is replaced, if the
-    /// root's key is here, and revocations and invitation codes that have expired go.
+    /// What is due every hour: a root or intermediate that expires before what it would sign is replaced, if the root's
+    /// key is here, and revocations and invitation codes that have expired go.
     ///
     /// # Errors
     /// `internal` if the store fails.
     pub async fn maintain_credentials(&self) -> Result<(), Refusal> {
         let now = self.parts.clock.now();
-        if self.authentication.keyring().is_due(now) {
-            let rotated = self.change_keyring(|keyring, context| keyring.rotate_intermediate(now, context.rng)).await;
-            if let Err(refusal) = rotated {
-                tracing::warn!(reason = %refusal.message, "the intermediate credential expires soon and is not replaced");
-            }
+        let keyring = self.authentication.keyring();
+        let rotated = if keyring.is_root_due(now) {
+            self.change_keyring(|keyring, context| keyring.rotate_root(context.domain, now, context.rng)).await
+        } else if keyring.is_due(now) {
+            self.change_keyring(|keyring, context| keyring.rotate_intermediate(now, context.rng)).await
+        } else {
+            Ok(())
+        };
+        if let Err(refusal) = rotated {
+            tracing::warn!(reason = %refusal.message, "a credential of the AS expires soon and is not replaced");
         }
         let mut scope = self.locked(INVITATIONS).await;
         let mut batch = Batch::new();

@@ -25,7 +25,7 @@ use crate::{
     crypto::{alias::Alias, credential::fingerprint},
     dispatch::Dispatcher,
     store::Table,
-    wire::{Decode, Encode, credential::AsIntermediateCredential},
+    wire::{Decode, Encode, authentication::RevocationReason, credential::AsIntermediateCredential},
 };
 
 /// Longest request in bytes.
@@ -113,6 +113,8 @@ pub enum Command {
     KeysRevoke {
         /// Its fingerprint, in hexadecimal.
         fingerprint: String,
+        /// That a root is meant, and what follows is known.
+        sure: bool,
     },
 }
 
@@ -272,10 +274,10 @@ impl Operator {
                 let key = root_key(&key)?;
                 none(node.change_keyring(|keys, _| keys.import_root(key)).await)
             }
-            Command::KeysRevoke { fingerprint } => {
+            Command::KeysRevoke { fingerprint, sure } => {
                 let name = hex::decode(fingerprint.trim()).and_then(|name| <[u8; 32]>::try_from(name).ok());
                 let name = name.ok_or_else(|| Refusal::malformed("this is no fingerprint of 32 bytes"))?;
-                none(node.revoke_signer(name).await)
+                none(node.revoke_signer(name, sure).await)
             }
         }
     }
@@ -359,7 +361,13 @@ impl Operator {
             }));
         }
         let revoked = self.dispatcher.revoked().into_iter();
-        results.extend(revoked.map(|name| json!({ "kind": "revoked", "fingerprint": hex::encode(&name) })));
+        results.extend(revoked.map(|of| {
+            let kind = match of.reason {
+                RevocationReason::Revoked => "revoked",
+                RevocationReason::OnHold => "on hold",
+            };
+            json!({ "kind": kind, "fingerprint": hex::encode(&of.credential) })
+        }));
         results
     }
 

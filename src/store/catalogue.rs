@@ -42,6 +42,8 @@ tables! {
     AsUsers = "as_users", Points;
     /// Clients of users as the AS knows them.
     AsClients = "as_clients", Points;
+    /// Ids of users that were deleted: nobody is given them again.
+    AsDeparted = "as_departed", Points;
     /// Connection packages.
     AsPackages = "as_packages", Log;
     /// Fingerprints of revoked credentials.

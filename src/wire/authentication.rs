@@ -11,6 +11,17 @@ use super::{
 };
 use crate::base::{AliasId, ClientId, UserId};
 
+wire_selects! {
+    /// Why a credential is not to be believed (after RFC 5280 section 5.3.1, `keyCompromise` and `certificateHold`).
+    #[derive(Copy)]
+    pub enum RevocationReason: u8 {
+        /// It will never be believed again.
+        Revoked = 1,
+        /// Not now: its user is disabled, and may be enabled again.
+        OnHold = 2,
+    }
+}
+
 wire_structs! {
     /// Asks for the AS's credentials.
     pub struct GetCredentials {}
@@ -23,10 +34,18 @@ wire_structs! {
         pub successions: Vec<RootSuccession>,
         /// Intermediate credentials, the preferred one first.
         pub intermediates: Vec<AsIntermediateCredential>,
-        /// Fingerprints of credentials that are not to be believed.
-        pub revoked: Vec<Fingerprint>,
+        /// Credentials that are not to be believed.
+        pub revoked: Vec<Revocation>,
         /// Privacy Pass issuer keys.
         pub issuer_keys: Vec<IssuerKey>,
+    }
+
+    /// A credential that is not to be believed, although it has not expired.
+    pub struct Revocation {
+        /// Fingerprint of the credential.
+        pub credential: Fingerprint,
+        /// Whether that is for good.
+        pub reason: RevocationReason,
     }
 
     /// A Privacy Pass issuer key.

@@ -1,6 +1,7 @@
 //! Keys are replaced while others are in use, and whoever knew the old ones believes the new ones.
 
 use super::*;
+use crate::wire::authentication::{Revocation, RevocationReason};
 use crate::{
     crypto::{credential::Authority, system_rng},
     wire::authentication::Credentials,
@@ -44,11 +45,14 @@ fn after_a_rotation_both_intermediates_are_valid_and_the_newer_is_preferred() {
     assert!(keyring.signer(&fingerprint(&old), NOW).unwrap().is_some());
     let late = Timestamp(NOW.0 + 3 * 365 * 86_400_000);
     assert!(keyring.signer(&fingerprint(&old), late).unwrap().is_none(), "expired");
-    assert_eq!(keyring.remove(&fingerprint(&old)), Ok(old.request.payload.validity.not_after));
+    assert_eq!(
+        keyring.remove(&fingerprint(&old), false),
+        Ok(vec![(fingerprint(&old), old.request.payload.validity.not_after)])
+    );
     assert!(keyring.signer(&fingerprint(&old), NOW).unwrap().is_none());
     let preferred = fingerprint(keyring.intermediates().next().unwrap());
-    assert_eq!(keyring.remove(&preferred).unwrap_err().status, Status::Forbidden);
-    assert_eq!(keyring.remove(&[7; 32]).unwrap_err().status, Status::NotFound);
+    assert_eq!(keyring.remove(&preferred, true).unwrap_err().status, Status::Forbidden);
+    assert_eq!(keyring.remove(&[7; 32], true).unwrap_err().status, Status::NotFound);
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn a_new_root_is_believed_by_whoever_knew_the_first_and_no_other_root_is() {
     assert!(Authority::verify(domain(), &forged, &[first], NOW).is_err(), "a word for another");
     // A revoked root vouches for nobody.
     let mut revoked = credentials(&keyring);
-    revoked.revoked = vec![first];
+    revoked.revoked = vec![Revocation { credential: first, reason: RevocationReason::Revoked }];
     assert!(Authority::verify(domain(), &revoked, &[first], NOW).is_err());
 }
 
@@ -116,4 +120,41 @@ fn an_intermediate_is_due_while_a_client_credential_still_fits_and_there_is_a_bo
     // Those that have expired make room.
     keyring.rotate_intermediate(Timestamp(NOW.0 + 3 * 365 * 86_400_000), &mut system_rng()).unwrap();
     assert_eq!(keyring.intermediates().count(), 1);
+}
+
+#[test]
+fn a_credential_that_expires_is_replaced_in_time_and_not_before() {
+    let mut keyring = keyring();
+    let day = |days: u64| Timestamp(NOW.0 + days * 86_400_000);
+    let rng = &mut system_rng();
+    assert!(!keyring.is_due(NOW) && !keyring.is_root_due(NOW));
+    assert!(keyring.is_due(day(400)), "a client credential of a year does not fit into it");
+    keyring.rotate_intermediate(day(400), rng).unwrap();
+    assert!(!keyring.is_due(day(400)));
+    // Close to the end of its root an intermediate cannot last longer: the root is replaced, or if it cannot be, nothing.
+    let late = day(10 * 365 - 300);
+    assert!(keyring.is_due(late) && keyring.is_root_due(late));
+    keyring.rotate_intermediate(late, rng).unwrap();
+    assert!(!keyring.is_due(late));
+    keyring.rotate_root(&domain(), late, rng).unwrap();
+    assert!(!keyring.is_due(late) && !keyring.is_root_due(late));
+}
+
+#[test]
+fn a_root_is_revoked_with_all_that_it_signed_by_whoever_is_sure() {
+    let mut keyring = keyring();
+    let rng = &mut system_rng();
+    let (root, under_it) = (first_root(&keyring), fingerprint(keyring.intermediates().next().unwrap()));
+    let waiting = keyring.request_intermediate(NOW, rng).unwrap();
+    let old_key = keyring.export_root().unwrap();
+    keyring.rotate_root(&domain(), NOW, rng).unwrap();
+    let refused = keyring.remove(&root, false).unwrap_err();
+    assert!(refused.status == Status::Forbidden && refused.message.contains("sure"), "{refused:?}");
+    // What signs now rests on it: a request from before its successor, answered late.
+    let mut late = keyring.clone();
+    late.import_intermediate(issue_intermediate(waiting, &signing_key(&old_key).unwrap()), NOW).unwrap();
+    assert_eq!(late.remove(&root, true).unwrap_err().status, Status::Forbidden);
+    let removed: Vec<_> = keyring.remove(&root, true).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(removed, [root, under_it]);
+    assert_eq!((keyring.roots().len(), keyring.intermediates().count(), keyring.successions().len()), (1, 1, 0));
 }

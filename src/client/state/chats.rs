@@ -6,7 +6,11 @@ use super::{all, array, decoded, execute, first};
 use crate::{
     base::{AliasId, GroupId, Secret, UserId},
     client::error::ClientError,
-    wire::{Encode, credential::SignaturePublicKey},
+    wire::{
+        Encode,
+        credential::{Fingerprint, SignaturePublicKey},
+        delivery::MemberInfo,
+    },
 };
 
 macro_rules! stored_enums {
@@ -221,25 +225,62 @@ pub struct Member {
     pub key: SignaturePublicKey,
     /// The leaf credential's identity.
     pub identity: [u8; 32],
-    /// Who is behind it; none if that did not verify: then it is in quarantine.
+    /// Who is behind it, if that was verified once.
     pub user: Option<UserId>,
     /// Opens its profile.
     pub profile_key: Option<Secret>,
-    /// Fingerprint of the client credential behind it.
-    pub credential: Option<[u8; 32]>,
+    /// What that rests on.
+    pub grounds: Option<Grounds>,
+    /// Whether it is in quarantine: nothing from it is shown, and nothing is sent while it is there.
+    pub quarantined: bool,
+    /// What is said of a leaf that did not verify, to try again.
+    pub claim: Option<MemberInfo>,
 }
+
+/// What it rests on that a leaf is of a user.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grounds {
+    /// Fingerprint of the client credential behind it.
+    pub credential: Fingerprint,
+    /// Fingerprint of the intermediate credential that signed that one.
+    pub signer: Fingerprint,
+    /// Last second in which the client credential is valid.
+    pub until: u64,
+}
+
+impl Member {
+    /// Who it is, unless that is in doubt.
+    pub fn trusted(&self) -> Option<&UserId> {
+        self.user.as_ref().filter(|_| !self.quarantined)
+    }
+
+    /// Whether it is this user, or was when that was last verified.
+    pub fn is(&self, user: &UserId) -> bool {
+        self.user.as_ref() == Some(user)
+    }
+}
+
+const MEMBER_COLUMNS: &str = "leaf, key, identity, user, profile_key, credential, signer, until, quarantined, claim";
 
 /// The members of a chat, in the order of their leaves.
 pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, ClientError> {
-    let sql = "SELECT leaf, key, identity, user, profile_key, credential FROM members WHERE chat = ? ORDER BY leaf";
-    all(connection, sql, [group.to_vec()], |row| {
+    let sql = format!("SELECT {MEMBER_COLUMNS} FROM members WHERE chat = ? ORDER BY leaf");
+    all(connection, &sql, [group.to_vec()], |row| {
+        let (credential, signer, until): (Option<_>, Option<_>, Option<i64>) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        let grounds = credential.zip(signer).zip(until).map(|((credential, signer), until)| Grounds {
+            credential,
+            signer,
+            until: until.cast_unsigned(),
+        });
         Ok(Member {
             leaf: row.get(0)?,
             key: row.get::<_, Vec<u8>>(1)?.as_slice().into(),
             identity: array(&row.get::<_, Vec<u8>>(2)?)?,
             user: row.get::<_, Option<Vec<u8>>>(3)?.map(|user| decoded(&user)).transpose()?,
             profile_key: row.get::<_, Option<Vec<u8>>>(4)?.map(|key| array(&key).map(Secret::new)).transpose()?,
-            credential: row.get(5)?,
+            grounds,
+            quarantined: row.get(8)?,
+            claim: row.get::<_, Option<Vec<u8>>>(9)?.map(|claim| decoded(&claim)).transpose()?,
         })
     })
 }
@@ -247,14 +288,25 @@ pub fn members(connection: &Connection, group: &GroupId) -> Result<Vec<Member>, 
 /// Replaces the members of a chat.
 pub fn put_members(connection: &Connection, group: &GroupId, members: &[Member]) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
-    let sql =
-        "INSERT INTO members (chat, leaf, key, identity, user, profile_key, credential) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let sql = format!("INSERT INTO members (chat, {MEMBER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     for member in members {
         let user = member.user.as_ref().map(Encode::to_vec);
         let profile_key = member.profile_key.as_ref().map(|key| *key.expose());
-        let row =
-            (group.to_vec(), member.leaf, member.key.as_slice(), member.identity, user, profile_key, member.credential);
-        execute(connection, sql, row)?;
+        let grounds = member.grounds.as_ref();
+        let row = (
+            group.to_vec(),
+            member.leaf,
+            member.key.as_slice(),
+            member.identity,
+            user,
+            profile_key,
+            grounds.map(|grounds| grounds.credential),
+            grounds.map(|grounds| grounds.signer),
+            grounds.map(|grounds| grounds.until.cast_signed()),
+            member.quarantined,
+            member.claim.as_ref().map(Encode::to_vec),
+        );
+        execute(connection, &sql, row)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::client::{error::ClientError, mls::Json};
 
 /// Version of the tables below, in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -45,7 +45,8 @@ CREATE TABLE chats (
     stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL, alias BLOB);
 CREATE TABLE members (
     chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
-    credential BLOB, PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
+    credential BLOB, signer BLOB, until INTEGER, quarantined INTEGER NOT NULL, claim BLOB,
+    PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
 -- What was received; the content goes when it has been read, the rest stays a while so that repeats are noticed.
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, sender BLOB NOT NULL, id BLOB NOT NULL,
@@ -92,6 +93,7 @@ pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
             transaction.pragma_update(None, "user_version", VERSION)?;
             Ok(transaction.commit()?)
         }
-        newer => Err(ClientError::storage(format!("it was written by a newer version ({newer})"))),
+        newer if newer > VERSION => Err(ClientError::storage(format!("it was written by a newer version ({newer})"))),
+        _ => Err(ClientError::storage("it was written by a development version: register anew in another directory")),
     }
 }

@@ -6,7 +6,11 @@ use crate::{
     crypto::credential::fingerprint,
     dispatch::Dispatcher,
     service::policy::{Policy, Rates},
-    wire::server::RegistrationPolicy,
+    wire::{
+        authentication::{FinishRegistration, InitRegistration, Revocation, RevocationReason},
+        method::call,
+        server::RegistrationPolicy,
+    },
 };
 
 impl Homeserver {
@@ -103,10 +107,30 @@ async fn a_password_is_changed_by_whoever_knows_it_and_deletion_needs_it() {
     bob.client.sync().await.unwrap();
     assert_eq!(bob.state(&chat).await, ChatState::Deleted, "contacts are told");
     assert!(server.dispatcher().users(None).await.unwrap().iter().all(|entry| entry.user != id));
-    assert!(server.dispatcher().revoked().contains(&fingerprint(&credential)));
+    let listed = Revocation { credential: fingerprint(&credential), reason: RevocationReason::Revoked };
+    assert_eq!(server.dispatcher().revoked(), [listed]);
     assert_eq!(status(bob.client.connect(&id).await), "not_found");
+    // Nobody is given the id again: contacts would take that one for Alice.
+    let network = &bob.client.0.network;
+    let init = InitRegistration { user: id.clone(), request: vec![1; 32].into(), invitation: None };
+    let answer = network
+        .call::<call::AsInitRegistration>(&id.domain, Isolation::Anonymous, network::Sender::Nobody, &init)
+        .await;
+    assert_eq!(status(answer), "already_exists");
+    let account = alice.client.0.account();
+    let finish = FinishRegistration {
+        request: account.credential.request.clone(),
+        record: vec![1; 192].into(),
+        packages: vec![],
+        queue_key: account.keys.direct_queue.public_key(),
+        profile: vec![1; 300].into(),
+        invitation: None,
+    };
+    let sender = network::Sender::Signed(account.identity(), &account.keys.identity);
+    let answer = network.call::<call::AsFinishRegistration>(&id.domain, Isolation::Anonymous, sender, &finish).await;
+    assert_eq!(status(answer), "already_exists");
     let User { home, client, .. } = alice;
-    drop(client);
+    drop((client, account));
     assert_eq!(status(Client::open_over(home.path(), server.connector(), patience()).await), "not_registered");
 }
 
@@ -193,16 +217,44 @@ async fn an_interrupted_renewal_is_completed_by_the_next_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_signer_is_revoked_renews_by_itself() {
+    signer_revoked(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_root_is_revoked_renews_by_itself() {
+    signer_revoked(true).await;
+}
+
+async fn signer_revoked(root: bool) {
     let server = Homeserver::start().await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
     let dispatcher = server.dispatcher();
-    let old = fingerprint(dispatcher.keyring().intermediates().next().unwrap());
+    let keyring = dispatcher.keyring();
+    let old = fingerprint(keyring.intermediates().next().unwrap());
     let now = SystemClock.now();
-    dispatcher.change_keyring(|keys, context| keys.rotate_intermediate(now, context.rng)).await.unwrap();
+    if root {
+        let change = dispatcher.change_keyring(|keys, context| keys.rotate_root(context.domain, now, context.rng));
+        change.await.unwrap();
+    } else {
+        dispatcher.change_keyring(|keys, context| keys.rotate_intermediate(now, context.rng)).await.unwrap();
+    }
     // Nobody has noticed yet.
     alice.say(&chat, "rotated").await;
-    dispatcher.revoke_signer(old).await.unwrap();
+    if root {
+        let first = fingerprint(&keyring.roots()[0].credential);
+        for user in [&alice, &bob] {
+            user.client.0.fetch_authority(&user.id().domain).await.unwrap();
+        }
+        assert_eq!(dispatcher.revoke_signer(first, false).await.unwrap_err().status, Status::Forbidden);
+        dispatcher.revoke_signer(first, true).await.unwrap();
+    } else {
+        dispatcher.revoke_signer(old, false).await.unwrap();
+    }
+    bob.client.0.fetch_authority(&bob.id().domain).await.unwrap();
+    let members = bob.client.members(&chat).await.unwrap();
+    assert!(members.iter().all(|member| member.quarantined == (member.user != Some(bob.id()))), "{members:?}");
+    // Alice's new credential comes before Bob has looked, Bob's after: Alice waits for it, and does not remove him.
     for user in [&alice, &bob] {
         let core = &user.client.0;
         user.client.sync().await.unwrap();
@@ -216,32 +268,54 @@ async fn a_client_whose_signer_is_revoked_renews_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disabled_user_is_out_at_once_and_others_remove_it() {
+async fn a_disabled_user_is_out_at_once_until_it_is_enabled_and_a_deleted_one_is_removed() {
     let server = Homeserver::start().await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
-    befriend(&alice, &bob).await;
+    let with_bob = befriend(&alice, &bob).await;
     let group = alice.client.create_group("Trip").await.unwrap();
     alice.client.invite(&group, &[bob.id()]).await.unwrap();
     bob.client.sync().await.unwrap();
     server.dispatcher().set_disabled(&bob.id(), true).await.unwrap();
-    assert_eq!(status(bob.client.set_name("Mallory").await), "unauthenticated");
+    let refused = bob.client.set_name("Mallory").await.unwrap_err();
+    assert!(refused.status() == "unauthenticated" && refused.to_string().contains("disabled"), "{refused}");
     assert_eq!(status(alice.client.connect(&bob.id()).await), "ok", "the chat that there is");
 
-    alice.client.0.fetch_revocations().await.unwrap();
-    let quarantined = alice.client.members(&group).await.unwrap();
-    assert!(quarantined.iter().any(|member| member.quarantined), "{quarantined:?}");
-    alice.client.sync().await.unwrap();
-    let members = alice.client.members(&group).await.unwrap();
-    assert_eq!(members.len(), 1, "{members:?}");
+    let look = async || alice.client.0.fetch_authority(&alice.id().domain).await.unwrap();
+    look().await;
+    let quarantined = async |group| {
+        let members = alice.client.members(group).await.unwrap();
+        members.into_iter().filter(|member| member.quarantined).map(|member| member.user.unwrap()).collect::<Vec<_>>()
+    };
+    bob.say(&group, "unheard").await;
+    assert_eq!(alice.hear().await, []);
+    for chat in [&with_bob, &group] {
+        assert_eq!(quarantined(chat).await, [bob.id()]);
+        assert_eq!(status(alice.client.send(chat, Content::Text("who is there?".into())).await), "untrusted");
+    }
 
+    // On hold is not for good: nobody was removed, and everything is as it was.
     server.dispatcher().set_disabled(&bob.id(), false).await.unwrap();
     bob.client.sync().await.unwrap();
     assert!(server.dispatcher().revoked().is_empty());
+    look().await;
+    for chat in [&with_bob, &group] {
+        assert_eq!(quarantined(chat).await, []);
+        alice.say(chat, "welcome back").await;
+        assert_eq!(bob.hear().await, [said("Alice", "welcome back")]);
+        bob.say(chat, "thanks").await;
+        assert_eq!(alice.hear().await, [said("Bob", "thanks")]);
+    }
     let nobody: UserId = "00112233-4455-6677-8899-aabbccddeeff@a.test".parse().unwrap();
     assert_eq!(server.dispatcher().set_disabled(&nobody, true).await.unwrap_err().status, Status::NotFound);
     assert_eq!(server.dispatcher().delete_user_by_operator(&nobody).await.unwrap_err().status, Status::NotFound);
     server.dispatcher().delete_user_by_operator(&bob.id()).await.unwrap();
     assert_eq!(status(bob.client.sync().await), "unauthenticated");
+    look().await;
+    alice.client.sync().await.unwrap();
+    let members = alice.client.members(&group).await.unwrap();
+    assert_eq!(members.len(), 1, "{members:?}");
+    assert_eq!(alice.state(&with_bob).await, ChatState::Deleted);
+    assert_eq!(status(alice.client.connect(&bob.id()).await), "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,9 +377,9 @@ async fn an_offer_from_a_revoked_client_is_refused() {
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     bob.client.connect(&alice.id()).await.unwrap();
     server.dispatcher().set_disabled(&bob.id(), true).await.unwrap();
-    alice.client.0.fetch_revocations().await.unwrap();
+    alice.client.0.fetch_authority(&alice.id().domain).await.unwrap();
     alice.client.sync().await.unwrap();
     assert!(alice.client.requests().await.unwrap().is_empty());
     let problems = alice.client.problems().await.unwrap();
-    assert!(problems.len() == 1 && problems[0].1.contains("revoked"), "{problems:?}");
+    assert!(problems.len() == 1 && problems[0].1.contains("disabled"), "{problems:?}");
 }

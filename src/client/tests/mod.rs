@@ -4,6 +4,7 @@
 mod account;
 mod aliases;
 mod flows;
+mod impostors;
 mod isolation;
 mod offers;
 mod quic;

@@ -1,7 +1,7 @@
 //! The chain holds link by link, and each broken link is noticed.
 
 use super::*;
-use crate::crypto::system_rng;
+use crate::{crypto::system_rng, wire::authentication::Revocation};
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
@@ -111,9 +111,16 @@ fn revoked_and_expired_credentials_are_refused() {
     let mut chain = chain();
     let late = Timestamp(NOW.0 + 101 * 86_400_000);
     assert_eq!(chain.authority().unwrap().verify_client(&chain.client, late), Err(CryptoError::Expired));
-    chain.credentials.revoked = vec![fingerprint(&chain.client)];
-    assert_eq!(chain.authority().unwrap().verify_client(&chain.client, NOW), Err(CryptoError::Revoked));
-    chain.credentials.revoked = vec![fingerprint(&chain.credentials.intermediates[0])];
+    for (reason, error) in
+        [(RevocationReason::Revoked, CryptoError::Revoked), (RevocationReason::OnHold, CryptoError::OnHold)]
+    {
+        chain.credentials.revoked = vec![Revocation { credential: fingerprint(&chain.client), reason }];
+        let authority = chain.authority().unwrap();
+        assert_eq!(authority.verify_client(&chain.client, NOW), Err(error));
+        assert_eq!(authority.revocation(&fingerprint(&chain.client)), Some(reason));
+    }
+    let credential = fingerprint(&chain.credentials.intermediates[0]);
+    chain.credentials.revoked = vec![Revocation { credential, reason: RevocationReason::Revoked }];
     assert_eq!(chain.authority().unwrap_err(), CryptoError::UnknownSigner);
 }
 

@@ -45,7 +45,8 @@ impl Dispatcher {
         let presented = call.presented();
         let client = presented.renewing_client()?;
         let mut scope = self.locked(("user", client.user.uuid)).await;
-        let old = auth::records::client(&scope.context(), client).await?.ok_or_else(proof::unproven)?;
+        let stored = auth::records::find(&scope.context(), client).await?.ok_or_else(proof::unproven)?;
+        let old = &stored.credential;
         // After a lost reply the new key is the one that is stored, and the old one is not known any more.
         let old_key = Some(&old.request.payload.verifying_key).filter(|_| old.request != request.request);
         let new_key = &request.request.payload.verifying_key;
@@ -53,7 +54,7 @@ impl Dispatcher {
             return Err(Refusal::unauthenticated("the sender is not whom the credential request names"));
         }
         let sender = presented.prove_renewing(client.clone(), old_key, new_key)?;
-        self.authentication.check_own(&old, self.parts.clock.now())?;
+        self.authentication.check_own(&stored, self.parts.clock.now())?;
         call.charge()?;
         let service = &self.authentication;
         let outcome = auth::renew_credential::handle(service, &mut scope.context(), sender, request).await?;

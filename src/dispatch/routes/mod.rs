@@ -78,10 +78,10 @@ impl Call<'_> {
     async fn client(&self, context: &Context<'_>) -> Result<Verified<ClientId>, Refusal> {
         let presented = self.presented();
         let client = presented.client()?;
-        let stored = users::client(context, client).await?;
-        let credential = stored.ok_or_else(|| presented.prove_nobody())?;
-        let proven = presented.prove(client.clone(), &credential.request.payload.verifying_key)?;
-        self.dispatcher.authentication.check_client(&credential, context.now)?;
+        let stored = users::find(context, client).await?;
+        let stored = stored.ok_or_else(|| presented.prove_nobody())?;
+        let proven = presented.prove(client.clone(), &stored.credential.request.payload.verifying_key)?;
+        self.dispatcher.authentication.check_client(&stored, context.now)?;
         self.charge()?;
         Ok(proven)
     }
