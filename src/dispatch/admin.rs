@@ -220,7 +220,8 @@ impl Dispatcher {
         scope.commit(Outcome::write(batch, Done {})).await?;
         self.authentication.revocations.apply(changes);
         self.authentication.install(keyring);
-        Ok(())
+        // Keys that are gone from it are to be gone from the disk.
+        self.parts.store.purge(Table::AsKeys).await.map_err(store_failure)
     }
 
     /// What is due every hour: a root or intermediate that expires before what it would sign is replaced, if the root's

@@ -38,6 +38,10 @@ pub trait Engine: Send + Sync + 'static {
     /// were written together. May take long.
     fn flush(&self) -> Result<(), EngineError>;
 
+    /// Flushes, and rewrites the files of a table, so that what was overwritten or deleted in it before is in none of them.
+    /// May take long.
+    fn purge(&self, table: Table) -> Result<(), EngineError>;
+
     /// Ends background work, so that dropping the engine is quick. Reads stay possible.
     fn close(&self) -> Result<(), EngineError>;
 }

@@ -151,6 +151,10 @@ impl<E: Engine> Engine for Faulty<E> {
         self.engine.flush()
     }
 
+    fn purge(&self, table: Table) -> Result<(), EngineError> {
+        self.engine.purge(table)
+    }
+
     fn close(&self) -> Result<(), EngineError> {
         self.engine.close()
     }

@@ -76,6 +76,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn purge(&self, _: Table) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn close(&self) -> Result<(), EngineError> {
         Ok(())
     }

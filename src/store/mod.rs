@@ -118,6 +118,17 @@ impl Store {
         Ok(self.0.engine().flush()?)
     }
 
+    /// Leaves nothing of what was overwritten or deleted in a table (see [`Engine::purge`]).
+    ///
+    /// # Errors
+    /// [`StoreError`] if the engine fails.
+    pub async fn purge(&self, table: Table) -> Result<(), StoreError> {
+        let store = self.clone();
+        let purged = tokio::task::spawn_blocking(move || store.0.engine().purge(table)).await;
+        let unfinished = |error| EngineError::Io(format!("a purge did not finish: {error}"));
+        Ok(purged.unwrap_or_else(|error| Err(unfinished(error)))?)
+    }
+
     /// Refuses further batches, waits until what was submitted is durable, and ends the committer. Views stay readable.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.0.close().await?;

@@ -9,8 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRecoveryMode, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 
 use super::{Change, Engine, EngineError, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table};
@@ -310,6 +311,16 @@ impl Engine for RocksEngine {
 
     fn flush(&self) -> Result<(), EngineError> {
         self.0.flush().map_err(engine_error)
+    }
+
+    fn purge(&self, table: Table) -> Result<(), EngineError> {
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        // Files of the last level too: what they hold may have been overwritten.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.0.db.compact_range_cf_opt(self.0.family(table)?, None::<&[u8]>, None::<&[u8]>, &options);
+        Ok(())
     }
 
     fn close(&self) -> Result<(), EngineError> {

@@ -156,6 +156,29 @@ async fn flushing_lets_the_log_go() {
 }
 
 #[tokio::test]
+async fn purging_leaves_nothing_of_what_was_overwritten_or_deleted() {
+    let directory = tempdir().unwrap();
+    let (store, _, _) = open(create(directory.path()).unwrap());
+    let files_with = |needle: &str| {
+        let files = fs::read_dir(directory.path()).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+        files.filter(|file| file.windows(needle.len()).any(|window| window == needle.as_bytes())).count()
+    };
+    for value in ["needle one", "needle two", "needle three"] {
+        store.submit(put(Table::AsKeys, 1, value)).unwrap().await.unwrap();
+        store.submit(put(Table::AsKeys, 2, "needle to be deleted")).unwrap().await.unwrap();
+        store.flush().unwrap();
+    }
+    let mut deletion = Batch::new();
+    deletion.delete(Table::AsKeys, key(2));
+    store.submit(deletion).unwrap().await.unwrap();
+    store.flush().unwrap();
+    assert!(files_with("needle one") > 0 && files_with("to be deleted") > 0, "what a plain flush leaves");
+    store.purge(Table::AsKeys).await.unwrap();
+    assert_eq!((files_with("needle one"), files_with("needle two"), files_with("to be deleted")), (0, 0, 0));
+    assert_eq!(get(store.durable(), Table::AsKeys, 1).await.as_deref(), Some("needle three"));
+}
+
+#[tokio::test]
 async fn another_process_has_the_directory_until_it_is_killed_and_loses_nothing_it_acknowledged() {
     let directory = tempdir().unwrap();
     let mut child = start_child(directory.path());
