@@ -43,7 +43,7 @@ use bennu::{
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, Validity},
         delivery::{
             AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
-            JoinConnectionGroup, RemoveUsers, SendMessage, UpdateClient,
+            JoinConnectionGroup, RemoveUsers, Resync, SendMessage, UpdateClient, UpdateProfileKey, UpdateQueueInfo,
         },
         envelope::{KeyPackageId, LeafId},
         label::SignatureLabel,
@@ -202,6 +202,8 @@ struct Fixture {
     remove: (Chat, Vec<u8>),
     update: (Chat, Vec<u8>),
     delete: (Chat, Vec<u8>),
+    rename: (Chat, Vec<u8>),
+    leave: (Chat, Vec<u8>),
     friendship_token: Secret,
     issue: Vec<u8>,
     /// Of aliases of nobody in particular.
@@ -212,10 +214,10 @@ async fn fixture(world: &World) -> Fixture {
     let (alice, bob) = (world.register("Alice").await, world.register("Bob").await);
     support::connect(&alice, &bob).await;
     let mut groups = Vec::new();
-    for others in [&[][..], &[&bob], &[&bob], &[&bob], &[&bob], &[&bob]] {
+    for others in [&[][..], &[&bob], &[&bob], &[&bob], &[&bob], &[&bob], &[], &[&bob]] {
         groups.push(support::group(&[&[&alice][..], others].concat()).await);
     }
-    let [add, send, remove, update, delete, chat] = <[GroupId; 6]>::try_from(groups).unwrap();
+    let [add, send, remove, update, delete, chat, rename, leave] = <[GroupId; 8]>::try_from(groups).unwrap();
     let bob_user = user(&bob);
     within("synchronising", alice.sync()).await.unwrap();
     drop((alice, bob));
@@ -232,6 +234,10 @@ async fn fixture(world: &World) -> Fixture {
         world.body_of("Alice", Method::DsRemoveUsers, async |alice| alice.remove(&remove, &users).await).await;
     let delete_body =
         world.body_of("Alice", Method::DsDeleteGroup, async |alice| alice.delete_group(&delete).await).await;
+    let rename_body =
+        world.body_of("Alice", Method::DsUpdateGroupContext, async |alice| alice.rename(&rename, "other").await).await;
+    let leave_chat = chat_of("Bob", &leave);
+    let leave_body = world.body_of("Bob", Method::DsSelfRemove, async |bob| bob.leave(&leave).await).await;
     let create_body =
         world.body_of("Alice", Method::DsCreateGroup, async |alice| alice.create_group("new").await).await;
     world.state("Bob").want_new_leaf(&update);
@@ -283,6 +289,8 @@ async fn fixture(world: &World) -> Fixture {
         remove: (alice.chat(&remove), remove_body),
         update: (update_chat, update_body),
         delete: (alice.chat(&delete), delete_body),
+        rename: (alice.chat(&rename), rename_body),
+        leave: (leave_chat, leave_body),
         friendship_token: bob.secret("friendship token"),
         issue: issue.to_vec(),
         alias_key,
@@ -435,6 +443,7 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
     fn by((client, key, body): &(ClientId, SigningKey, Vec<u8>)) -> Case<'_> {
         Case { body: body.clone(), sender: Some((SenderId::AsClient(client.clone()), key)), right: Status::Ok }
     }
+    let member = |body: Vec<u8>, right| Case { body, sender: Some((f.chat.sender(), &f.chat.key)), right };
     let dequeue = |(incarnation, start)| Dequeue { incarnation, start, max: 10 }.to_vec();
     let listen = |(incarnation, start)| Listen { incarnation, start }.to_vec();
     let alice_user = || f.alice.user.clone();
@@ -519,6 +528,20 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::DsRemoveUsers => waiting(&f.remove),
         Method::DsUpdateClient => waiting(&f.update),
         Method::DsDeleteGroup => waiting(&f.delete),
+        Method::DsUpdateGroupContext => waiting(&f.rename),
+        Method::DsSelfRemove => waiting(&f.leave),
+        Method::DsUpdateProfileKey => {
+            let access = f.chat.access.clone();
+            member(UpdateProfileKey { access, sealed_profile_key: vec![7; 60].into() }.to_vec(), Status::Ok)
+        }
+        Method::DsUpdateQueueInfo => {
+            let access = f.chat.access.clone();
+            member(UpdateQueueInfo { access, queue_config: no_config() }.to_vec(), Status::Ok)
+        }
+        Method::DsResync => {
+            let body = Resync { commit: no_commit(&f.chat.access), queue_config: no_config() };
+            member(body.to_vec(), Status::Malformed)
+        }
         // Of a group that is no connection group.
         Method::DsJoinConnectionGroup => {
             let body = JoinConnectionGroup { commit: no_commit(&f.chat.access), queue_config: no_config() };

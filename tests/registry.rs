@@ -82,7 +82,8 @@ types_of_methods! {
     AsDequeue, AsListen, AsRegisterAlias, AsDeleteAlias, AsPublishAliasPackages, AsGetAliasPackage, AsEnqueueAlias,
     AsDequeueAlias, AsListenAlias, AsIssueTokens,
     QsGetKeys, QsCreateUser, QsPublishKeyPackages, QsGetAddPackages, QsGetBody, QsDequeue, QsListen,
-    DsRequestGroupId, DsCreateGroup, DsSendMessage, DsAddUsers, DsRemoveUsers, DsUpdateClient, DsJoinConnectionGroup,
+    DsRequestGroupId, DsCreateGroup, DsSendMessage, DsAddUsers, DsRemoveUsers, DsUpdateClient,
+    DsUpdateGroupContext, DsUpdateProfileKey, DsUpdateQueueInfo, DsJoinConnectionGroup, DsResync, DsSelfRemove,
     DsDeleteGroup, DsWelcomeInfo, DsExternalCommitInfo, DsGetKeys,
 }
 

@@ -172,9 +172,19 @@ impl Account {
         rng: &mut dyn Rng,
     ) -> Result<(SigningKey, LeafCredential, LeafChain), ClientError> {
         let key = SigningKey::generate(rng)?;
-        let validity = DayValidity { not_before: today.minus(1).0, not_after: today.plus(LEAF_DAYS).0 };
-        let (leaf, chain) =
-            issue_leaf(&self.credential, &self.keys.identity, key.verifying_key(), identity, validity, rng);
+        let (leaf, chain) = self.leaf_for(&key, identity, today, rng);
         Ok((key, leaf, chain))
+    }
+
+    /// A pseudonymous credential for the key of a leaf.
+    pub fn leaf_for(
+        &self,
+        key: &SigningKey,
+        identity: Option<[u8; 32]>,
+        today: Day,
+        rng: &mut dyn Rng,
+    ) -> (LeafCredential, LeafChain) {
+        let validity = DayValidity { not_before: today.minus(1).0, not_after: today.plus(LEAF_DAYS).0 };
+        issue_leaf(&self.credential, &self.keys.identity, key.verifying_key(), identity, validity, rng)
     }
 }

@@ -1,25 +1,36 @@
 //! What received messages call for, done when there is time: groups that nobody wants are deleted, intruders removed,
 //! used-up packages replaced.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     aliases,
     commit::Intent,
     core::Core,
     error::ClientError,
+    network::jittered,
     packages, register,
     state::{
         chats::{self, ChatState},
         contacts, inbox, keys,
         outbox::{self, Chore, Kind, New},
+        queues::Queue,
     },
 };
 use crate::{
-    base::Timestamp,
+    base::{GroupId, Timestamp},
     crypto::system_rng,
     wire::{Encode, Method, authentication::PublishConnectionPackages},
 };
+
+/// How long a member waits for others to commit what was proposed, for each member that there is,
+const SETTLE_PER_MEMBER: Duration = Duration::from_millis(20);
+
+/// and at most.
+const MAX_SETTLE: Duration = Duration::from_secs(10);
+
+/// How long a leaf and KeyPackages keep their keys, in milliseconds: less than any DS takes to miss a member.
+const KEY_LIFE: u64 = 30 * 86_400_000;
 
 /// How long an offer waits for an answer, in milliseconds.
 const OFFER_LIFE: u64 = 30 * 86_400_000;
@@ -28,7 +39,12 @@ impl Core {
     /// Does what there is to do.
     pub async fn do_chores(self: &Arc<Self>) -> Result<(), ClientError> {
         let now = self.trust.now();
-        self.database.run(move |connection| expire_offers(connection, now)).await?;
+        self.database
+            .run(move |connection| {
+                expire_offers(connection, now)?;
+                renew_what_is_old(connection, now)
+            })
+            .await?;
         for chore in self.database.run(outbox::chores).await? {
             let outcome = self.do_chore(&chore).await;
             match outcome {
@@ -48,6 +64,8 @@ impl Core {
             Chore::Delete(group) => self.change(group, Intent::Delete).await,
             Chore::Expel(group, key) => self.change(group, Intent::Expel(key.clone())).await,
             Chore::RenewLeaf(group) => self.change(group, Intent::Renew).await,
+            Chore::Compare(group) => self.resync(group, false).await,
+            Chore::Settle(group) => self.settle(group).await,
             Chore::KeyPackages => {
                 let (key, core, done) = (self.queuing_key().await?, self.clone(), chore.clone());
                 let publish = move |connection: &rusqlite::Connection| {
@@ -80,6 +98,22 @@ impl Core {
         }
     }
 
+    /// Carries out what others have proposed, unless another member does so within a random time: the more there are, the
+    /// longer it is.
+    async fn settle(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        let of = group.clone();
+        let members = self.database.run(move |connection| chats::members(connection, &of)).await?.len();
+        let longest = SETTLE_PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX)).min(MAX_SETTLE);
+        tokio::time::sleep(jittered(longest)).await;
+        self.drain(Queue::Client).await?;
+        let of = group.clone();
+        let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
+        match chat.filter(|chat| chat.state.is_live()) {
+            Some(_) => self.change(group, Intent::Settle).await,
+            None => Ok(()),
+        }
+    }
+
     /// Notes what could not be done.
     pub async fn note(&self, text: String) -> Result<(), ClientError> {
         let now = self.trust.now();
@@ -107,6 +141,18 @@ fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -
         extra: Vec::new(),
     };
     outbox::insert(connection, new).map(drop)
+}
+
+/// Keys are replaced while they are good, and every group gets a sign of life before its DS takes this client for lost.
+fn renew_what_is_old(connection: &rusqlite::Connection, now: Timestamp) -> Result<(), ClientError> {
+    for chat in chats::renewed_before(connection, now.0.saturating_sub(KEY_LIFE))? {
+        chats::set_stale(connection, &chat)?;
+        outbox::add_chore(connection, &Chore::RenewLeaf(chat))?;
+    }
+    if register::key_packages_made(connection)?.0 < now.0.saturating_sub(KEY_LIFE) {
+        outbox::add_chore(connection, &Chore::KeyPackages)?;
+    }
+    Ok(())
 }
 
 /// An offer that nobody answers is over after a month, on both sides.

@@ -3,8 +3,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use openmls::prelude::{
-    CommitMessageBundle, KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsGroup, NewSignerBundle, OpenMlsProvider as _,
+use openmls::{
+    group::QueuedProposal,
+    prelude::{
+        CommitMessageBundle, Extension, Extensions, GroupContext, KeyPackage, LeafNodeIndex, LeafNodeParameters,
+        MlsGroup, NewSignerBundle, OpenMlsProvider as _, Proposal, Sender as MlsSender,
+    },
 };
 use rusqlite::Connection;
 
@@ -13,7 +17,8 @@ use super::{
     connector::Isolation,
     core::{ATTEMPTS, Core},
     error::ClientError,
-    mls::{self, LeafSigner, Provider},
+    group::seal_group_data,
+    mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
     packages, receive,
@@ -33,16 +38,18 @@ use crate::{
         hpke, mls as protocol, random, sha256, system_rng,
     },
     wire::{
-        Decode, Encode, Method, Opaque, Reader,
+        Decode, Encode, Method, Opaque, Reader, Text,
         connection::{WelcomeAttribution, WelcomeAttributionTbs},
         credential::{LeafChain, SignaturePublicKey},
         delivery::{
-            AddUsers, CommitAad, CommitBundle, DeleteGroup, GroupAccess, Joiner, MemberInfo, RemoveUsers, UpdateClient,
+            AddUsers, CommitAad, CommitBundle, DeleteGroup, GroupAccess, Joiner, MemberInfo, RemoveUsers, Roles,
+            UpdateClient, UpdateGroupContext,
         },
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         method::call,
         padding::{MESSAGE_FLOOR, pad_value},
         queuing::{GetAddPackages, QueuingHpkeKey},
+        registry::{GROUP_DATA_EXTENSION, ROLES_EXTENSION},
     },
 };
 
@@ -61,6 +68,12 @@ pub enum Intent {
     Renew,
     /// Commit stored proposals, and renew the own encryption key.
     Update,
+    /// The same, if there are stored proposals.
+    Settle,
+    /// Change what the group is called.
+    Rename(String),
+    /// Make members admins, and others not.
+    Appoint(Vec<UserId>, Vec<UserId>),
 }
 
 impl Intent {
@@ -83,6 +96,16 @@ impl Intent {
             }
             Self::Renew => out.push(5),
             Self::Update => out.push(6),
+            Self::Settle => out.push(7),
+            Self::Rename(name) => {
+                out.push(8);
+                Text(name.clone()).encode(&mut out);
+            }
+            Self::Appoint(on, off) => {
+                out.push(9);
+                on.encode(&mut out);
+                off.encode(&mut out);
+            }
         }
         out
     }
@@ -98,6 +121,9 @@ impl Intent {
             4 => Self::Expel(SignaturePublicKey::decode(&mut reader)?),
             5 => Self::Renew,
             6 => Self::Update,
+            7 => Self::Settle,
+            8 => Self::Rename(Text::decode(&mut reader)?.0),
+            9 => Self::Appoint(Vec::decode(&mut reader)?, Vec::decode(&mut reader)?),
             _ => return Err(ClientError::storage("an unknown intent")),
         })
     }
@@ -153,6 +179,10 @@ impl Core {
             }
             self.drain(Queue::Client).await?;
         }
+        if self.is_to_be_removed(&of).await? {
+            // The DS took this client for lost. Only from outside can it come back.
+            self.come_back(&of, true).await?;
+        }
         if let Intent::Invite(users) = intent {
             self.fetch_joiners(&of, users, materials).await?;
         }
@@ -168,6 +198,17 @@ impl Core {
                     return Ok(None);
                 }
                 build.run(&of, &intent, &joiners, extra)
+            })
+            .await
+    }
+
+    /// Whether this client's own removal has been proposed.
+    async fn is_to_be_removed(&self, group: &GroupId) -> Result<bool, ClientError> {
+        let group = group.clone();
+        self.database
+            .run(move |connection| {
+                let state = mls::load(&Provider::new(connection), &group).ok();
+                Ok(state.is_some_and(|state| leaving(&state).contains(&state.own_leaf_index().u32())))
             })
             .await
     }
@@ -245,6 +286,7 @@ struct Plan {
     adds: Vec<NewMember>,
     removes: Vec<u32>,
     update: bool,
+    extensions: Option<Extensions<GroupContext>>,
 }
 
 impl Build<'_> {
@@ -260,9 +302,12 @@ impl Build<'_> {
         if !may_change {
             chats::require_active(self.connection, group)?;
         }
-        let Some(plan) = self.plan(&chat, intent, joiners)? else { return Ok(None) };
         let provider = Provider::new(self.connection);
         let mut state = mls::load(&provider, group)?;
+        let Some(mut plan) = self.plan(&chat, &state, intent, joiners)? else { return Ok(None) };
+        // Whose removal is stored already is removed by that.
+        let stored = leaving(&state);
+        plan.removes.retain(|leaf| !stored.contains(leaf));
         let mut rng = system_rng();
         let (method, body) = match intent {
             Intent::Renew => self.renew(&chat, &provider, &mut state, &mut rng)?,
@@ -277,6 +322,7 @@ impl Build<'_> {
     fn plan(
         &self,
         chat: &Chat,
+        state: &MlsGroup,
         intent: &Intent,
         joiners: &HashMap<UserId, Vec<NewMember>>,
     ) -> Result<Option<Plan>, ClientError> {
@@ -304,7 +350,18 @@ impl Build<'_> {
             Intent::Expel(key) => Plan { removes: leaves(&|member| member.key == *key), ..Plan::default() },
             Intent::Delete => return Ok(Some(Plan { removes: leaves(&|_| true), update: true, ..Plan::default() })),
             Intent::Renew if !chat.stale_leaf => return Ok(None),
-            Intent::Renew | Intent::Update => return Ok(Some(Plan { update: true, ..Plan::default() })),
+            Intent::Settle if !state.has_pending_proposals() => return Ok(None),
+            Intent::Renew | Intent::Update | Intent::Settle => {
+                return Ok(Some(Plan { update: true, ..Plan::default() }));
+            }
+            Intent::Rename(name) => {
+                let data = seal_group_data(chat, name, &mut system_rng());
+                return self.extensions(state, GROUP_DATA_EXTENSION, data);
+            }
+            Intent::Appoint(on, off) => {
+                let admins = appointed(state, &members, on, off)?;
+                return self.extensions(state, ROLES_EXTENSION, Roles { admins }.to_vec());
+            }
         };
         Ok((!plan.removes.is_empty()).then_some(plan))
     }
@@ -321,9 +378,11 @@ impl Build<'_> {
         let added = plan.adds.iter().map(|new| member_info(chat, &new.leaf_key, &new.chain, &new.profile_key, rng));
         let aad = CommitAad { added: added.collect(), own: None, friendship_package: None };
         state.set_aad(aad.to_vec());
-        let bundle = state
-            .commit_builder()
-            .force_self_update(plan.update)
+        let mut builder = state.commit_builder().force_self_update(plan.update);
+        if let Some(extensions) = &plan.extensions {
+            builder = builder.propose_group_context_extensions(extensions.clone()).map_err(mls::failed)?;
+        }
+        let bundle = builder
             .propose_adds(plan.adds.iter().map(|new| new.key_package.clone()))
             .propose_removals(plan.removes.iter().copied().map(LeafNodeIndex::new))
             .load_psks(provider.storage())
@@ -343,12 +402,33 @@ impl Build<'_> {
                 let joiners = joiners.collect::<Result<_, _>>()?;
                 (Method::DsAddUsers, AddUsers { commit, welcome, joiners }.to_vec())
             }
+            // All that were to be removed are, by what is stored.
+            Intent::Remove(_) | Intent::Expel(_) if plan.removes.is_empty() => {
+                (Method::DsUpdateClient, UpdateClient { commit, queue_config: None }.to_vec())
+            }
             Intent::Remove(_) | Intent::Expel(_) => (Method::DsRemoveUsers, RemoveUsers { commit }.to_vec()),
+            Intent::Rename(_) | Intent::Appoint(..) => {
+                (Method::DsUpdateGroupContext, UpdateGroupContext { commit }.to_vec())
+            }
             Intent::Delete => (Method::DsDeleteGroup, DeleteGroup { commit }.to_vec()),
-            Intent::Renew | Intent::Update => {
+            Intent::Renew | Intent::Update | Intent::Settle => {
                 (Method::DsUpdateClient, UpdateClient { commit, queue_config: None }.to_vec())
             }
         })
+    }
+
+    /// A change of one extension of the group context; none if it is as wanted.
+    fn extensions(&self, state: &MlsGroup, kind: u16, content: Vec<u8>) -> Result<Option<Plan>, ClientError> {
+        let wanted = protocol::extension(kind, content);
+        if state.extensions().iter().any(|extension| *extension == wanted) {
+            return Ok(None);
+        }
+        let replace = |extension: &Extension| match extension {
+            Extension::Unknown(code, _) if *code == kind => wanted.clone(),
+            other => other.clone(),
+        };
+        let extensions = Extensions::from_vec(state.extensions().iter().map(replace).collect()).map_err(mls::failed)?;
+        Ok(Some(Plan { extensions: Some(extensions), ..Plan::default() }))
     }
 
     /// Tells a joiner who adds it, and gives it the group's EAR key.
@@ -395,7 +475,7 @@ impl Build<'_> {
         let own = member_info(chat, &leaf.verifying_key, &chain, profile_key, rng);
         let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
         state.set_aad(aad.to_vec());
-        let (signer, credential_with_key) = (LeafSigner::new(&key)?, mls::credential_with_key(&leaf));
+        let credential_with_key = mls::credential_with_key(&leaf);
         let parameters = LeafNodeParameters::builder().with_capabilities(protocol::capabilities()).build();
         let bundle = state
             .commit_builder()
@@ -409,7 +489,7 @@ impl Build<'_> {
                 provider.rand(),
                 provider.crypto(),
                 &mls::signer(chat)?,
-                NewSignerBundle { signer: &signer, credential_with_key },
+                NewSignerBundle { signer: &key, credential_with_key },
                 |_| true,
             )
             .map_err(mls::failed)?
@@ -420,6 +500,39 @@ impl Build<'_> {
         let queue_config = Some(packages::queue_config(self.account, queuing_key, rng)?);
         Ok((Method::DsUpdateClient, UpdateClient { commit, queue_config }.to_vec()))
     }
+}
+
+/// Leaves whose removal is proposed.
+fn leaving(state: &MlsGroup) -> Vec<u32> {
+    let leaf = |queued: &QueuedProposal| match (queued.proposal(), queued.sender()) {
+        (Proposal::SelfRemove, MlsSender::Member(leaf)) => Some(leaf.u32()),
+        (Proposal::Remove(remove), _) => Some(remove.removed().u32()),
+        _ => None,
+    };
+    state.pending_proposals().filter_map(leaf).collect()
+}
+
+/// The identities of the admins when some members are made admins, and others not.
+fn appointed(
+    state: &MlsGroup,
+    members: &[chats::Member],
+    on: &[UserId],
+    off: &[UserId],
+) -> Result<Vec<[u8; 32]>, ClientError> {
+    let identities = |users: &[UserId]| -> Vec<_> {
+        let wanted = |member: &&chats::Member| users.iter().any(|user| member.is(user));
+        members.iter().filter(wanted).map(|member| member.identity).collect()
+    };
+    let (on, off) = (identities(on), identities(off));
+    let mut admins = protocol::roles(state.extensions().iter())?.admins;
+    // Whoever is gone is an admin no more.
+    admins.retain(|admin| members.iter().any(|member| member.identity == *admin) && !off.contains(admin));
+    for identity in on {
+        if !admins.contains(&identity) {
+            admins.push(identity);
+        }
+    }
+    Ok(admins)
 }
 
 /// What members are told of a leaf, under the group's credential key.

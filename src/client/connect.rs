@@ -12,7 +12,7 @@ use super::{
     core::Core,
     error::ClientError,
     group::{self, Ground},
-    mls::{self, LeafSigner, Provider},
+    mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
     packages,
@@ -330,7 +330,7 @@ impl Join<'_> {
             .map_err(mls::failed)?
             .create_group_info(true)
             .use_ratchet_tree_extension(false)
-            .build(provider.rand(), provider.crypto(), &LeafSigner::new(&key)?, |_| true)
+            .build(provider.rand(), provider.crypto(), &key, |_| true)
             .map_err(mls::failed)?
             .finalize(&provider)
             .map_err(mls::failed)?;

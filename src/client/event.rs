@@ -50,6 +50,27 @@ pub enum Event {
         /// Which.
         chat: GroupId,
     },
+    /// Somebody is a member of a chat now.
+    MemberJoined {
+        /// Which.
+        chat: GroupId,
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody is no member of a chat any more.
+    MemberLeft {
+        /// Which.
+        chat: GroupId,
+        /// Who.
+        user: UserId,
+    },
+    /// A chat has another name.
+    Renamed {
+        /// Which.
+        chat: GroupId,
+        /// What it is called now.
+        name: String,
+    },
     /// This client was removed from a chat.
     Removed {
         /// Which.

@@ -12,7 +12,7 @@ use super::{
     connector::Isolation,
     core::Core,
     error::ClientError,
-    mls::{self, LeafSigner, Provider},
+    mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
     packages,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
-    crypto::{aead, mls as protocol, random_secret, system_rng},
+    crypto::{Rng, aead, mls as protocol, random_secret, system_rng},
     wire::{
         Encode, Method, Text,
         content::GroupData,
@@ -56,9 +56,7 @@ impl Ground {
 impl Core {
     /// Creates a group with a name.
     pub async fn create_group(self: &Arc<Self>, name: &str) -> Result<GroupId, ClientError> {
-        if name.trim().is_empty() || name.len() > MAX_NAME {
-            return Err(ClientError::invalid("a group's name has between 1 and 256 bytes"));
-        }
+        check_group_name(name)?;
         let ground = self.ground().await?;
         let (group, name, core) = (ground.group().clone(), name.to_owned(), self.clone());
         let lane = lane_of(&group);
@@ -84,6 +82,20 @@ impl Core {
         }
         Ok(Ground { ticket, delivery_key: self.delivery_key(domain).await?, queuing_key: self.queuing_key().await? })
     }
+}
+
+/// What a group is called, as only its members can open it.
+pub fn seal_group_data(chat: &Chat, name: &str, rng: &mut dyn Rng) -> Vec<u8> {
+    let padded = pad_value(&GroupData { name: Text(name.to_owned()), picture: None }, MESSAGE_FLOOR);
+    aead::seal(&chat.credential_key, KeyLabel::GroupData, &chat.group.to_vec(), &padded, rng)
+}
+
+/// Checks what a person typed as a group's name.
+pub fn check_group_name(name: &str) -> Result<(), ClientError> {
+    if name.trim().is_empty() || name.len() > MAX_NAME {
+        return Err(ClientError::invalid("a group's name has between 1 and 256 bytes"));
+    }
+    Ok(())
 }
 
 /// Makes a group of one, and the request that creates it.
@@ -116,10 +128,8 @@ pub fn create(
     };
     // The name of a connection is for its creator alone.
     let shown = if kind == ChatKind::Group { name } else { String::new() };
-    let padded = pad_value(&GroupData { name: Text(shown), picture: None }, MESSAGE_FLOOR);
-    let data = aead::seal(&chat.credential_key, KeyLabel::GroupData, &group.to_vec(), &padded, &mut rng);
+    let data = seal_group_data(&chat, &shown, &mut rng);
     let roles = Roles { admins: vec![leaf.identity] };
-    let signer = LeafSigner::new(&key)?;
     let state = MlsGroup::builder()
         .with_group_id(protocol::group_id(&group))
         .ciphersuite(protocol::CIPHERSUITE)
@@ -128,9 +138,9 @@ pub fn create(
         .lifetime(mls::lifetime(now.day()))
         .with_capabilities(protocol::capabilities())
         .with_group_context_extensions(mls::context_extensions(&delivery_key, &roles, data)?)
-        .build(&provider, &signer, mls::credential_with_key(&leaf))
+        .build(&provider, &key, mls::credential_with_key(&leaf))
         .map_err(mls::failed)?;
-    let info = state.export_group_info(provider.crypto(), &signer, false).map_err(mls::failed)?;
+    let info = state.export_group_info(provider.crypto(), &key, false).map_err(mls::failed)?;
     let tree = state.export_ratchet_tree().tls_serialize_detached().map_err(mls::failed)?;
     let profile_key = &account.keys.friendship.user_profile_key;
     let request = CreateGroup {

@@ -2,6 +2,8 @@
 //! is put in quarantine: nothing from it is shown, and nothing is sent while it is there. Quarantine ends when the leaf
 //! verifies after all, or with the leaf.
 
+use std::collections::HashMap;
+
 use openmls::prelude::{MlsGroup, StagedCommit};
 use rusqlite::Connection;
 
@@ -135,6 +137,44 @@ pub fn refresh(work: &mut Work<'_>, chat: &Chat, group: &MlsGroup, infos: &Infos
     let intruders: Vec<_> = intruders.iter().map(|at| &members[*at]).collect();
     expel(work.connection, chat, &members, &intruders)?;
     Ok(members)
+}
+
+/// Makes the member table of a chat anew from what the DS says of its leaves; what is known of a leaf stays.
+pub fn rebuild(
+    connection: &Connection,
+    (account, trust): (&Account, &Trust),
+    chat: &Chat,
+    group: &MlsGroup,
+    own: &LeafCredential,
+    mut infos: HashMap<u32, MemberInfo>,
+) -> Result<Vec<Event>, ClientError> {
+    let known = chats::members(connection, &chat.group)?;
+    let (mut members, mut events) = (Vec::new(), vec![Event::Changed { chat: chat.group.clone() }]);
+    for member in group.members() {
+        let (leaf, key) = (member.index.u32(), member.signature_key);
+        if key == own.verifying_key.as_slice() {
+            members.push(Member::own(account, leaf, own));
+            continue;
+        }
+        if let Some(same) = known.iter().find(|known| known.leaf == leaf && known.key.as_slice() == key) {
+            members.push(same.clone());
+            continue;
+        }
+        let credential = mls::leaf_credential_for(&member.credential, &key).ok();
+        let identity = credential.as_ref().map_or([0; 32], |credential| credential.identity);
+        let fresh = Member::unknown(leaf, &key, identity, infos.remove(&leaf));
+        let verified = credential.map(|credential| verify(trust, chat, &credential, &fresh));
+        match verified {
+            Some(Ok(verified)) => {
+                events.extend(seen(connection, &verified, false, trust.now())?);
+                members.push(fresh.verified(verified));
+            }
+            // Looked at again with the next list of revoked credentials.
+            Some(Err(_)) | None => members.push(fresh),
+        }
+    }
+    chats::put_members(connection, &chat.group, &members)?;
+    Ok(events)
 }
 
 /// Traces a leaf back to a user by what is said of it.

@@ -1,18 +1,14 @@
 //! What OpenMLS needs from this client: storage in the transaction at hand, signatures, configuration; and reading and
 //! writing MLS objects.
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use openmls::messages::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
     CredentialWithKey, Extension, Extensions, ExternalSender, GroupContext, Lifetime, MlsGroup, MlsGroupJoinConfig,
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RatchetTreeIn, SignatureScheme,
-    Welcome, WireFormatPolicy,
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RatchetTreeIn, Welcome,
+    WireFormatPolicy,
 };
 use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
-use openmls_traits::{
-    signatures::{Signer, SignerError},
-    storage::StorageProvider as _,
-};
+use openmls_traits::storage::StorageProvider as _;
 use rusqlite::Connection;
 use serde::{Serialize, de::DeserializeOwned};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -82,26 +78,6 @@ impl<'a> OpenMlsProvider for Provider<'a> {
     }
 }
 
-/// A leaf's key as OpenMLS wants it.
-pub struct LeafSigner(Ed25519KeyPair);
-
-impl LeafSigner {
-    /// Signs with `key`.
-    pub fn new(key: &SigningKey) -> Result<Self, ClientError> {
-        Ed25519KeyPair::from_seed_unchecked(key.seed().expose()).map(Self).map_err(ClientError::storage)
-    }
-}
-
-impl Signer for LeafSigner {
-    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
-        Ok(self.0.sign(payload).as_ref().to_vec())
-    }
-
-    fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
-    }
-}
-
 /// Commits are public, application messages are encrypted in any case.
 pub const WIRE_FORMAT: WireFormatPolicy = openmls::prelude::MIXED_PLAINTEXT_WIRE_FORMAT_POLICY;
 
@@ -131,8 +107,8 @@ pub fn delete(provider: &Provider<'_>, group: &GroupId) -> Result<(), ClientErro
 }
 
 /// The signer of a chat's own leaf.
-pub fn signer(chat: &Chat) -> Result<LeafSigner, ClientError> {
-    LeafSigner::new(&SigningKey::from_seed(chat.leaf_seed.clone())?)
+pub fn signer(chat: &Chat) -> Result<SigningKey, ClientError> {
+    Ok(SigningKey::from_seed(chat.leaf_seed.clone())?)
 }
 
 /// A leaf credential with its key.

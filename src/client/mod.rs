@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod group;
 mod join;
+mod leaving;
 mod listen;
 mod members;
 mod mls;
@@ -26,6 +27,7 @@ mod queue;
 mod receive;
 mod register;
 mod renewal;
+mod resync;
 mod send;
 mod state;
 mod tokens;
@@ -312,6 +314,44 @@ impl Client {
     pub async fn remove(&self, chat: &GroupId, users: &[UserId]) -> Result<(), ClientError> {
         self.0.require_members(chat, users).await?;
         self.0.change(chat, Intent::Remove(users.to_vec())).await
+    }
+
+    /// Leaves a group. Its members learn of it, and the next commit of any of them carries it out.
+    ///
+    /// # Errors
+    /// `forbidden` for the last admin of others, who names another first; what else the homeserver refused.
+    pub async fn leave(&self, chat: &GroupId) -> Result<(), ClientError> {
+        self.0.require_group(chat).await?;
+        self.0.leave(chat).await
+    }
+
+    /// Changes what a group is called.
+    ///
+    /// # Errors
+    /// [`Local::Invalid`] for what is no name, `forbidden` for a member who is no admin.
+    pub async fn rename(&self, chat: &GroupId, name: &str) -> Result<(), ClientError> {
+        self.0.require_group(chat).await?;
+        group::check_group_name(name)?;
+        self.0.change(chat, Intent::Rename(name.to_owned())).await
+    }
+
+    /// Makes members admins.
+    ///
+    /// # Errors
+    /// [`Local::NotFound`] for a user who is no member, `forbidden` for a member who is no admin, or has not been heard of
+    /// yet.
+    pub async fn add_admins(&self, chat: &GroupId, users: &[UserId]) -> Result<(), ClientError> {
+        self.0.require_members(chat, users).await?;
+        self.0.change(chat, Intent::Appoint(users.to_vec(), Vec::new())).await
+    }
+
+    /// Makes admins ordinary members.
+    ///
+    /// # Errors
+    /// As [`Self::add_admins`]; `forbidden` if no admin would be left.
+    pub async fn remove_admins(&self, chat: &GroupId, users: &[UserId]) -> Result<(), ClientError> {
+        self.0.require_members(chat, users).await?;
+        self.0.change(chat, Intent::Appoint(Vec::new(), users.to_vec())).await
     }
 
     /// Deletes a group for everybody.

@@ -11,8 +11,10 @@ use super::{
     commit::{Intent, Materials},
     core::{ATTEMPTS, Core},
     error::{ClientError, Local},
+    leaving,
     mls::{self, Provider},
     network::jittered,
+    resync,
     state::{
         chats::{self, ChatKind, ChatState},
         contacts::{self, Contact},
@@ -23,6 +25,7 @@ use super::{
 };
 use crate::{
     base::{GroupId, Status},
+    crypto::{random, system_rng},
     wire::{Decode, Encode, Method, content::ApplicationMessage},
 };
 use openmls::prelude::OpenMlsProvider as _;
@@ -123,7 +126,7 @@ impl Core {
                 Ok(Settled::Lost)
             }
             Err(error @ (ClientError::Refused(_) | ClientError::Local(Local::NotFound, _))) => {
-                if self.was_deleted(pending).await? {
+                if self.was_done(pending, &error).await? {
                     return Ok(Settled::Done(Bytes::new()));
                 }
                 let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
@@ -132,6 +135,21 @@ impl Core {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a refused request was carried out before, and its answer got lost with the proof of its sender.
+    async fn was_done(self: &Arc<Self>, pending: &Pending, error: &ClientError) -> Result<bool, ClientError> {
+        let unknown = error.status() == Status::Unauthenticated.name() || error.status() == Status::NotFound.name();
+        let done = match pending.kind {
+            Kind::Leave => unknown && self.has_left(pending).await?,
+            Kind::Resync => unknown && self.has_resynced(pending).await?,
+            _ => return self.was_deleted(pending).await,
+        };
+        if done {
+            let (row, now) = (pending.clone(), self.trust.now().seconds());
+            self.database.run(move |connection| self::done(connection, &row, now)).await?;
+        }
+        Ok(done)
     }
 
     /// Whether a group that the DS does not know any more is gone because it accepted this request, and said so to nobody.
@@ -175,9 +193,21 @@ impl Core {
         pending: &Pending,
         materials: &mut Materials,
     ) -> Result<Option<Bytes>, ClientError> {
-        self.drain(Queue::Client).await?;
         let group = GroupId::from_slice(&pending.lane)?;
+        if matches!(pending.kind, Kind::Message | Kind::Commit) {
+            self.catch_up(&group).await?;
+        } else {
+            self.drain(Queue::Client).await?;
+        }
         match pending.kind {
+            Kind::Leave => {
+                let made = self.prepare_leave(&group, pending.extra.clone(), Some(pending.number)).await?;
+                Ok(if made { None } else { Some(Bytes::new()) })
+            }
+            Kind::Resync => {
+                let made = self.prepare_resync(&group, true, pending.extra.clone(), Some(pending.number)).await?;
+                Ok(if made.is_some() { None } else { Some(Bytes::new()) })
+            }
             Kind::Message => {
                 let message = ApplicationMessage::from_slice(&pending.extra)?;
                 self.prepare_message(&group, message, Some(pending.number)).await?;
@@ -194,9 +224,43 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Takes in what others did. If that was nothing, the state is another than the DS's, and this client comes back.
+    async fn catch_up(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        let now_at = async || {
+            let of = group.clone();
+            let point = move |connection: &Connection| {
+                let state = mls::load(&Provider::new(connection), &of).ok();
+                Ok::<_, ClientError>(state.map(|state| (state.epoch(), state.pending_proposals().count())))
+            };
+            self.database.run(point).await
+        };
+        let before = now_at().await?;
+        self.drain(Queue::Client).await?;
+        if before.is_some() && now_at().await? == before {
+            self.come_back(group, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a Resync ahead of what else waits in the lane, which the caller holds.
+    pub async fn come_back(self: &Arc<Self>, group: &GroupId, needed: bool) -> Result<(), ClientError> {
+        let mut replaced = None;
+        for _ in 0..ATTEMPTS {
+            let extra = random::<16>(&mut system_rng()).to_vec();
+            let Some(pending) = self.prepare_resync(group, needed, extra, replaced).await? else { return Ok(()) };
+            match Box::pin(self.deliver(&pending)).await? {
+                Settled::Done(_) => return self.drain(Queue::Client).await,
+                Settled::Lost => replaced = Some(pending.number),
+            }
+        }
+        Err(ClientError::invalid("the group changes too fast; try again"))
+    }
+}
+
 /// Whether somebody else was first.
 fn is_race(pending: &Pending, status: Status) -> bool {
-    matches!(pending.kind, Kind::Message | Kind::Commit)
+    matches!(pending.kind, Kind::Message | Kind::Commit | Kind::Leave | Kind::Resync)
         && matches!(status, Status::WrongEpoch | Status::PendingProposals)
 }
 
@@ -237,13 +301,19 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
             contacts::insert_contact(connection, &contact)
         }
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_uploaded(connection),
+        Kind::Leave => leaving::left(connection, &GroupId::from_slice(&pending.lane)?),
+        Kind::Resync => resync::accepted(connection, &GroupId::from_slice(&pending.lane)?),
         Kind::Message | Kind::Commit | Kind::Simple => Ok(()),
     }
 }
 
 /// A request lost the race for its epoch.
 fn lose(connection: &Connection, pending: &Pending) -> Result<(), ClientError> {
-    if pending.kind == Kind::Commit { forget_commit(connection, &GroupId::from_slice(&pending.lane)?) } else { Ok(()) }
+    match pending.kind {
+        Kind::Commit => forget_commit(connection, &GroupId::from_slice(&pending.lane)?),
+        Kind::Leave => leaving::stay(connection, &GroupId::from_slice(&pending.lane)?),
+        _ => Ok(()),
+    }
 }
 
 /// The commit of this client that is under way will not come about.
@@ -276,6 +346,19 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_refused(connection),
         Kind::Message | Kind::Simple => Ok(()),
         Kind::Commit => forget_commit(connection, &GroupId::from_slice(&pending.lane)?),
+        Kind::Leave => leaving::stay(connection, &GroupId::from_slice(&pending.lane)?),
+        Kind::Resync => {
+            // The state that it would have led to is nobody else's.
+            let group = GroupId::from_slice(&pending.lane)?;
+            mls::delete(&provider, &group)?;
+            match refused {
+                Some(Status::Unauthenticated | Status::NotFound) => {
+                    chats::put_members(connection, &group, &[])?;
+                    chats::set_state(connection, &group, ChatState::Removed)
+                }
+                _ => outbox::add_chore(connection, &outbox::Chore::Compare(group)),
+            }
+        }
         Kind::Create => {
             let group = GroupId::from_slice(&pending.lane)?;
             mls::delete(&provider, &group)?;

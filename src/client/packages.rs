@@ -7,7 +7,7 @@ use tls_codec::Serialize as _;
 use super::{
     account::Account,
     error::ClientError,
-    mls::{self, LeafSigner, Provider},
+    mls::{self, Provider},
     state::keys::{self, ConnectionKey, PackageKey},
 };
 use crate::base::ClientId;
@@ -154,10 +154,8 @@ fn key_package(
     if last_resort {
         builder = builder.mark_as_last_resort();
     }
-    let signer = LeafSigner::new(&key)?;
-    let bundle = builder
-        .build(protocol::CIPHERSUITE, &provider, &signer, mls::credential_with_key(&leaf))
-        .map_err(mls::failed)?;
+    let bundle =
+        builder.build(protocol::CIPHERSUITE, &provider, &key, mls::credential_with_key(&leaf)).map_err(mls::failed)?;
     let key_package = bundle.into_key_package();
     let reference = key_package.hash_ref(provider.crypto()).map_err(mls::failed)?;
     let stored = PackageKey { leaf_seed: key.seed().clone(), identity: leaf.identity, last_resort };

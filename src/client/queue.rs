@@ -16,7 +16,10 @@ use super::{
     network::Sender,
     receive,
     state::{
-        aliases, inbox,
+        aliases,
+        chats::{self, ChatState},
+        inbox,
+        outbox::{self, Chore},
         queues::{self, Cursor, Queue},
     },
     trust::{Doubt, Trust},
@@ -299,7 +302,10 @@ impl Work<'_> {
         if entry.sequence > cursor.next {
             self.skip(queue, &mut cursor, entry.sequence)?;
         }
-        let (ratchet, content) = self.open(queue, &key, &cursor, entry);
+        let (ratchet, content) = self.open(&key, &cursor, entry);
+        if entry.kind == EntryKind::Overflow {
+            self.compare_all(queue)?;
+        }
         let next = entry.sequence + 1;
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
@@ -322,13 +328,24 @@ impl Work<'_> {
     /// is stepped over them, which is right unless fresh randomness was among them.
     fn skip(&mut self, queue: Queue, cursor: &mut Cursor, to: u64) -> Result<(), Stop> {
         self.problem(format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name()))?;
-        self.events.push(Event::Gap(queue));
+        self.compare_all(queue)?;
         if let Some(ratchet) = &mut cursor.ratchet {
             for sequence in (cursor.next..to).take(MAX_STEPS) {
                 ratchet.seal(&entry_aad(cursor.incarnation, sequence, EntryKind::Message), &[]);
             }
         }
         cursor.next = to;
+        Ok(())
+    }
+
+    /// Something of a queue is missing. If commits were among it, they are noticed by comparing.
+    fn compare_all(&mut self, queue: Queue) -> Result<(), Stop> {
+        self.events.push(Event::Gap(queue));
+        if queue == Queue::Client {
+            for chat in chats::all_chats(self.connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
+                outbox::add_chore(self.connection, &Chore::Compare(chat.group))?;
+            }
+        }
         Ok(())
     }
 
@@ -375,7 +392,6 @@ impl Work<'_> {
     /// Opens an entry: the ratchet after it, and its content if it is a message.
     fn open(
         &mut self,
-        queue: Queue,
         key: &HpkePrivateKey,
         cursor: &Cursor,
         entry: &QueueEntry,
@@ -401,13 +417,10 @@ impl Work<'_> {
                 Ok(next) => (Some(next), Ok(None)),
                 Err(error) => (Some(ratchet.clone()), Err(format!("its key update {error}"))),
             },
-            EntryKind::Overflow => {
-                self.events.push(Event::Gap(queue));
-                match ratchet.open(&aad, &entry.ciphertext) {
-                    Ok((next, _)) => (Some(next), Ok(None)),
-                    Err(error) => (Some(stepped()), Err(format!("it {error}"))),
-                }
-            }
+            EntryKind::Overflow => match ratchet.open(&aad, &entry.ciphertext) {
+                Ok((next, _)) => (Some(next), Ok(None)),
+                Err(error) => (Some(stepped()), Err(format!("it {error}"))),
+            },
             _ => match ratchet.open(&aad, &entry.ciphertext) {
                 Ok((next, content)) => (Some(next), Ok(Some(content))),
                 Err(error) => (Some(stepped()), Err(format!("it {error}"))),

@@ -1,7 +1,7 @@
 //! What comes through the client's queue: commits, messages and proposals of groups.
 
 use openmls::prelude::OpenMlsProvider as _;
-use openmls::prelude::{MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit};
+use openmls::prelude::{ContentType, MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit};
 
 use super::{
     event::Event,
@@ -16,7 +16,7 @@ use super::{
     },
 };
 use crate::{
-    base::{GroupId, Secret},
+    base::{GroupId, Secret, UserId},
     crypto::{aead, credential::open_chain, mls as protocol},
     wire::{
         Decode, Encode, Opaque,
@@ -54,11 +54,22 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     let provider = Provider::new(work.connection);
     let mut group = mls::load(&provider, &chat.group)?;
     let message = mls::message(commit.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    if deleted && message.content_type() == ContentType::Proposal {
+        // Everybody has left.
+        return end(work, &chat, ChatState::Deleted);
+    }
     if message.epoch() < group.epoch() {
-        // The own commit by which this client joined.
+        // The own commit by which this client joined or came back, or one from before that.
         return Ok(());
     }
-    let processed = group.process_message(&provider, message).map_err(mls::failed)?;
+    if message.epoch() > group.epoch() {
+        return fallen_behind(work, &chat, "commits of others are missing");
+    }
+    let processed = match group.process_message(&provider, message) {
+        Ok(processed) => processed,
+        // The DS has accepted it, and so have the others.
+        Err(error) => return fallen_behind(work, &chat, &format!("a commit cannot be merged: {error}")),
+    };
     let sender = processed.sender().clone();
     // A commit is merged whatever its authenticated data: members that it does not explain are quarantined.
     let aad = CommitAad::from_slice(processed.aad()).unwrap_or(CommitAad {
@@ -71,7 +82,7 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
             let infos = group.pending_commit().map(|staged| members::infos_of(staged, &aad)).unwrap_or_default();
             group.merge_pending_commit(&provider).map_err(mls::failed)?;
             if let Some(seed) = &chat.next_leaf {
-                chats::renew_leaf(work.connection, &chat.group, seed)?;
+                chats::renew_leaf(work.connection, &chat.group, seed, work.trust.now().0)?;
             }
             (infos, false)
         }
@@ -89,11 +100,39 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     if deleted || removed {
         return end(work, &chat, if deleted { ChatState::Deleted } else { ChatState::Removed });
     }
+    let before = chats::members(work.connection, &chat.group)?;
     let members = members::refresh(work, &chat, &group, &infos)?;
     if chat.kind == ChatKind::Connection {
         return connected(work, &chat, &members, &infos, &aad);
     }
+    let sealed = protocol::group_data(group.extensions().iter());
+    let name = join::group_name(&chat.credential_key, &chat.group, sealed);
+    if name != chat.name {
+        chats::set_name(work.connection, &chat.group, &name)?;
+        work.events.push(Event::Renamed { chat: chat.group.clone(), name });
+    }
+    tell_changes(work, &chat.group, &before, &members);
     work.events.push(Event::Changed { chat: chat.group });
+    Ok(())
+}
+
+/// Tells who came and who went.
+fn tell_changes(work: &mut Work<'_>, chat: &GroupId, before: &[Member], after: &[Member]) {
+    let absent = |user: &UserId, from: &[Member]| !from.iter().any(|member| member.is(user));
+    for user in after.iter().filter_map(Member::trusted).filter(|user| absent(user, before)) {
+        work.events.push(Event::MemberJoined { chat: chat.clone(), user: user.clone() });
+    }
+    for user in before.iter().filter_map(|member| member.user.as_ref()).filter(|user| absent(user, after)) {
+        work.events.push(Event::MemberLeft { chat: chat.clone(), user: user.clone() });
+    }
+}
+
+/// The own state is not what the other members have: it is compared with the DS's, and this client comes back.
+fn fallen_behind(work: &mut Work<'_>, chat: &Chat, why: &str) -> Result<(), Stop> {
+    work.problem(format!("{}: {why}", chat.group))?;
+    if chat.state.is_live() {
+        outbox::add_chore(work.connection, &Chore::Compare(chat.group.clone()))?;
+    }
     Ok(())
 }
 
@@ -204,6 +243,9 @@ fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result
     let provider = Provider::new(work.connection);
     let mut group = mls::load(&provider, &chat.group)?;
     let message = mls::message(message.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    if message.epoch() > group.epoch() {
+        return fallen_behind(work, chat, "commits of others are missing");
+    }
     let processed = group.process_message(&provider, message).map_err(mls::failed)?;
     if !processed.aad().is_empty() {
         return Err(Stop::bad("a message with authenticated data, which nobody has verified"));
@@ -230,10 +272,15 @@ fn receive_proposal(work: &mut Work<'_>, chat: &Chat, proposal: &Opaque) -> Resu
     let provider = Provider::new(work.connection);
     let mut group = mls::load(&provider, &chat.group)?;
     let message = mls::message(proposal.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
+    if message.epoch() != group.epoch() {
+        // It has lapsed, or it is for an epoch that this client comes back to.
+        return Ok(());
+    }
     let processed = group.process_message(&provider, message).map_err(mls::failed)?;
     match processed.into_content() {
         ProcessedMessageContent::ProposalMessage(proposal) => {
-            Ok(group.store_pending_proposal(provider.storage(), *proposal)?)
+            group.store_pending_proposal(provider.storage(), *proposal)?;
+            Ok(outbox::add_chore(work.connection, &Chore::Settle(chat.group.clone()))?)
         }
         _ => Err(Stop::bad("it is no proposal of a member or the DS")),
     }

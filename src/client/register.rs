@@ -226,6 +226,14 @@ async fn join_queuing(
         .await
 }
 
+/// When KeyPackages were last made.
+const KEY_PACKAGES_MADE: &str = "key packages made";
+
+/// When KeyPackages were last made.
+pub fn key_packages_made(connection: &Connection) -> Result<Timestamp, ClientError> {
+    Ok(Timestamp(meta::get(connection, KEY_PACKAGES_MADE)?.unwrap_or_default()))
+}
+
 /// Makes fresh KeyPackages, to be published when the outbox is next sent.
 pub fn publish_key_packages(
     connection: &Connection,
@@ -234,6 +242,7 @@ pub fn publish_key_packages(
     domain: &Domain,
     now: Timestamp,
 ) -> Result<(), ClientError> {
+    meta::put(connection, KEY_PACKAGES_MADE, &now.0)?;
     // Those published earlier are replaced: they no longer count as waiting.
     connection.execute("UPDATE key_packages SET used = used + 1 WHERE used = 0", [])?;
     let packages = packages::key_packages(connection, account, queuing_key, now, &mut system_rng())?;

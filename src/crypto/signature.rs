@@ -2,6 +2,10 @@
 //! signed is `struct { opaque label<V>; opaque content<V>; }` with the label's full text.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use openmls_traits::{
+    signatures::{Signer, SignerError},
+    types::SignatureScheme,
+};
 
 use super::{CryptoError, Rng, random_secret};
 use crate::{
@@ -51,6 +55,17 @@ impl SigningKey {
     /// Signs `content` for the purpose `label`.
     pub fn sign(&self, label: SignatureLabel, content: &impl Encode) -> Signature {
         self.pair.sign(&signed_content(label, content)).as_ref().into()
+    }
+}
+
+/// For OpenMLS, which signs what RFC 9420 labels.
+impl Signer for SigningKey {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        Ok(self.pair.sign(payload).as_ref().to_vec())
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
     }
 }
 

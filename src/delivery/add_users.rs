@@ -2,12 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{
-    Services,
-    commit::{Changing, Joined},
-    group::Group,
-    idempotency::Answer,
-};
+use super::{Services, apply::Joined, commit::Changing, group::Group, idempotency::Answer};
 use crate::{
     base::Refusal,
     service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
@@ -45,8 +40,8 @@ pub async fn handle(
     if !changing.group.is_admin(leaf) {
         return Err(Refusal::forbidden("only an admin may add members"));
     }
-    if commit.added.is_empty() || !commit.removed.is_empty() || commit.others {
-        return Err(Refusal::malformed("AddUsers takes a commit of Add proposals only"));
+    if !commit.own.only_adds() {
+        return Err(Refusal::malformed("AddUsers takes a commit of Add proposals, and what is stored"));
     }
     super::commit::close_connection(&mut changing.group);
     let mut batch = Batch::new();

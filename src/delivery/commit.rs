@@ -1,56 +1,87 @@
 //! Commits: the way every handshake message takes, whatever its endpoint allows. Decode, check the epoch, validate with
-//! OpenMLS as a member would, let the endpoint check what is its own, merge, verify the new GroupInfo, and send the
-//! commit to everybody, its sender included. Nothing is stored before all of it has passed.
+//! OpenMLS as a member would, see that what was proposed is covered, let the endpoint check what is its own; then
+//! [`apply`](super::apply) merges it and [`ending`](super::ending) sends it to everybody.
 
 use openmls::{
     group::StagedCommit,
     prelude::{
-        ConfirmationTag, ContentType, Extension, Extensions, KeyPackage, LeafNode, LeafNodeIndex, MlsMessageBodyIn,
-        MlsMessageIn, OpenMlsSignaturePublicKey, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
-        Verifiable as _,
-        group_info::{GroupInfo, VerifiableGroupInfo},
+        ConfirmationTag, ContentType, KeyPackage, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, Proposal,
+        ProposalOrRefType, ProtocolMessage, Sender,
     },
 };
 use tls_codec::DeserializeBytes as _;
 
 use super::{
     Services,
-    group::{Connection, Group, Member},
+    group::{Connection, Group, Leaving},
     idempotency::Answer,
-    tree::{Change, Tree, forget_rows},
+    tree::Tree,
+    waiting::Waiting,
 };
 use crate::{
-    base::{Day, Refusal},
+    base::{Refusal, Status},
     crypto::mls::{self, RustCrypto},
-    queuing::fan_out::Delivery,
-    service::{Class, Context, Outcome, Reply, Verified, damaged, proof::Leaf, proof::unproven},
+    service::{Context, Outcome, Verified, damaged, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
-        Decode, Method, Opaque,
-        credential::{DayValidity, LeafCredential},
-        delivery::{CommitAad, CommitAccepted, CommitBundle, GroupInfoUpdate, MemberInfo},
-        queue::{FanOut, FanOutContent},
+        Decode, Encode, Method, Opaque,
+        delivery::{CommitAad, CommitAccepted, CommitBundle, GroupInfoUpdate, StoredProposals},
         queuing::ClientQueueConfig,
     },
 };
 
 /// A commit that OpenMLS has validated against the group's public state, and what it does in terms of the group.
 pub struct Commit {
-    staged: StagedCommit,
-    confirmation_tag: ConfirmationTag,
-    message: Opaque,
-    group_info: GroupInfoUpdate,
-    aad: CommitAad,
+    pub(super) staged: StagedCommit,
+    pub(super) confirmation_tag: ConfirmationTag,
+    pub(super) message: Opaque,
+    pub(super) group_info: GroupInfoUpdate,
+    pub(super) aad: CommitAad,
     /// Leaf of its sender: where it is, or will be.
     pub signer: u32,
     /// Whether its sender was a member before.
     pub by_member: bool,
+    /// Identity of the member that an external commit takes back in.
+    pub returning: Option<[u8; 32]>,
+    /// Who leaves, whoever has proposed it.
+    pub removed: Vec<u32>,
+    /// What it proposes itself.
+    pub own: Proposals,
+}
+
+/// What a commit proposes itself, beside the stored proposals that it covers.
+#[derive(Default)]
+pub struct Proposals {
     /// Who is added, in the order of the proposals.
     pub added: Vec<KeyPackage>,
     /// Which leaves are removed.
     pub removed: Vec<u32>,
-    /// Whether there is any other proposal (beside the ExternalInit of an external commit).
+    /// Whether the group context's extensions are replaced.
+    pub extensions: bool,
+    /// Whether there is anything else (beside the ExternalInit of an external commit).
     pub others: bool,
+}
+
+impl Proposals {
+    /// Whether all that is proposed is to add members.
+    pub const fn only_adds(&self) -> bool {
+        !self.added.is_empty() && self.removed.is_empty() && !self.extensions && !self.others
+    }
+
+    /// Whether all that is proposed is to remove members.
+    pub const fn only_removes(&self) -> bool {
+        self.added.is_empty() && !self.removed.is_empty() && !self.extensions && !self.others
+    }
+
+    /// Whether all that is proposed is to replace the group context's extensions.
+    pub const fn only_extensions(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.extensions && !self.others
+    }
+
+    /// Whether nothing is proposed.
+    pub const fn are_none(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && !self.extensions && !self.others
+    }
 }
 
 impl Commit {
@@ -73,6 +104,19 @@ impl Commit {
             return Ok(());
         }
         Err(Refusal::forbidden("the commit is by another member than the sender"))
+    }
+
+    fn covers(&self, stored: &Leaving) -> bool {
+        self.staged.queued_proposals().any(|queued| {
+            queued.proposal_or_ref_type() == ProposalOrRefType::Reference
+                && match (queued.proposal(), queued.sender()) {
+                    (Proposal::SelfRemove, Sender::Member(leaf)) => stored.by_itself && leaf.u32() == stored.leaf,
+                    (Proposal::Remove(remove), Sender::External(_)) => {
+                        !stored.by_itself && remove.removed().u32() == stored.leaf
+                    }
+                    _ => false,
+                }
+        })
     }
 }
 
@@ -110,6 +154,8 @@ pub struct Changing {
     pub group: Group,
     /// Its tree.
     pub tree: Tree,
+    /// What waits for the commit.
+    pub waiting: Waiting,
 }
 
 impl Changing {
@@ -118,14 +164,17 @@ impl Changing {
     /// # Errors
     /// `internal` if it cannot be read.
     pub async fn load(group: Group, context: &Context<'_>) -> Result<Self, Refusal> {
-        let tree = Tree::load(&group, group.head.rows, context).await?;
-        Ok(Self { group, tree })
+        let waiting = Waiting::load(&group, context).await?;
+        let mut tree = Tree::load(&group, group.head.rows, context).await?;
+        waiting.enter(&mut tree)?;
+        Ok(Self { group, tree, waiting })
     }
 
     /// Validates a commit as a member would (RFC 9420 section 12.4.2), as far as public state allows.
     ///
     /// # Errors
-    /// `malformed` for no commit of this group, `wrong_epoch`, `invalid_mls_message`.
+    /// `malformed` for no commit of this group, `wrong_epoch`, `invalid_mls_message`, `pending_proposals` if a stored
+    /// proposal is not covered.
     pub fn validate(&self, bundle: &CommitBundle) -> Result<Commit, Refusal> {
         let message = decode_commit(bundle)?;
         if *message.group_id() != mls::group_id(&self.group.id) {
@@ -152,7 +201,8 @@ impl Changing {
             }
             _ => return Err(not_a_commit()),
         };
-        let mut commit = Commit {
+        let (removed, own) = proposals(&staged, by_member);
+        let commit = Commit {
             staged: *staged,
             confirmation_tag,
             message: bundle.commit.clone(),
@@ -160,324 +210,47 @@ impl Changing {
             aad,
             signer,
             by_member,
-            added: Vec::new(),
-            removed: Vec::new(),
-            others: false,
+            returning: None,
+            removed,
+            own,
         };
-        for proposal in commit.staged.queued_proposals() {
-            match proposal.proposal() {
-                Proposal::Add(add) => commit.added.push(add.key_package().clone()),
-                Proposal::Remove(remove) => commit.removed.push(remove.removed().u32()),
-                Proposal::ExternalInit(_) if !by_member => {}
-                _ => commit.others = true,
-            }
-        }
+        self.check_coverage(&commit)?;
         Ok(commit)
     }
 
-    /// Applies a validated commit to the tree and the head: joiners with their queue configs, leavers, and the committer
-    /// with its new leaf; and verifies the GroupInfo of the new epoch.
-    ///
-    /// # Errors
-    /// `invalid_mls_message` if a leaf or the GroupInfo breaks a rule, `malformed` if the AAD does not fit the commit.
-    pub fn apply(
-        &mut self,
-        commit: Commit,
-        queue_config: Option<ClientQueueConfig>,
-        context: &mut Context<'_>,
-        batch: &mut Batch,
-    ) -> Result<Applied, Refusal> {
-        let today = context.now.day();
-        let Commit { staged, confirmation_tag, message, group_info, aad, signer, by_member, added, removed, .. } =
-            commit;
-        let before = self.group.queue_configs(|_| false)?;
-        let infos = self.infos(&aad, &staged, signer, by_member, added.len())?;
-        let group_context = staged.group_context().clone();
-        let epoch = group_context.epoch().as_u64();
-
-        let placed: Vec<u32> = self.free_leaves(&removed, added.len())?;
-        let mut member_infos: Vec<_> = removed.iter().map(|leaf| (*leaf, None)).collect();
-        member_infos.extend(placed.iter().copied().zip(aad.added.into_iter().map(Some)));
-        member_infos.extend(infos.map(|own| (signer, Some(own))));
-        let change = Change { staged, infos: member_infos, group_info: group_info.clone(), signer };
-        self.tree.merge(&mut self.group, change, context, batch)?;
-
-        self.verify_group_info(group_context, confirmation_tag, &group_info, signer)?;
-        self.group.head.epoch = epoch;
-        self.leave(&removed);
-        let mut joined = Vec::new();
-        for (leaf, key_package) in placed.into_iter().zip(added) {
-            joined.push(self.join(leaf, key_package, today)?);
+    /// A commit covers every stored proposal. From outside only SelfRemoves can be covered: what the DS has proposed lapses
+    /// with the epoch, and is proposed again.
+    fn check_coverage(&self, commit: &Commit) -> Result<(), Refusal> {
+        let mut needed = self.group.head.leaving.iter().filter(|stored| commit.by_member || stored.by_itself);
+        if needed.all(|stored| commit.covers(stored)) {
+            return Ok(());
         }
-        self.renew(signer, by_member, queue_config, today)?;
-        self.group.head.members.sort_by_key(|member| member.leaf);
-        self.check_identities()?;
-
-        let group = &mut self.group;
-        let present: Vec<u32> = group.head.members.iter().map(|member| member.leaf).collect();
-        group
-            .head
-            .joiners
-            .retain(|joiner| joiner.leaf != signer && present.contains(&joiner.leaf) && joiner.expires >= today.0);
-        let rows = group.head.rows;
-        group.head.joiners.extend(joined.iter().map(|joined| super::group::Joiner {
-            reference: joined.reference.as_slice().to_vec(),
-            key: joined.key.clone(),
-            leaf: joined.leaf,
-            epoch,
-            rows,
-            expires: joined.expires.0,
-        }));
-        forget_rows(group, batch);
-        Ok(Applied { epoch, message, recipients: before, joined })
+        let stored = StoredProposals { proposals: self.waiting.messages(|_| true) };
+        let refusal = Refusal::new(Status::PendingProposals, "the commit must cover all stored proposals");
+        Err(refusal.with_detail(stored.to_vec()))
     }
+}
 
-    /// Checks that the AAD fits the commit; gives what is now known of the committer, if that has changed.
-    fn infos(
-        &self,
-        aad: &CommitAad,
-        staged: &StagedCommit,
-        signer: u32,
-        by_member: bool,
-        added: usize,
-    ) -> Result<Option<MemberInfo>, Refusal> {
-        if aad.added.len() != added {
-            return Err(Refusal::malformed("the AAD needs one entry for each added member"));
-        }
-        if by_member && aad.friendship_package.is_some() {
-            return Err(Refusal::malformed("only the joiner of a connection group sends a friendship package"));
-        }
-        // The chain is bound to the leaf's credential and key: new ones need a new chain, and nothing else may have one.
-        let renewed = staged.update_path_leaf_node().is_some_and(|new| {
-            let old = self.tree.public.leaf(LeafNodeIndex::new(signer)).filter(|_| by_member);
-            old.is_none_or(|old| old.credential() != new.credential() || old.signature_key() != new.signature_key())
-        });
-        match (renewed, &aad.own) {
-            (true, Some(own)) => Ok(Some(own.clone())),
-            (false, None) => Ok(None),
-            (true, None) => Err(Refusal::malformed("a new leaf credential needs its chain in the AAD")),
-            (false, Some(_)) => {
-                Err(Refusal::malformed("the AAD has a chain for a leaf credential that does not change"))
-            }
-        }
-    }
-
-    /// Where RFC 9420 section 7.7 puts added members: the leftmost blank leaves after the removals.
-    fn free_leaves(&self, removed: &[u32], added: usize) -> Result<Vec<u32>, Refusal> {
-        let taken = |leaf: u32| self.group.member(leaf).is_some() && !removed.contains(&leaf);
-        Ok((0..u32::MAX).filter(|leaf| !taken(*leaf)).take(added).collect())
-    }
-
-    fn verify_group_info(
-        &self,
-        group_context: openmls::group::GroupContext,
-        confirmation_tag: ConfirmationTag,
-        update: &GroupInfoUpdate,
-        signer: u32,
-    ) -> Result<(), Refusal> {
-        let refused = || Refusal::invalid_mls("the GroupInfo of the new epoch is not valid");
-        let extensions =
-            Extensions::tls_deserialize_exact_bytes(update.extensions.as_slice()).map_err(|_| refused())?;
-        let kinds_fit = extensions.iter().all(|extension| matches!(extension, Extension::ExternalPub(_)));
-        if !kinds_fit || extensions.iter().count() != 1 {
-            return Err(Refusal::invalid_mls("the GroupInfo must have the external_pub extension and no other"));
-        }
-        let index = LeafNodeIndex::new(signer);
-        let leaf = self.tree.public.leaf(index).ok_or_else(refused)?;
-        let algorithm = self.tree.public.ciphersuite().signature_algorithm();
-        let key = OpenMlsSignaturePublicKey::from_signature_key(leaf.signature_key().clone(), algorithm);
-        let signature = update.signature.as_slice().to_vec().into();
-        let info = VerifiableGroupInfo::new(group_context, extensions, confirmation_tag, index, signature);
-        let verified: Result<GroupInfo, _> = info.verify(&RustCrypto::default(), &key);
-        verified.map(drop).map_err(|_| refused())
-    }
-
-    fn leave(&mut self, removed: &[u32]) {
-        self.group.head.members.retain(|member| !removed.contains(&member.leaf));
-    }
-
-    fn join(&mut self, leaf: u32, key_package: KeyPackage, today: Day) -> Result<Joined, Refusal> {
-        let invalid = |_| Refusal::invalid_mls("an added KeyPackage breaks a rule of this protocol (wire-spec/mls.md)");
-        let reference = key_package.hash_ref(&RustCrypto::default()).map_err(damaged)?.as_slice().to_vec();
-        let expires = Day(u32::try_from(key_package.life_time().not_after() / 86_400).unwrap_or(u32::MAX));
-        // The credential's leaf as it now stands in the tree must be the KeyPackage's.
-        let placed = self.leaf_node(leaf)?.signature_key() == key_package.leaf_node().signature_key();
-        if !placed {
-            return Err(damaged("an added member is not where RFC 9420 puts it"));
-        }
-        let valid = mls::inspect_key_package(key_package).map_err(invalid)?;
-        check_days(&valid.credential.validity, today)?;
-        if self.group.head.admins.contains(&valid.credential.identity) {
-            return Err(taken_identity());
-        }
-        let member = Member::new(leaf, &valid.credential, &valid.queue_config, today);
-        let joined = Joined {
-            leaf,
-            key: member.key.clone(),
-            reference: reference.into(),
-            queue_config: valid.queue_config,
-            expires,
-        };
-        self.group.head.members.push(member);
-        Ok(joined)
-    }
-
-    /// Brings the committer's own entry up to date with its leaf.
-    fn renew(
-        &mut self,
-        signer: u32,
-        by_member: bool,
-        queue_config: Option<ClientQueueConfig>,
-        today: Day,
-    ) -> Result<(), Refusal> {
-        let credential = own_credential(self.leaf_node(signer)?)?;
-        check_days(&credential.validity, today)?;
-        let epoch = self.group.head.epoch;
-        let listed = self.group.head.admins.clone();
-        let members = &mut self.group.head.members;
-        let missing = || Refusal::malformed("a joiner needs a queue config");
-        let member = match members.iter_mut().find(|member| member.leaf == signer) {
-            Some(member) => member,
-            None if by_member => return Err(damaged("the committer has no entry")),
-            None => {
-                let config = queue_config.as_ref().ok_or_else(missing)?;
-                if listed.contains(&credential.identity) {
-                    return Err(taken_identity());
+/// Who leaves by a commit, and what it proposes itself.
+fn proposals(staged: &StagedCommit, by_member: bool) -> (Vec<u32>, Proposals) {
+    let (mut removed, mut own) = (Vec::new(), Proposals::default());
+    for queued in staged.queued_proposals() {
+        let is_own = queued.proposal_or_ref_type() == ProposalOrRefType::Proposal;
+        match (queued.proposal(), queued.sender()) {
+            (Proposal::Add(add), _) if is_own => own.added.push(add.key_package().clone()),
+            (Proposal::Remove(remove), _) => {
+                removed.push(remove.removed().u32());
+                if is_own {
+                    own.removed.push(remove.removed().u32());
                 }
-                members.push(Member::new(signer, &credential, config, today));
-                // Just pushed.
-                members.last_mut().ok_or_else(missing)?
             }
-        };
-        if member.identity != credential.identity && listed.contains(&member.identity) {
-            return Err(Refusal::forbidden("an admin's identity cannot change while it is listed"));
+            (Proposal::SelfRemove, Sender::Member(leaf)) if !is_own => removed.push(leaf.u32()),
+            (Proposal::GroupContextExtensions(_), _) if is_own => own.extensions = true,
+            (Proposal::ExternalInit(_), _) if !by_member => {}
+            _ => own.others = true,
         }
-        if member.identity != credential.identity && listed.contains(&credential.identity) {
-            return Err(Refusal::forbidden("the identity of an admin cannot be taken over"));
-        }
-        member.identity = credential.identity;
-        member.key = credential.verifying_key.as_slice().to_vec();
-        member.active_day = today.0;
-        member.active_epoch = Some(epoch);
-        if let Some(config) = queue_config {
-            member.queue_config = crate::wire::Encode::to_vec(&config);
-        }
-        Ok(())
     }
-
-    /// No two members may share an identity.
-    fn check_identities(&self) -> Result<(), Refusal> {
-        let mut identities: Vec<_> = self.group.head.members.iter().map(|member| member.identity).collect();
-        identities.sort_unstable();
-        if identities.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Refusal::invalid_mls("two members would have the same identity"));
-        }
-        Ok(())
-    }
-
-    fn leaf_node(&self, leaf: u32) -> Result<&LeafNode, Refusal> {
-        self.tree.public.leaf(LeafNodeIndex::new(leaf)).ok_or_else(|| damaged("a member without a leaf"))
-    }
-}
-
-/// Somebody whom a commit has added.
-pub struct Joined {
-    leaf: u32,
-    key: Vec<u8>,
-    expires: Day,
-    /// Its KeyPackageRef.
-    pub reference: Opaque,
-    /// Where its messages go.
-    pub queue_config: ClientQueueConfig,
-}
-
-/// A commit that has been merged in memory.
-pub struct Applied {
-    epoch: u64,
-    message: Opaque,
-    recipients: Vec<ClientQueueConfig>,
-    /// Who was added, in the order of the proposals.
-    pub joined: Vec<Joined>,
-}
-
-impl Applied {
-    /// Adds a recipient that was no member before: the joiner by external commit, who gets its own commit back.
-    pub fn also_to(&mut self, config: ClientQueueConfig) {
-        self.recipients.push(config);
-    }
-
-    /// Sends the commit to everybody who was a member before it, its sender and those it removes included, and `more` to
-    /// one each; writes the new state. All in one batch.
-    ///
-    /// # Errors
-    /// `internal` if the store fails.
-    pub async fn finish(
-        self,
-        services: Services<'_>,
-        context: &mut Context<'_>,
-        mut changing: Changing,
-        answer: Answer,
-        mut batch: Batch,
-        more: Vec<(ClientQueueConfig, FanOutContent)>,
-    ) -> Result<Outcome<CommitAccepted>, Refusal> {
-        changing.group.save(context, &mut batch)?;
-        let mut messages = vec![(self.recipients, FanOutContent::Commit(self.message))];
-        messages.extend(more.into_iter().map(|(one, content)| (vec![one], content)));
-        let ending = Ending { epoch: self.epoch, messages, answer: Some(answer), batch };
-        ending.send(services, context, &changing.group).await
-    }
-
-    /// Sends the commit as the end of the group and deletes the group's state: all in one batch.
-    ///
-    /// # Errors
-    /// `internal` if the store fails.
-    pub async fn finish_group(
-        self,
-        services: Services<'_>,
-        context: &mut Context<'_>,
-        group: &Group,
-    ) -> Result<Outcome<CommitAccepted>, Refusal> {
-        let mut batch = Batch::new();
-        group.delete(super::request_group_id::tombstone_until(context.now), &mut batch);
-        let messages = vec![(self.recipients, FanOutContent::GroupDeleted(self.message))];
-        // Without the group nobody could prove to have sent the request that is repeated.
-        let ending = Ending { epoch: self.epoch, messages, answer: None, batch };
-        ending.send(services, context, group).await
-    }
-}
-
-/// What is left to do when a commit has been merged: tell everybody.
-struct Ending {
-    epoch: u64,
-    messages: Vec<(Vec<ClientQueueConfig>, FanOutContent)>,
-    answer: Option<Answer>,
-    batch: Batch,
-}
-
-impl Ending {
-    async fn send(
-        self,
-        services: Services<'_>,
-        context: &mut Context<'_>,
-        group: &Group,
-    ) -> Result<Outcome<CommitAccepted>, Refusal> {
-        let Self { epoch, messages, answer, mut batch } = self;
-        let mut delivery = Delivery::default();
-        for (configs, content) in messages {
-            let message = FanOut { group: group.id.clone(), content };
-            delivery.add(services.queuing, context, &mut batch, message, &configs, Class::Handshake).await?;
-        }
-        let answer = answer.map(|answer| answer.prepare(context));
-        let Delivery { appends, unreachable } = delivery;
-        let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
-            let accepted = CommitAccepted { epoch, unreached: unreachable + appended.refused };
-            if let Some(answer) = answer {
-                answer.store(&accepted, batch);
-            }
-            Ok(accepted)
-        }));
-        Ok(Outcome { batch, appends, reply })
-    }
+    (removed, own)
 }
 
 fn decode_commit(bundle: &CommitBundle) -> Result<ProtocolMessage, Refusal> {
@@ -488,24 +261,8 @@ fn decode_commit(bundle: &CommitBundle) -> Result<ProtocolMessage, Refusal> {
     }
 }
 
-fn taken_identity() -> Refusal {
-    Refusal::forbidden("a newcomer may not have the identity of an admin")
-}
-
 fn not_a_commit() -> Refusal {
     Refusal::malformed("the message is not a commit in a PublicMessage")
-}
-
-fn own_credential(leaf: &LeafNode) -> Result<LeafCredential, Refusal> {
-    mls::leaf_credential(leaf)
-        .map_err(|_| Refusal::invalid_mls("the leaf's credential is not a leaf credential for its key"))
-}
-
-fn check_days(validity: &DayValidity, today: Day) -> Result<(), Refusal> {
-    if validity.covers(today) {
-        return Ok(());
-    }
-    Err(Refusal::invalid_mls("a leaf credential is not valid today"))
 }
 
 /// Marks a connection group as joined.

@@ -1,7 +1,7 @@
 //! CreateGroup: stores a group of one, as its creator has made it.
 
 use openmls::{
-    group::{ProposalStore, PublicGroup},
+    group::{GroupContext, ProposalStore, PublicGroup},
     prelude::{Extension, LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn},
 };
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -73,7 +73,7 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
     if !credential.validity.covers(context.now.day()) {
         return Err(invalid("the leaf credential is not valid today"));
     }
-    let roles = check_extensions(service, &group)?;
+    let roles = check_extensions(service, group.group_context())?;
     if roles.admins.iter().any(|identity| *identity != credential.identity) {
         return Err(invalid("the roles list somebody who is not there"));
     }
@@ -90,9 +90,12 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
 }
 
 /// The group context has what every group must have.
-fn check_extensions(service: &Delivery, group: &PublicGroup) -> Result<Roles, Refusal> {
-    let extensions = || group.group_context().extensions().iter();
-    if group.required_capabilities() != Some(&mls::required_capabilities()) {
+///
+/// # Errors
+/// `invalid_mls_message` for what is missing, or is not as it must be.
+pub(super) fn check_extensions(service: &Delivery, group: &GroupContext) -> Result<Roles, Refusal> {
+    let extensions = || group.extensions().iter();
+    if group.extensions().required_capabilities() != Some(&mls::required_capabilities()) {
         return Err(Refusal::invalid_mls("the required capabilities are not those of this protocol"));
     }
     let expected = mls::external_sender(&service.verifying_key);

@@ -28,10 +28,11 @@ pub async fn handle(
     }
     let others = changing.group.head.members.iter().map(|member| member.leaf).filter(|member| *member != leaf);
     let all_removed = others.clone().all(|member| commit.removed.contains(&member));
-    if !all_removed || commit.removed.len() != others.count() || !commit.added.is_empty() || commit.others {
+    let only_removes = commit.own.only_removes() || commit.own.are_none();
+    if !all_removed || commit.removed.len() != others.count() || !only_removes {
         return Err(Refusal::malformed("DeleteGroup takes a commit that removes everybody but its sender"));
     }
     // The rows of the new epoch are checked like any other's, and then not kept.
     let applied = changing.apply(commit, None, context, &mut Batch::new())?;
-    applied.finish_group(services, context, &changing.group).await
+    applied.finish_group(services, context, changing.group).await
 }

@@ -2,8 +2,8 @@
 //! the proof; for any other group only members are told.
 
 use super::{
+    commit::Changing,
     group::{Connection, Group},
-    tree::Tree,
 };
 use crate::{
     base::Refusal,
@@ -11,7 +11,7 @@ use crate::{
     wire::delivery::ExternalCommitInfo,
 };
 
-/// Reads the GroupInfo, the tree and the chains.
+/// Reads the GroupInfo, the tree, the chains and the stored SelfRemoves.
 ///
 /// # Errors
 /// `forbidden` if no member asks, and the group is no open connection group.
@@ -23,11 +23,11 @@ pub async fn handle(
     if sender.is_none() && group.head.connection != Connection::Open {
         return Err(Refusal::forbidden("only members are told; the group is no open connection group"));
     }
-    let tree = Tree::load(&group, group.head.rows, context).await?;
+    let Changing { group, tree, waiting } = Changing::load(group, context).await?;
     Ok(Outcome::unchanged(ExternalCommitInfo {
         group_info: tree.group_info()?,
         ratchet_tree: tree.ratchet_tree()?,
         members: tree.member_infos(),
-        proposals: Vec::new(),
+        proposals: waiting.messages(|at| group.head.leaving.get(at).is_some_and(|leaving| leaving.by_itself)),
     }))
 }

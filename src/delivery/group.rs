@@ -19,7 +19,10 @@ use crate::{
 };
 
 const HEAD_VERSION: u8 = 1;
-const META_VERSION: u8 = 1;
+pub(super) const META_VERSION: u8 = 1;
+
+/// Sending a message counts as activity once in so many days: it writes the head then.
+const TOUCH_DAYS: u32 = 7;
 
 /// Whether somebody may join with the EAR key alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub struct Member {
     pub active_day: u32,
     /// Epoch of its last commit; none before its first.
     pub active_epoch: Option<u64>,
+    /// Whether its queue was found to be gone.
+    pub gone: bool,
 }
 
 impl Member {
@@ -61,8 +66,18 @@ impl Member {
             queue_config: queue_config.to_vec(),
             active_day: today.0,
             active_epoch: None,
+            gone: false,
         }
     }
+}
+
+/// A member whose removal has been proposed: it leaves with the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Its leaf.
+    pub leaf: u32,
+    /// Whether it has proposed that itself (SelfRemove), and not the DS.
+    pub by_itself: bool,
 }
 
 /// Which rows give a tree: a checkpoint, and the deltas after it up to and including `last`.
@@ -112,6 +127,10 @@ pub struct Head {
     pub joiners: Vec<Joiner>,
     /// The rows that give the current tree.
     pub rows: Rows,
+    /// Whose removal is proposed, in the order of the stored proposals.
+    pub leaving: Vec<Leaving>,
+    /// Whether there is a row of what waits for the next commit.
+    pub waiting: bool,
     /// The first row that still exists.
     pub oldest_row: u64,
     /// Month of last use, as in the clear row.
@@ -122,9 +141,9 @@ pub struct Head {
 
 /// What is stored of a group in clear.
 #[derive(Serialize, Deserialize)]
-struct Meta {
+pub(super) struct Meta {
     /// Months since January 1970.
-    month: u32,
+    pub month: u32,
     /// Reports about gone queues are sealed to it.
     #[serde(with = "serde_bytes")]
     report_key: Vec<u8>,
@@ -160,6 +179,8 @@ impl Group {
             members: vec![creator],
             joiners: Vec::new(),
             rows: Rows::default(),
+            leaving: Vec::new(),
+            waiting: false,
             oldest_row: 0,
             // Not a month that is: the first save writes the clear row.
             month: u32::MAX,
@@ -211,11 +232,27 @@ impl Group {
 
     /// Adds the end of the group to the batch. Its id stays used until no ticket for it can be valid.
     pub fn delete(&self, tombstone_until: u64, batch: &mut Batch) {
-        batch.delete(Table::DsHeads, head_key(&self.id));
-        batch.delete(Table::DsMeta, head_key(&self.id));
-        let rows = Key::new().bytes(self.id.uuid).prefix();
-        batch.delete_range(Table::DsLog, rows.from, rows.to.unwrap_or_default());
+        delete_rows(self.id.uuid, batch);
         batch.put(Table::DsTombstones, head_key(&self.id), tombstone_until.to_vec());
+    }
+
+    /// Notes that the queue behind a config is gone; whether that is news.
+    pub fn mark_gone(&mut self, config: &[u8]) -> bool {
+        let mut members = self.head.members.iter_mut();
+        let found = members.find(|member| member.queue_config == config && !member.gone);
+        found.map(|member| member.gone = true).is_some()
+    }
+
+    /// Notes that a member did something; whether that is worth writing, which it is once a week.
+    pub fn touch(&mut self, leaf: u32, today: Day) -> bool {
+        let member = self.head.members.iter_mut().find(|member| member.leaf == leaf);
+        let stale = member.filter(|member| today.0.saturating_sub(member.active_day) >= TOUCH_DAYS);
+        stale.map(|member| member.active_day = today.0).is_some()
+    }
+
+    /// Whether a member has proposed to leave.
+    pub fn is_leaving(&self, leaf: u32) -> bool {
+        self.head.leaving.contains(&Leaving { leaf, by_itself: true })
     }
 
     /// The member at a leaf.
@@ -260,6 +297,14 @@ impl Group {
         let members = self.head.members.iter().filter(|member| !skip(member.leaf));
         members.map(|member| ClientQueueConfig::from_slice(&member.queue_config).map_err(damaged)).collect()
     }
+}
+
+/// Adds the end of all rows of a group to the batch.
+pub fn delete_rows(group: [u8; 16], batch: &mut Batch) {
+    let rows = Key::new().bytes(group).prefix();
+    batch.delete(Table::DsHeads, rows.from.clone());
+    batch.delete(Table::DsMeta, rows.from.clone());
+    batch.delete_range(Table::DsLog, rows.from, rows.to.unwrap_or_default());
 }
 
 /// Where a group's head is.

@@ -37,7 +37,7 @@ pub async fn handle(
     }
     let mut changing = Changing::load(group, context).await?;
     let commit = changing.validate(&request.commit)?;
-    if commit.by_member || !commit.added.is_empty() || !commit.removed.is_empty() || commit.others {
+    if commit.by_member || !commit.own.are_none() {
         return Err(Refusal::malformed("JoinConnectionGroup takes an external commit without further proposals"));
     }
     if !commit.has_friendship_package() {

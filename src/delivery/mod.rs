@@ -3,18 +3,27 @@
 //! it (`wire-spec/delivery.md`). One file per endpoint around a few that they share.
 
 pub mod add_users;
+mod apply;
 mod commit;
 pub mod create_group;
 pub mod delete_group;
+mod ending;
+pub mod expire;
 pub mod external_commit_info;
 pub mod group;
 mod idempotency;
 pub mod join_connection_group;
 pub mod remove_users;
 pub mod request_group_id;
+pub mod resync;
+pub mod self_remove;
 pub mod send_message;
 mod tree;
 pub mod update_client;
+pub mod update_group_context;
+pub mod update_profile_key;
+pub mod update_queue_info;
+mod waiting;
 pub mod welcome_info;
 
 use crate::{
@@ -28,6 +37,8 @@ use crate::{
 
 /// The service's keys.
 pub struct Delivery {
+    /// Signs what the DS proposes.
+    signing_key: SigningKey,
     verifying_key: SignaturePublicKey,
     ticket_key: Secret,
 }
@@ -39,9 +50,9 @@ impl Delivery {
     /// `internal` if they cannot be read.
     pub async fn start(context: &mut Context<'_>, batch: &mut Batch) -> Result<Self, Refusal> {
         let signing_key = keys::secret(context, batch, Table::DsKeys, "signing key").await?;
-        let verifying_key = SigningKey::from_seed(signing_key).map_err(damaged)?.verifying_key();
+        let signing_key = SigningKey::from_seed(signing_key).map_err(damaged)?;
         let ticket_key = keys::secret(context, batch, Table::DsKeys, "ticket key").await?;
-        Ok(Self { verifying_key, ticket_key })
+        Ok(Self { verifying_key: signing_key.verifying_key(), signing_key, ticket_key })
     }
 
     /// The endpoint GetKeys: the key that every group lists as its external sender.

@@ -29,8 +29,8 @@ pub async fn handle(
         if !changing.group.is_admin(commit.signer) {
             return Err(Refusal::forbidden("only an admin may remove members"));
         }
-        if commit.removed.is_empty() || !commit.added.is_empty() || commit.others {
-            return Err(Refusal::malformed("RemoveUsers takes a commit of Remove proposals only"));
+        if !commit.own.only_removes() {
+            return Err(Refusal::malformed("RemoveUsers takes a commit of Remove proposals, and what is stored"));
         }
         Ok(())
     };

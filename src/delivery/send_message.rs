@@ -1,16 +1,16 @@
 //! SendMessage: an application message to all other members. Reads the head and nothing else of the group.
 
-use super::{Services, group::Group, idempotency::Answer};
+use super::{Services, ending::Telling, group::Group, idempotency::Answer};
 use crate::{
     base::Refusal,
     queuing::fan_out,
-    service::{Class, Context, Outcome, Reply, Verified, proof::Leaf, proof::unproven},
+    service::{Context, Outcome, Reply, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
         Decode, Encode, Method, Opaque,
         delivery::{MessageSent, SendMessage},
         mls::{APPLICATION, MLS10, PRIVATE_MESSAGE, PrivateMessage},
-        queue::{FanOut, FanOutContent},
+        queue::FanOutContent,
     },
 };
 
@@ -34,15 +34,16 @@ pub async fn handle(
     group.check_epoch(epoch_of(&group, &request.message)?)?;
 
     let mut batch = Batch::new();
-    if group.is_stale(context.now) {
+    let configs = group.queue_configs(|member| member == leaf)?;
+    let mut telling = Telling { services, delivery: fan_out::Delivery::default() };
+    let message = FanOutContent::Application(request.message);
+    let news = telling.tell(&mut group, context, &mut batch, message, &configs).await?;
+    let touched = group.touch(leaf, context.now.day());
+    if news || touched || group.is_stale(context.now) {
         group.save(context, &mut batch)?;
     }
-    let configs = group.queue_configs(|member| member == leaf)?;
-    let message = FanOut { group: group.id.clone(), content: FanOutContent::Application(request.message) };
-    let mut delivery = fan_out::Delivery::default();
-    delivery.add(services.queuing, context, &mut batch, message, &configs, Class::Application).await?;
     let answer = answer.prepare(context);
-    let fan_out::Delivery { appends, unreachable } = delivery;
+    let fan_out::Delivery { appends, unreachable } = telling.delivery;
     let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
         let sent = MessageSent { unreached: unreachable + appended.refused };
         answer.store(&sent, batch);

@@ -5,7 +5,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use openmls::{
-    group::{PublicGroup, StagedCommit},
+    group::{PublicGroup, QueuedProposal, StagedCommit},
     prelude::{Extensions, LeafNodeIndex, group_info::VerifiableGroupInfo},
 };
 use openmls_traits::{
@@ -91,8 +91,9 @@ struct Parts {
     proposals: Vec<Part>,
 }
 
+/// Bytes.
 #[derive(Clone, Default, Serialize, Deserialize)]
-struct Part(#[serde(with = "serde_bytes")] Vec<u8>);
+pub struct Part(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 /// A group's tree in memory.
 pub struct Tree {
@@ -218,6 +219,26 @@ impl Tree {
         Ok(())
     }
 
+    /// A stored proposal that commits may cover.
+    ///
+    /// # Errors
+    /// `internal` if OpenMLS does not take it.
+    pub fn add_proposal(&mut self, proposal: QueuedProposal) -> Result<(), Refusal> {
+        self.public.add_proposal(&Recorder::deaf(), proposal).map_err(damaged)
+    }
+
+    /// A member has replaced its profile key.
+    pub fn set_profile_key(&mut self, leaf: u32, key: Vec<u8>) {
+        if let Some(info) = self.infos.get_mut(&leaf) {
+            info.profile_key = key;
+        }
+    }
+
+    /// What is known of a member.
+    pub fn info(&self, leaf: u32) -> Option<MemberInfo> {
+        self.infos.get(&leaf).map(MemberInfo::from)
+    }
+
     /// The ratchet tree, as RFC 9420 encodes it.
     ///
     /// # Errors
@@ -228,11 +249,7 @@ impl Tree {
 
     /// What is known of the members.
     pub fn member_infos(&self) -> Vec<MemberOf> {
-        let info = |info: &Info| MemberInfo {
-            sealed_chain: info.chain[..].into(),
-            sealed_profile_key: info.profile_key[..].into(),
-        };
-        self.infos.iter().map(|(leaf, known)| MemberOf { leaf: *leaf, info: info(known) }).collect()
+        self.infos.iter().map(|(leaf, known)| MemberOf { leaf: *leaf, info: known.into() }).collect()
     }
 
     /// The current GroupInfo as an MLSMessage.
@@ -267,7 +284,11 @@ pub fn forget_rows(group: &mut Group, batch: &mut Batch) {
     }
 }
 
-fn row_key(group: &GroupId, number: u64) -> Key {
+/// Number of the row of what waits for the next commit.
+pub const WAITING_ROW: u64 = u64::MAX;
+
+/// Where a row of a group's log is.
+pub fn row_key(group: &GroupId, number: u64) -> Key {
     Key::new().bytes(group.uuid).u64(number)
 }
 
@@ -278,10 +299,14 @@ fn row_aad(group: &GroupId, number: u64) -> [u8; 24] {
     aad
 }
 
-fn put_row(
+/// Adds a row to the batch; gives its size.
+///
+/// # Errors
+/// `internal` if it cannot be encoded.
+pub fn put_row(
     group: &Group,
     number: u64,
-    row: &Row,
+    row: &impl Serialize,
     context: &mut Context<'_>,
     batch: &mut Batch,
 ) -> Result<u64, Refusal> {
@@ -293,7 +318,11 @@ fn put_row(
     Ok(bytes)
 }
 
-fn open_row(key: &Secret, group: &GroupId, number: u64, sealed: &[u8]) -> Result<Row, Refusal> {
+/// Opens a row.
+///
+/// # Errors
+/// `internal` if it is damaged.
+pub fn open_row<T: DeserializeOwned>(key: &Secret, group: &GroupId, number: u64, sealed: &[u8]) -> Result<T, Refusal> {
     let padded = aead::open(key, KeyLabel::GroupLog, &row_aad(group, number), sealed).map_err(damaged)?;
     let record = unpad(padded, MESSAGE_FLOOR).map_err(damaged)?;
     record::decode(ROW_VERSION, &record).map_err(damaged)
@@ -303,6 +332,12 @@ impl From<MemberInfo> for Info {
     fn from(info: MemberInfo) -> Self {
         let bytes = |opaque: Opaque| opaque.as_slice().to_vec();
         Self { chain: bytes(info.sealed_chain), profile_key: bytes(info.sealed_profile_key) }
+    }
+}
+
+impl From<&Info> for MemberInfo {
+    fn from(info: &Info) -> Self {
+        Self { sealed_chain: info.chain[..].into(), sealed_profile_key: info.profile_key[..].into() }
     }
 }
 

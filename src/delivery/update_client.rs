@@ -1,4 +1,5 @@
-//! UpdateClient: a commit with an update path and no proposals of its own, by which a member renews its keys.
+//! UpdateClient: a commit with an update path and no proposals of its own, by which a member renews its
+//! keys and carries out what others have proposed.
 
 use super::{
     Services,
@@ -26,8 +27,10 @@ pub async fn handle(
     request: UpdateClient,
 ) -> Result<Outcome<CommitAccepted>, Refusal> {
     let allowed = |_: &Changing, commit: &Commit| {
-        if !commit.has_path() || !commit.added.is_empty() || !commit.removed.is_empty() || commit.others {
-            return Err(Refusal::malformed("UpdateClient takes a commit with an update path and no proposals"));
+        if !commit.has_path() || !commit.own.are_none() {
+            return Err(Refusal::malformed(
+                "UpdateClient takes a commit with an update path and no proposals but those that are stored",
+            ));
         }
         Ok(())
     };

@@ -12,6 +12,7 @@ mod run;
 mod session;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::sync::Arc;
 

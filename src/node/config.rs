@@ -13,7 +13,7 @@ use super::NodeError;
 use crate::{
     base::Domain,
     service::{
-        policy::{Policy, Rates},
+        policy::{Groups, Policy, Rates},
         queue::QueueLimits,
     },
     transport::Settings,
@@ -67,6 +67,8 @@ struct File {
     registration: super::policy::Registration,
     #[serde(default)]
     tokens: super::policy::Tokens,
+    #[serde(default)]
+    groups: Groups,
     #[serde(default)]
     rates: Rates,
 }
@@ -193,8 +195,13 @@ impl Config {
         let domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
         file.limits.check()?;
         super::policy::check_rates(&file.rates)?;
-        let policy =
-            Policy { registration: file.registration.policy(), tokens: file.tokens.check()?, rates: file.rates };
+        super::policy::check_groups(&file.groups)?;
+        let policy = Policy {
+            registration: file.registration.policy(),
+            tokens: file.tokens.check()?,
+            groups: file.groups,
+            rates: file.rates,
+        };
         Ok(Self {
             domain,
             listen: file.listen,

@@ -31,6 +31,11 @@ pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher
         if let Err(error) = dispatcher.maintain_credentials().await {
             tracing::warn!(%error, "credentials were not looked after");
         }
+        match dispatcher.expire_groups().await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(dropped, "groups that nobody used were dropped"),
+            Err(error) => tracing::warn!(%error, "unused groups were not looked for"),
+        }
         let flushed = store.clone();
         match tokio::task::spawn_blocking(move || flushed.flush()).await {
             Ok(Ok(())) => {}

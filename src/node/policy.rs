@@ -1,5 +1,5 @@
-//! The tables `[registration]`, `[tokens]` and `[rates]` of the configuration: what an operator decides about who may
-//! register, what requests cost and how often they may be made.
+//! The tables `[registration]`, `[tokens]`, `[groups]` and `[rates]` of the configuration: what an operator decides about
+//! who may register, what requests cost and how often they may be made, and how long groups are kept.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::NodeError;
 use crate::{
-    service::policy::{self, Rate, Rates},
+    service::policy::{self, Groups, Rate, Rates},
     wire::{Method, method::Credit, server::RegistrationPolicy},
 };
 
@@ -105,6 +105,16 @@ pub fn check_rates(rates: &Rates) -> Result<(), NodeError> {
         .try_for_each(|rate| within(&format!("rates.{}", rate.name()), rates.per_hour(*rate).into(), 1, 1_000_000))
 }
 
+/// Checks the table `[groups]`.
+///
+/// # Errors
+/// As [`check_rates`].
+pub fn check_groups(groups: &Groups) -> Result<(), NodeError> {
+    // Clients commit at least once in 30 days.
+    within("groups.inactive_days", groups.inactive_days.into(), 35, 3_650)?;
+    within("groups.unused_months", groups.unused_months.into(), 1, 120)
+}
+
 fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -114,7 +124,7 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError
 
 /// The tables as `bennu init` writes them: commented out, with the defaults.
 pub fn template() -> String {
-    let (tokens, rates) = (Tokens::default(), Rates::default());
+    let (tokens, groups, rates) = (Tokens::default(), Groups::default(), Rates::default());
     let mut text = format!(
         "\n[registration]\n\
          # Who may register: \"open\", \"invitation\" (bennu admin invite create) or \"closed\".\n\
@@ -129,6 +139,9 @@ pub fn template() -> String {
          # Credit that requests cost, where it is not 1. Nothing (0) or at most credit_per_token.\n\
          [tokens.prices]\n\
          # AsEnqueue = 1\n\
+         \n[groups]\n\
+         # inactive_days = {inactive}          # after so long without a sign of life a member's removal is proposed\n\
+         # unused_months = {unused}          # after so long a group is dropped\n\
          \n\
          # How often in an hour.\n\
          [rates]\n",
@@ -137,6 +150,8 @@ pub fn template() -> String {
         allowance = tokens.allowance,
         period = tokens.period_hours,
         life = tokens.key_life_days,
+        inactive = groups.inactive_days,
+        unused = groups.unused_months,
     );
     for rate in Rate::ALL {
         text += &format!("# {} = {}\n", rate.name(), rates.per_hour(*rate));

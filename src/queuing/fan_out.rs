@@ -37,7 +37,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Sends `message` to the queues behind `configs`, each once. A shared body goes into `batch`.
+    /// Sends `message` to the queues behind `configs`, each once. A shared body goes into `batch`. Gives the positions of
+    /// the configs whose queue is gone for good.
     ///
     /// # Errors
     /// `internal` if the store fails.
@@ -47,19 +48,23 @@ impl Delivery {
         context: &mut Context<'_>,
         batch: &mut Batch,
         message: FanOut,
-        configs: impl IntoIterator<Item = &ClientQueueConfig>,
+        configs: &[ClientQueueConfig],
         class: Class,
-    ) -> Result<(), Refusal> {
-        let mut queues = BTreeSet::new();
-        for config in configs {
+    ) -> Result<Vec<usize>, Refusal> {
+        let (mut queues, mut gone) = (BTreeSet::new(), Vec::new());
+        for (at, config) in configs.iter().enumerate() {
             match service.open(context, config).await? {
-                Some(queue) => _ = queues.insert(queue),
-                None => self.unreachable += 1,
+                Destination::Queue(queue) => _ = queues.insert(queue),
+                Destination::Gone => {
+                    self.unreachable += 1;
+                    gone.push(at);
+                }
+                Destination::Nowhere => self.unreachable += 1,
             }
         }
         let content = content(context, batch, message, queues.len());
         self.appends.extend(queues.into_iter().map(|queue| Append { queue, content: content.clone(), class }));
-        Ok(())
+        Ok(gone)
     }
 }
 
@@ -90,24 +95,33 @@ pub fn body_key(id: [u8; 16]) -> Key {
     Key::new().bytes(id)
 }
 
+/// Where a config leads.
+enum Destination {
+    /// To a queue.
+    Queue(QueueId),
+    /// To a queue that there was.
+    Gone,
+    /// It is not for this QS, does not open, or was not made by the client that it names.
+    Nowhere,
+}
+
 impl Queuing {
-    /// The queue behind a config: opened, its signature checked against the client record. `None` if it is not for
-    /// this QS, does not open, or its client is gone.
-    async fn open(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Result<Option<QueueId>, Refusal> {
+    /// The queue behind a config: opened, its signature checked against the client record.
+    async fn open(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Result<Destination, Refusal> {
         let name = sha256(&config.to_vec());
         if let Some(queue) = self.opened().get(&name) {
-            return Ok(Some(*queue));
+            return Ok(Destination::Queue(*queue));
         }
-        let Some(opened) = self.unseal(context, config) else { return Ok(None) };
+        let Some(opened) = self.unseal(context, config) else { return Ok(Destination::Nowhere) };
         let client = opened.content.client;
-        let Some(record) = super::records::client(context, client).await? else { return Ok(None) };
+        let Some(record) = super::records::client(context, client).await? else { return Ok(Destination::Gone) };
         let label = SignatureLabel::QueueConfig;
         if verify(&record.auth_key(), label, &opened.content, &opened.signature).is_err() {
-            return Ok(None);
+            return Ok(Destination::Nowhere);
         }
         let queue = QueueId::client(client);
         self.opened().insert(name, queue);
-        Ok(Some(queue))
+        Ok(Destination::Queue(queue))
     }
 
     fn unseal(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Option<QueueConfig> {

@@ -12,13 +12,36 @@ pub struct Policy {
     pub registration: RegistrationPolicy,
     /// What tokens buy.
     pub tokens: Tokens,
+    /// How long groups and their members last without a sign of life.
+    pub groups: Groups,
     /// How often.
     pub rates: Rates,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { registration: RegistrationPolicy::Open, tokens: Tokens::default(), rates: Rates::default() }
+        Self {
+            registration: RegistrationPolicy::Open,
+            tokens: Tokens::default(),
+            groups: Groups::default(),
+            rates: Rates::default(),
+        }
+    }
+}
+
+/// How long groups and their members last without a sign of life.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Groups {
+    /// Days without one after which the DS proposes to remove a member. Clients give one at least once a month.
+    pub inactive_days: u32,
+    /// Months after that of its last use in which a group is dropped.
+    pub unused_months: u32,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { inactive_days: 90, unused_months: 12 }
     }
 }
 

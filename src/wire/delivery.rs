@@ -133,7 +133,7 @@ wire_structs! {
 
     /// Adds members.
     pub struct AddUsers {
-        /// Add proposals only (by value), with one `added` each in the AAD.
+        /// Add proposals only, with one `added` each in the AAD, and all stored proposals.
         pub commit: CommitBundle,
         /// MLSMessage with the Welcome for all of them.
         pub welcome: Opaque,
@@ -159,7 +159,7 @@ wire_structs! {
 
     /// Removes members.
     pub struct RemoveUsers {
-        /// Remove proposals only, and all stored ones.
+        /// Remove proposals only, and all stored proposals.
         pub commit: CommitBundle,
     }
 
@@ -169,6 +169,44 @@ wire_structs! {
         pub commit: CommitBundle,
         /// The sender's new queue config, if it changes.
         pub queue_config: Option<ClientQueueConfig>,
+    }
+
+    /// Changes the roles or the group data.
+    pub struct UpdateGroupContext {
+        /// One GroupContextExtensions proposal, and all stored proposals.
+        pub commit: CommitBundle,
+    }
+
+    /// Replaces the sender's user-profile key, as the DS keeps it for joiners.
+    pub struct UpdateProfileKey {
+        /// Where.
+        pub access: GroupAccess,
+        /// The sealed user-profile key.
+        pub sealed_profile_key: Opaque,
+    }
+
+    /// Replaces the sender's queue config.
+    pub struct UpdateQueueInfo {
+        /// Where.
+        pub access: GroupAccess,
+        /// From now on.
+        pub queue_config: ClientQueueConfig,
+    }
+
+    /// Takes a member back in that has lost its MLS state.
+    pub struct Resync {
+        /// An external commit that removes the sender's old leaf and covers all stored SelfRemoves; `own` in the AAD.
+        pub commit: CommitBundle,
+        /// The sender's.
+        pub queue_config: ClientQueueConfig,
+    }
+
+    /// Leaves the group: with the next commit of any other member.
+    pub struct SelfRemove {
+        /// Where.
+        pub access: GroupAccess,
+        /// MLSMessage with the SelfRemove proposal in a PublicMessage of the current epoch.
+        pub proposal: Opaque,
     }
 
     /// Joins a connection group with an external commit.
@@ -223,6 +261,12 @@ wire_structs! {
     pub struct Roles {
         /// Leaf-credential identities. If none of them is present, every member counts as one.
         pub admins: Vec<[u8; 32]>,
+    }
+
+    /// Detail of a `pending_proposals` refusal: what the commit has to cover.
+    pub struct StoredProposals {
+        /// MLSMessages, in the order in which they were stored.
+        pub proposals: Vec<Opaque>,
     }
 
     /// Detail of a `wrong_epoch` refusal.

@@ -242,9 +242,19 @@ methods! {
     DsRemoveUsers = 0x0305, Leaf, Charged, Once, MIB, delivery::RemoveUsers => delivery::CommitAccepted;
     /// Renews the sender's keys.
     DsUpdateClient = 0x0306, Leaf, Charged, Once, MIB, delivery::UpdateClient => delivery::CommitAccepted;
+    /// Changes roles or group data.
+    DsUpdateGroupContext = 0x0307, Leaf, Charged, Once, MIB, delivery::UpdateGroupContext => delivery::CommitAccepted;
+    /// Replaces the sender's user-profile key.
+    DsUpdateProfileKey = 0x0308, Leaf, Charged, Once, 4 * KIB, delivery::UpdateProfileKey => server::Done;
+    /// Replaces the sender's queue config.
+    DsUpdateQueueInfo = 0x0309, Leaf, Charged, Once, 4 * KIB, delivery::UpdateQueueInfo => server::Done;
     /// Joins a connection group.
     DsJoinConnectionGroup = 0x030a, EarKey, Charged, Once, 256 * KIB,
         delivery::JoinConnectionGroup => delivery::CommitAccepted;
+    /// Takes a member back in that has lost its state.
+    DsResync = 0x030b, Leaf, Charged, Once, MIB, delivery::Resync => delivery::CommitAccepted;
+    /// Proposes to remove the sender.
+    DsSelfRemove = 0x030c, Leaf, Charged, Once, 16 * KIB, delivery::SelfRemove => server::Done;
     /// Removes everybody else and deletes the group.
     DsDeleteGroup = 0x030d, Leaf, Charged, Once, MIB, delivery::DeleteGroup => delivery::CommitAccepted;
     /// What a Welcome does not contain.

@@ -121,7 +121,7 @@ wire_selects! {
         Proposal(Opaque) = 3,
         /// The recipient was added.
         Welcome(WelcomeBundle) = 4,
-        /// The group is gone; the commit that removed everybody (MLSMessage).
+        /// The group is gone; the commit that removed everybody, or the SelfRemove that left nobody (MLSMessage).
         GroupDeleted(Opaque) = 5,
     }
 }

@@ -57,13 +57,21 @@ fn notice(event: &Event, here: &GroupId) -> Option<String> {
         Event::Declined { user: Some(user), .. } => Some(format!("* {user} has declined")),
         Event::Declined { user: None, chat } => Some(format!("* the offer of {chat} was declined")),
         Event::Joined { chat, by } => Some(format!("* {by} has added you to {chat}")),
-        Event::Changed { chat } if chat == here => Some("* the members have changed".into()),
+        Event::MemberJoined { chat, user } if chat == here => Some(format!("* {user} is a member now")),
+        Event::MemberLeft { chat, user } if chat == here => Some(format!("* {user} is no member any more")),
+        Event::Renamed { chat, name } if chat == here => Some(format!("* the group is called {} now", printable(name))),
         Event::Removed { chat } => Some(format!("* you were removed from {chat}")),
         Event::Deleted { chat } => Some(format!("* {chat} was deleted")),
         Event::IdentityChanged { user } => Some(format!("* {user} has a new identity key, unsigned by the old one")),
         Event::Problem(what) => Some(format!("* something received could not be used: {what}")),
         Event::Gap(_) => Some("* a queue was full, messages are missing".into()),
         Event::Interrupted(_) => Some("* connection lost, reconnecting".into()),
-        Event::Changed { .. } | Event::Message { .. } | Event::Listening(_) | Event::Replaced(_) => None,
+        Event::MemberJoined { .. }
+        | Event::MemberLeft { .. }
+        | Event::Renamed { .. }
+        | Event::Changed { .. }
+        | Event::Message { .. }
+        | Event::Listening(_)
+        | Event::Replaced(_) => None,
     }
 }

@@ -33,6 +33,24 @@ pub enum Group {
         #[arg(required = true)]
         users: Vec<UserId>,
     },
+    /// Leave the group
+    Leave {
+        /// The group
+        chat: GroupId,
+    },
+    /// Change what the group is called
+    Rename {
+        /// The group
+        chat: GroupId,
+        /// What it is called from now on
+        name: String,
+    },
+    /// Say who may change the group
+    Admin {
+        /// What to do
+        #[command(subcommand)]
+        action: Admin,
+    },
     /// List members
     Members {
         /// The group
@@ -42,6 +60,27 @@ pub enum Group {
     Delete {
         /// The group
         chat: GroupId,
+    },
+}
+
+/// What to do with admins.
+#[derive(Subcommand)]
+pub enum Admin {
+    /// Make members admins
+    Add {
+        /// The group
+        chat: GroupId,
+        /// Whom
+        #[arg(required = true)]
+        users: Vec<UserId>,
+    },
+    /// Make admins ordinary members
+    Remove {
+        /// The group
+        chat: GroupId,
+        /// Whom
+        #[arg(required = true)]
+        users: Vec<UserId>,
     },
 }
 
@@ -64,6 +103,23 @@ impl Group {
                 client.remove(&chat, &users).await?;
                 done(output, "removed", &chat, &users)
             }
+            Self::Leave { chat } => {
+                client.leave(&chat).await?;
+                Ok(output.line(|| "you have left".into(), || json!({ "chat": chat.to_string(), "left": true }))?)
+            }
+            Self::Rename { chat, name } => {
+                client.rename(&chat, &name).await?;
+                let json = || json!({ "chat": chat.to_string(), "name": name });
+                Ok(output.line(|| format!("the group is called {} now", printable(&name)), json)?)
+            }
+            Self::Admin { action: Admin::Add { chat, users } } => {
+                client.add_admins(&chat, &users).await?;
+                done(output, "made_admins", &chat, &users)
+            }
+            Self::Admin { action: Admin::Remove { chat, users } } => {
+                client.remove_admins(&chat, &users).await?;
+                done(output, "admins_no_more", &chat, &users)
+            }
             Self::Members { chat } => members(client, &chat, output).await,
             Self::Delete { chat } => {
                 client.delete_group(&chat).await?;
@@ -76,7 +132,7 @@ impl Group {
 fn done(output: Output, what: &str, chat: &GroupId, users: &[UserId]) -> Result<(), Failure> {
     let users: Vec<_> = users.iter().map(ToString::to_string).collect();
     let json = || json!({ "chat": chat.to_string(), what: users });
-    Ok(output.line(|| format!("{what} {}", users.join(", ")), json)?)
+    Ok(output.line(|| format!("{} {}", what.replace('_', " "), users.join(", ")), json)?)
 }
 
 async fn members(client: &Client, chat: &GroupId, output: Output) -> Result<(), Failure> {

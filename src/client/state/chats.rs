@@ -58,6 +58,8 @@ stored_enums! {
         Deleted = 5 "deleted",
         /// The other side declined to connect.
         Declined = 6 "declined",
+        /// This client has left.
+        Left = 7 "left",
     }
 }
 
@@ -116,7 +118,9 @@ fn chat_of(row: &rusqlite::Row<'_>) -> Result<Chat, ClientError> {
 
 /// Adds a chat, or replaces one that has ended.
 pub fn insert(connection: &Connection, chat: &Chat, now: u64) -> Result<(), ClientError> {
-    let sql = format!("INSERT OR REPLACE INTO chats ({COLUMNS}, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    let sql = format!(
+        "INSERT OR REPLACE INTO chats ({COLUMNS}, created, renewed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    );
     let row = (
         chat.group.to_vec(),
         chat.kind as i64,
@@ -129,6 +133,7 @@ pub fn insert(connection: &Connection, chat: &Chat, now: u64) -> Result<(), Clie
         chat.leaf_seed.expose(),
         chat.stale_leaf,
         chat.next_leaf.as_ref().map(|seed| *seed.expose()),
+        now.cast_signed(),
         now.cast_signed(),
     );
     execute(connection, &sql, row).map(drop)
@@ -151,6 +156,7 @@ pub fn require_active(connection: &Connection, group: &GroupId) -> Result<Chat, 
         ChatState::Active => Ok(chat),
         ChatState::Starting | ChatState::Waiting => Err(ClientError::invalid("the other side has not answered yet")),
         ChatState::Removed => Err(ClientError::invalid("you were removed from this chat")),
+        ChatState::Left => Err(ClientError::invalid("you have left this chat")),
         ChatState::Deleted => Err(ClientError::invalid("this chat was deleted")),
         ChatState::Declined => Err(ClientError::invalid("the other side declined to connect")),
     }
@@ -182,6 +188,23 @@ pub fn set_state(connection: &Connection, group: &GroupId, state: ChatState) -> 
     execute(connection, "UPDATE chats SET state = ? WHERE chat = ?", (state as i64, group.to_vec())).map(drop)
 }
 
+/// What a chat is called now.
+pub fn set_name(connection: &Connection, group: &GroupId, name: &str) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET name = ? WHERE chat = ?", (name, group.to_vec())).map(drop)
+}
+
+/// Where this client's leaf is now.
+pub fn set_leaf(connection: &Connection, group: &GroupId, leaf: u32) -> Result<(), ClientError> {
+    execute(connection, "UPDATE chats SET leaf = ? WHERE chat = ?", (leaf, group.to_vec())).map(drop)
+}
+
+/// Active chats whose leaf was last renewed before that time, in milliseconds.
+pub fn renewed_before(connection: &Connection, time: u64) -> Result<Vec<GroupId>, ClientError> {
+    let sql = format!("SELECT {COLUMNS} FROM chats WHERE state = ? AND renewed < ?");
+    let chats = all(connection, &sql, (ChatState::Active as i64, time.cast_signed()), chat_of)?;
+    Ok(chats.into_iter().map(|chat| chat.group).collect())
+}
+
 /// `stale_leaf` of a leaf that keeps its identity; one of a package that may be used more than once (1) gets another.
 const KEEPS_IDENTITY: i64 = 2;
 
@@ -205,9 +228,9 @@ pub fn set_next_leaf(connection: &Connection, group: &GroupId, seed: Option<&Sec
 }
 
 /// The leaf has a new signature key.
-pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret) -> Result<(), ClientError> {
-    let sql = "UPDATE chats SET leaf_seed = ?, stale_leaf = 0, next_leaf = NULL WHERE chat = ?";
-    execute(connection, sql, (seed.expose(), group.to_vec())).map(drop)
+pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret, now: u64) -> Result<(), ClientError> {
+    let sql = "UPDATE chats SET leaf_seed = ?, stale_leaf = 0, next_leaf = NULL, renewed = ? WHERE chat = ?";
+    execute(connection, sql, (seed.expose(), now.cast_signed(), group.to_vec())).map(drop)
 }
 
 /// Forgets a chat and its members.

@@ -23,6 +23,10 @@ pub enum Kind {
     Join = 4,
     /// Anything that needs nothing more once it is done.
     Simple = 5,
+    /// A SelfRemove; beside it what names it.
+    Leave = 6,
+    /// An external commit that takes the own old leaf's place; beside it what names it.
+    Resync = 7,
 }
 
 /// A request that waits for its answer.
@@ -80,6 +84,8 @@ fn pending_of(row: &rusqlite::Row<'_>) -> Result<Pending, ClientError> {
             3 => Kind::Commit,
             4 => Kind::Join,
             5 => Kind::Simple,
+            6 => Kind::Leave,
+            7 => Kind::Resync,
             _ => return Err(unknown()),
         },
         method: Method::from_code(row.get(3)?).ok_or_else(unknown)?,
@@ -131,6 +137,10 @@ pub enum Chore {
     ConnectionPackages,
     /// Publish fresh packages of an alias.
     AliasPackages(AliasId),
+    /// Carry out what others have proposed.
+    Settle(GroupId),
+    /// Compare the own state of a group with the DS's, and come back if they differ.
+    Compare(GroupId),
 }
 
 impl Chore {
@@ -142,6 +152,8 @@ impl Chore {
             Self::KeyPackages => (4, Vec::new()),
             Self::ConnectionPackages => (5, Vec::new()),
             Self::AliasPackages(id) => (6, id.0.to_vec()),
+            Self::Settle(group) => (7, group.to_vec()),
+            Self::Compare(group) => (8, group.to_vec()),
         }
     }
 }
@@ -166,6 +178,8 @@ pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
             4 => Chore::KeyPackages,
             5 => Chore::ConnectionPackages,
             6 => Chore::AliasPackages(AliasId(array(&argument)?)),
+            7 => Chore::Settle(decoded(&argument)?),
+            8 => Chore::Compare(decoded(&argument)?),
             _ => return Err(ClientError::storage("an unknown chore")),
         })
     })

@@ -42,7 +42,7 @@ CREATE TABLE profiles (user BLOB PRIMARY KEY, name TEXT NOT NULL, fetched INTEGE
 CREATE TABLE chats (
     chat BLOB PRIMARY KEY, kind INTEGER NOT NULL, state INTEGER NOT NULL, name TEXT NOT NULL, peer BLOB,
     ear_key BLOB NOT NULL, credential_key BLOB NOT NULL, leaf INTEGER NOT NULL, leaf_seed BLOB NOT NULL,
-    stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL, alias BLOB);
+    stale_leaf INTEGER NOT NULL, next_leaf BLOB, created INTEGER NOT NULL, renewed INTEGER NOT NULL, alias BLOB);
 CREATE TABLE members (
     chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
     credential BLOB, signer BLOB, until INTEGER, quarantined INTEGER NOT NULL, claim BLOB,

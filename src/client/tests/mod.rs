@@ -4,6 +4,7 @@
 mod account;
 mod aliases;
 mod flows;
+mod groups;
 mod impostors;
 mod isolation;
 mod offers;

@@ -79,6 +79,49 @@ impl Dispatcher {
         scope.commit(outcome).await
     }
 
+    pub(super) async fn update_group_context(&self, call: &Call<'_>) -> Answer {
+        let request: wire::delivery::UpdateGroupContext = call.body()?;
+        let mut scope = self.group(&request.commit.access).await;
+        let (sender, group) = call.leaf(&scope.context(), &request.commit.access).await?;
+        let context = &mut scope.context();
+        let outcome = delivery::update_group_context::handle(self.services(), context, sender, group, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn update_profile_key(&self, call: &Call<'_>) -> Answer {
+        let request: wire::delivery::UpdateProfileKey = call.body()?;
+        let mut scope = self.group(&request.access).await;
+        let (sender, group) = call.leaf(&scope.context(), &request.access).await?;
+        let outcome = delivery::update_profile_key::handle(&mut scope.context(), sender, group, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn update_queue_info(&self, call: &Call<'_>) -> Answer {
+        let request: wire::delivery::UpdateQueueInfo = call.body()?;
+        let mut scope = self.group(&request.access).await;
+        let (sender, group) = call.leaf(&scope.context(), &request.access).await?;
+        let outcome = delivery::update_queue_info::handle(&mut scope.context(), sender, group, request)?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn resync(&self, call: &Call<'_>) -> Answer {
+        let request: wire::delivery::Resync = call.body()?;
+        let mut scope = self.group(&request.commit.access).await;
+        let (sender, group) = call.leaf(&scope.context(), &request.commit.access).await?;
+        let context = &mut scope.context();
+        let outcome = delivery::resync::handle(self.services(), context, sender, group, request).await?;
+        scope.commit(outcome).await
+    }
+
+    pub(super) async fn self_remove(&self, call: &Call<'_>) -> Answer {
+        let request: wire::delivery::SelfRemove = call.body()?;
+        let mut scope = self.group(&request.access).await;
+        let (sender, group) = call.leaf(&scope.context(), &request.access).await?;
+        let context = &mut scope.context();
+        let outcome = delivery::self_remove::handle(self.services(), context, sender, group, request).await?;
+        scope.commit(outcome).await
+    }
+
     pub(super) async fn join_connection_group(&self, call: &Call<'_>) -> Answer {
         let request: wire::delivery::JoinConnectionGroup = call.anonymous()?;
         let mut scope = self.group(&request.commit.access).await;

@@ -1,0 +1,202 @@
+//! Coming back: a client whose MLS state of a group is lost, rolled back or not what the DS has takes its old leaf's place
+//! by an external commit. The leaf keeps its key and its identity.
+
+use std::sync::Arc;
+
+use openmls::prelude::{LeafNodeParameters, MlsGroup, MlsMessageBodyIn, OpenMlsProvider as _, PublicMessageIn};
+use rusqlite::Connection;
+use tls_codec::Serialize as _;
+
+use super::{
+    account::Account,
+    commit::{commit_bundle, member_info},
+    core::Core,
+    error::ClientError,
+    event::Event,
+    members,
+    mls::{self, Provider},
+    network::Sender,
+    outgoing::lane_of,
+    packages,
+    state::{
+        chats::{self, Chat},
+        inbox,
+        outbox::{self, Kind, New, Pending},
+        queues::Queue,
+    },
+    trust::Trust,
+};
+use crate::{
+    base::GroupId,
+    crypto::{mls as protocol, random, signature::SigningKey, system_rng},
+    wire::{
+        Decode, Encode, Method, Opaque, SenderId,
+        delivery::{CommitAad, ExternalCommitInfo, GetExternalCommitInfo, GroupAccess, Resync},
+        envelope::LeafId,
+        method::call,
+        queuing::QueuingHpkeKey,
+    },
+};
+
+impl Core {
+    /// Compares the own state of a group with the DS's, and comes back into the group if they differ or `needed` says so.
+    pub async fn resync(self: &Arc<Self>, group: &GroupId, needed: bool) -> Result<(), ClientError> {
+        let lane = lane_of(group);
+        let _turn = self.lane(&lane).await;
+        // A request that waits has been made for the state that is there.
+        self.send_lane(&lane, None).await?;
+        self.drain(Queue::Client).await?;
+        let extra = random::<16>(&mut system_rng()).to_vec();
+        if self.prepare_resync(group, needed, extra.clone(), None).await?.is_some() {
+            self.send_lane(&lane, Some(&extra)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the external commit into the outbox, in place of the request `replaced`; none if the state is as the DS has it.
+    /// The caller holds the lane.
+    pub async fn prepare_resync(
+        self: &Arc<Self>,
+        group: &GroupId,
+        needed: bool,
+        extra: Vec<u8>,
+        replaced: Option<i64>,
+    ) -> Result<Option<Pending>, ClientError> {
+        let of = group.clone();
+        let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
+        let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
+        let info = self.external_commit_info(&chat, chat.leaf).await?;
+        let queuing_key = self.queuing_key().await?;
+        let core = self.clone();
+        let (prepared, events) = self
+            .database
+            .run(move |connection| {
+                if !outbox::replace(connection, replaced)? {
+                    return Ok((None, Vec::new()));
+                }
+                let (account, trust) = (&*core.account(), &*core.trust);
+                Build { connection, account, trust, chat, info, queuing_key }.run(needed, extra)
+            })
+            .await?;
+        self.publish(events).await;
+        Ok(prepared)
+    }
+
+    /// Whether a Resync whose answer is not known was accepted: then the new leaf is a member.
+    pub async fn has_resynced(&self, pending: &Pending) -> Result<bool, ClientError> {
+        let group = GroupId::from_slice(&pending.lane)?;
+        let found = self
+            .database
+            .run(move |connection| {
+                let chat = chats::require(connection, &group)?;
+                let leaf = mls::load(&Provider::new(connection), &group).map(|state| state.own_leaf_index().u32());
+                Ok::<_, ClientError>((chat, leaf.ok()))
+            })
+            .await?;
+        let (chat, Some(leaf)) = found else { return Ok(false) };
+        match self.external_commit_info(&chat, leaf).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn external_commit_info(&self, chat: &Chat, leaf: u32) -> Result<ExternalCommitInfo, ClientError> {
+        let group = &chat.group;
+        let access = GroupAccess { group: group.clone(), ear_key: chat.ear_key.clone() };
+        let key = SigningKey::from_seed(chat.leaf_seed.clone())?;
+        let sender = Sender::Bound(SenderId::DsLeaf(LeafId { group: group.clone(), leaf }), &key);
+        let (isolation, request) = (self.delivery(group), GetExternalCommitInfo { access });
+        self.network.call::<call::DsExternalCommitInfo>(&group.domain, isolation, sender, &request).await
+    }
+}
+
+/// The Resync was accepted.
+pub fn accepted(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    let leaf = mls::load(&Provider::new(connection), group)?.own_leaf_index().u32();
+    chats::set_leaf(connection, group, leaf)
+}
+
+struct Build<'a> {
+    connection: &'a Connection,
+    account: &'a Account,
+    trust: &'a Trust,
+    chat: Chat,
+    info: ExternalCommitInfo,
+    queuing_key: QueuingHpkeKey,
+}
+
+impl Build<'_> {
+    fn run(self, needed: bool, extra: Vec<u8>) -> Result<(Option<Pending>, Vec<Event>), ClientError> {
+        let (mut rng, provider) = (system_rng(), Provider::new(self.connection));
+        let info = mls::group_info(self.info.group_info.as_slice())?;
+        if *info.group_id() != protocol::group_id(&self.chat.group) {
+            return Err(ClientError::untrusted("the DS gave another group than was asked for"));
+        }
+        let current = mls::load(&provider, &self.chat.group).ok();
+        // Every commit of another leaves another tree.
+        let tree = |state: &MlsGroup| state.export_ratchet_tree().tls_serialize_detached().ok();
+        let same = current.is_some_and(|state| {
+            state.epoch() == info.epoch() && tree(&state).as_deref() == Some(self.info.ratchet_tree.as_slice())
+        });
+        if same && !needed {
+            return Ok((None, Vec::new()));
+        }
+        let now = self.trust.now();
+        if !same {
+            let text = format!("the state of {} is not what its members have: rejoined", self.chat.group);
+            inbox::problem(self.connection, &text, now)?;
+        }
+        let known = chats::members(self.connection, &self.chat.group)?;
+        let own = known.iter().find(|member| member.leaf == self.chat.leaf);
+        let identity = own.map(|own| own.identity).ok_or_else(|| ClientError::storage("the own leaf is not known"))?;
+        let key = SigningKey::from_seed(self.chat.leaf_seed.clone())?;
+        let (leaf, chain) = self.account.leaf_for(&key, Some(identity), now.day(), &mut rng);
+        let profile_key = &self.account.keys.friendship.user_profile_key;
+        let own = member_info(&self.chat, &leaf.verifying_key, &chain, profile_key, &mut rng);
+        let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
+
+        mls::delete(&provider, &self.chat.group)?;
+        let parameters = LeafNodeParameters::builder().with_capabilities(protocol::capabilities()).build();
+        let (joined, bundle) = MlsGroup::external_commit_builder()
+            .with_ratchet_tree(mls::ratchet_tree(self.info.ratchet_tree.as_slice())?)
+            .with_proposals(self.info.proposals.iter().map(public_message).collect::<Result<_, _>>()?)
+            .with_config(mls::join_config())
+            .with_aad(aad.to_vec())
+            // KeyPackages of members who never committed may have expired since they were added.
+            .skip_lifetime_validation()
+            .build_group(&provider, info, mls::credential_with_key(&leaf))
+            .map_err(mls::failed)?
+            .leaf_node_parameters(parameters)
+            .load_psks(provider.storage())
+            .map_err(mls::failed)?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(false)
+            .build(provider.rand(), provider.crypto(), &key, |_| true)
+            .map_err(mls::failed)?
+            .finalize(&provider)
+            .map_err(mls::failed)?;
+        let infos = self.info.members.iter().map(|of| (of.leaf, of.info.clone())).collect();
+        let events = members::rebuild(self.connection, (self.account, self.trust), &self.chat, &joined, &leaf, infos)?;
+        let request = Resync {
+            commit: commit_bundle(&self.chat, &bundle, &mut rng)?,
+            queue_config: packages::queue_config(self.account, &self.queuing_key, &mut rng)?,
+        };
+        let new = New {
+            domain: self.chat.group.domain.clone(),
+            group: Some(self.chat.group),
+            kind: Kind::Resync,
+            method: Method::DsResync,
+            body: request.to_vec(),
+            extra,
+        };
+        Ok((Some(outbox::insert(self.connection, new)?), events))
+    }
+}
+
+fn public_message(message: &Opaque) -> Result<PublicMessageIn, ClientError> {
+    match mls::message(message.as_slice())?.extract() {
+        MlsMessageBodyIn::PublicMessage(message) => Ok(message),
+        _ => Err(ClientError::untrusted("a stored proposal that is no PublicMessage")),
+    }
+}
