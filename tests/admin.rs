@@ -127,7 +127,16 @@ async fn the_root_key_is_kept_elsewhere_and_intermediates_are_signed_there() {
     assert_eq!(admin(&server, &["keys", "export-root", "--out", &path("again")]).await, Err("forbidden".into()));
 
     admin(&server, &["keys", "request", "--out", &request]).await.unwrap();
-    admin(&server, &["keys", "sign", "--root", &root, &request, "--out", &signed]).await.unwrap();
+    // Whoever signs is told what, and a key that is not the root's signs nothing.
+    let other = path("other.key");
+    fs::write(&other, "07".repeat(32)).unwrap();
+    let refused = admin(&server, &["keys", "sign", "--root", &other, &request, "--out", &signed]).await;
+    assert_eq!((refused, fs::exists(&signed).unwrap()), (Err("invalid".into()), false));
+    let told = admin(&server, &["keys", "sign", "--root", &root, &request, "--out", &signed]).await.unwrap();
+    let keys = admin(&server, &["keys", "list"]).await.unwrap();
+    let known = keys.iter().find(|key| key["kind"] == "root").unwrap();
+    assert_eq!((&told[0]["domain"], &told[0]["signer"]), (&"a.test".into(), &known["fingerprint"]));
+    assert!(told[0]["valid_until"].as_u64() <= known["valid_until"].as_u64(), "{told:?} {known:?}");
     assert_eq!(admin(&server, &["keys", "import", &request]).await, Err("malformed".into()));
     admin(&server, &["keys", "import", &signed]).await.unwrap();
     assert_eq!(admin(&server, &["keys", "import", &signed]).await, Err("not_found".into()), "used up");
@@ -137,6 +146,7 @@ async fn the_root_key_is_kept_elsewhere_and_intermediates_are_signed_there() {
     assert_eq!(of("root")[0]["key"], "elsewhere");
     let intermediates = of("intermediate");
     assert_eq!((intermediates.len(), &intermediates[0]["preferred"]), (2, &true.into()));
+    assert_eq!(intermediates[0]["fingerprint"], told[0]["fingerprint"]);
     // The old one is revoked; whoever was certified by it renews by itself, and nobody has to do anything.
     let old = intermediates[1]["fingerprint"].as_str().unwrap();
     admin(&server, &["keys", "revoke", old]).await.unwrap();

@@ -13,12 +13,19 @@ use serde_json::{Value, json};
 use super::output::{Failure, Output, rfc3339};
 use crate::{
     base::hex,
-    crypto::{credential::issue_intermediate, signature::SigningKey},
+    crypto::{
+        CryptoError,
+        credential::{fingerprint, sign_intermediate},
+        signature::SigningKey,
+    },
     node::{
         Config,
         admin::{self, Command as Ask, Rotation},
     },
-    wire::{Decode, Encode, credential::AsIntermediateRequest},
+    wire::{
+        Decode, Encode,
+        credential::{AsCredential, AsIntermediateRequest},
+    },
 };
 
 /// Which homeserver, and what is to be done.
@@ -115,18 +122,19 @@ enum Keys {
         #[arg(value_enum)]
         key: Which,
     },
-    /// Make a key for an intermediate and write the request for it, to be signed where the root's key is
+    /// Make a key for an intermediate and write the request for it, with the root's credential, to be signed where the
+    /// root's key is
     Request {
         /// Where to write the request
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Sign a request with the root's key, on any machine; no homeserver is asked
+    /// Check a request, sign it with the root's key and tell what was signed, on any machine; no homeserver is asked
     Sign {
         /// The root's key, as export-root wrote it
         #[arg(long, value_name = "FILE")]
         root: PathBuf,
-        /// The request
+        /// The request, as `request` wrote it
         request: PathBuf,
         /// Where to write the signed credential
         #[arg(long, value_name = "FILE")]
@@ -193,7 +201,7 @@ impl Arguments {
                 // Made first: a request that cannot be written must not take the place of an earlier one.
                 write_new(&out, "")?;
                 let found = ask(Ask::KeysRequest {}).await.inspect_err(|_| _ = fs::remove_file(&out))?;
-                write_all(&out, &text(&found, "request")?)?;
+                write_all(&out, &format!("{}\n{}", text(&found, "request")?, text(&found, "root")?))?;
                 done(output, &format!("the request is in {}", out.display()))
             }
             Command::Keys(Keys::ExportRoot { out }) => {
@@ -253,16 +261,53 @@ impl From<Which> for Rotation {
     }
 }
 
-/// Signs a request where the root's key is.
+/// Signs a request where the root's key is. The root's credential comes with the request: it is the root's because the
+/// key at hand has signed it, whoever brought it.
 fn sign(root: &Path, request: &Path, out: &Path, output: Output) -> Result<(), Failure> {
     let invalid = |what: &str| Failure::new("invalid", what);
     let key = hex::decode(&read(root)?).and_then(|key| <[u8; 32]>::try_from(key).ok());
     let key =
         key.and_then(|key| SigningKey::from_seed(key.into()).ok()).ok_or_else(|| invalid("this is no root key"))?;
-    let request = hex::decode(&read(request)?).and_then(|bytes| AsIntermediateRequest::from_slice(&bytes).ok());
-    let request = request.ok_or_else(|| invalid("this is no request for an intermediate credential"))?;
-    write_new(out, &hex::encode(&issue_intermediate(request, &key).to_vec()))?;
-    done(output, &format!("the signed credential is in {}", out.display()))
+    let text = read(request)?;
+    let (request, root) = requested(&text)
+        .ok_or_else(|| invalid("this is no request for an intermediate credential with the root that it is for"))?;
+    if root.payload.verifying_key != key.verifying_key() {
+        return Err(invalid("the request is for a root with another key"));
+    }
+    let asked = request.payload.clone();
+    let signed = sign_intermediate(request, &root, &key).map_err(|error| {
+        invalid(match error {
+            CryptoError::UnknownSigner => "the request names another root than the one that comes with it",
+            CryptoError::Subject => "the request is for another domain or ciphersuite than the root's",
+            CryptoError::Expired => "the request is for a time that is not within the root's validity",
+            _ => "a signature in the request or in the root does not verify",
+        })
+    })?;
+    write_new(out, &hex::encode(&signed.to_vec()))?;
+    let (name, signer) = (hex::encode(&fingerprint(&signed)), hex::encode(&asked.signer));
+    let [from, until] = [asked.validity.not_before, asked.validity.not_after].map(|time| rfc3339(admin::at(time)));
+    let done = format!("the signed credential is in {}", out.display());
+    let signed = format!("signed an intermediate for {} from {from} until {until}", asked.domain);
+    Ok(output.line(
+        || format!("{signed}\n  root        {signer}\n  credential  {name}\n{done}"),
+        || {
+            json!({
+                "done": done,
+                "domain": asked.domain.to_string(),
+                "valid_from": asked.validity.not_before,
+                "valid_until": asked.validity.not_after,
+                "signer": signer,
+                "fingerprint": name,
+            })
+        },
+    )?)
+}
+
+/// The request, and the root that it is for: a line each.
+fn requested(text: &str) -> Option<(AsIntermediateRequest, AsCredential)> {
+    let (request, root) = text.split_once('\n')?;
+    let request = AsIntermediateRequest::from_slice(&hex::decode(request.trim())?).ok()?;
+    Some((request, AsCredential::from_slice(&hex::decode(root.trim())?).ok()?))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -85,6 +85,27 @@ pub fn issue_intermediate(request: AsIntermediateRequest, root: &SigningKey) -> 
     AsIntermediateCredential { request, signature }
 }
 
+/// Signs an intermediate credential where nothing but the root is known: only what asks for no more than `root` can give,
+/// and only with the root's own key. The time is not looked at, because clocks kept apart are often wrong.
+///
+/// # Errors
+/// What does not hold; [`CryptoError::UnknownSigner`] if `key` is not the root's, or the request names another root.
+pub fn sign_intermediate(
+    request: AsIntermediateRequest,
+    root: &AsCredential,
+    key: &SigningKey,
+) -> Result<AsIntermediateCredential, CryptoError> {
+    let AsCredential { payload, signature } = root;
+    if payload.verifying_key != key.verifying_key() {
+        return Err(CryptoError::UnknownSigner);
+    }
+    verify(&payload.verifying_key, SignatureLabel::AsCredential, payload, signature)?;
+    let then = Timestamp(request.payload.validity.not_before.saturating_mul(1_000));
+    let credential = issue_intermediate(request, key);
+    check_intermediate(&credential, &[root], then)?;
+    Ok(credential)
+}
+
 /// Checks an intermediate credential against the roots, and that it is valid now.
 ///
 /// # Errors

@@ -90,7 +90,7 @@ pub enum Command {
         /// Which kind.
         key: Rotation,
     },
-    /// Makes a key for an intermediate, and gives the request to sign.
+    /// Makes a key for an intermediate, and gives the request to sign with the root that it is for.
     KeysRequest {},
     /// Takes in the signed answer to the last request.
     KeysImport {
@@ -253,7 +253,11 @@ impl Operator {
             Command::KeysRequest {} => {
                 let now = self.clock.now();
                 let request = node.change_keyring(|keys, context| keys.request_intermediate(now, context.rng)).await?;
-                Ok(vec![json!({ "request": hex::encode(&request.to_vec()) })])
+                let keyring = node.keyring();
+                let mut roots = keyring.roots().iter().map(|root| &root.credential);
+                let root = roots.find(|root| fingerprint(*root) == request.payload.signer);
+                let root = root.ok_or_else(|| Refusal::not_found("its root was revoked at the same moment"))?;
+                Ok(vec![json!({ "request": hex::encode(&request.to_vec()), "root": hex::encode(&root.to_vec()) })])
             }
             Command::KeysImport { credential } => {
                 let credential = hex::decode(credential.trim())

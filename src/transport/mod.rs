@@ -23,7 +23,7 @@ pub mod tls;
 
 // The tests make certificates, for which the server's dependencies are needed.
 #[cfg(all(test, feature = "server"))]
-mod tests;
+pub(crate) mod tests;
 
 pub use caller::{Connection, Exchange};
 pub use codes::Code;

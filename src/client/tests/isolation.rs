@@ -1,4 +1,5 @@
-//! Each role of a client speaks from a socket of its own.
+//! Each role of a client speaks from a socket of its own, with TLS sessions and address-validation tokens of its own, and
+//! the order in which the roles speak is not always the same.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,10 +8,15 @@ use std::{
 
 use super::*;
 use crate::{
-    base::AliasId,
+    base::{AliasId, GroupId},
+    client::connector::{Connector, Isolation, QuicConnector},
     crypto::alias::Alias,
     node::certificates,
-    transport::{Endpoint, tls},
+    transport::{
+        Endpoint,
+        tests::recording::{Mark, Recording},
+        tls,
+    },
     wire::SenderId,
 };
 
@@ -28,6 +34,8 @@ enum Role {
 struct Recorder {
     inner: Arc<Lossy>,
     seen: Mutex<HashMap<SocketAddr, HashSet<Role>>>,
+    /// Whose queues were fetched from, in that order.
+    fetched: Mutex<Vec<Role>>,
 }
 
 struct Watched {
@@ -58,7 +66,11 @@ impl Handler for Recorder {
     async fn exchange(&self, session: &Arc<Watched>, stream: u64, request: Bytes) -> Reply {
         let decoded = Request::from_bytes(request.clone()).unwrap();
         let sender = decoded.auth.first().map(|authentication| &authentication.sender);
-        if let Some(role) = role(Method::from_code(decoded.method).unwrap(), sender) {
+        let method = Method::from_code(decoded.method).unwrap();
+        if let Some(role) = role(method, sender) {
+            if matches!(method, Method::AsDequeue | Method::AsDequeueAlias | Method::QsDequeue) {
+                self.fetched.lock().unwrap().push(role.clone());
+            }
             self.seen.lock().unwrap().entry(session.remote).or_default().insert(role);
         }
         self.inner.exchange(&session.inner, stream, request).await
@@ -78,33 +90,59 @@ fn role(method: Method, sender: Option<&SenderId>) -> Option<Role> {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_socket_carries_two_roles() {
-    let server = Homeserver::start().await;
-    let domain: Domain = "a.test".parse().unwrap();
-    let pem = certificates::generate(&domain, std::time::SystemTime::now()).unwrap();
+/// A homeserver over QUIC that is watched.
+struct Place {
+    server: Arc<Homeserver>,
+    domain: Domain,
+    authority: Vec<u8>,
+    endpoint: Endpoint,
+    recorder: Arc<Recorder>,
+}
+
+fn certified(domain: &Domain) -> (tls::Identity, Vec<u8>) {
+    let pem = certificates::generate(domain, std::time::SystemTime::now()).unwrap();
     let identity = tls::Identity::from_pem(pem.server_chain.as_bytes(), pem.server_key.as_bytes()).unwrap();
-    let endpoint = Endpoint::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Settings::default()).unwrap();
-    let recorder = Arc::new(Recorder { inner: server.handler.clone(), seen: Mutex::default() });
-    tokio::spawn(endpoint.serve(identity, tls::roots(&[]).unwrap(), recorder.clone()).unwrap());
-    let at = endpoint.local_addr().unwrap().to_string();
-    let register = async |name: &str| {
+    (identity, pem.authority.into_bytes())
+}
+
+impl Place {
+    async fn start() -> Self {
+        let server = Homeserver::start().await;
+        let domain: Domain = "a.test".parse().unwrap();
+        let (identity, authority) = certified(&domain);
+        let endpoint = Endpoint::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Settings::default()).unwrap();
+        let recorder =
+            Arc::new(Recorder { inner: server.handler.clone(), seen: Mutex::default(), fetched: Mutex::default() });
+        tokio::spawn(endpoint.serve(identity, tls::roots(&[]).unwrap(), recorder.clone()).unwrap());
+        Self { server, domain, authority, endpoint, recorder }
+    }
+
+    async fn register(&self, name: &str) -> User {
         let home = tempfile::tempdir().unwrap();
         let options = RegisterOptions {
-            domain: domain.clone(),
-            at: Some(at.clone()),
-            ca: Some(pem.authority.clone().into_bytes()),
+            domain: self.domain.clone(),
+            at: Some(self.endpoint.local_addr().unwrap().to_string()),
+            ca: Some(self.authority.clone()),
             name: name.into(),
             password: PASSWORD.into(),
             invitation: None,
         };
         let client = Client::register(home.path(), options).await.unwrap();
-        User { home, client, server: server.clone() }
-    };
-    let (alice, bob) = (register("Alice").await, register("Bob").await);
+        User { home, client, server: self.server.clone() }
+    }
+
+    fn alias(&self, alias: &str) -> Role {
+        Role::Alias(Alias::parse(alias).unwrap().id(&self.domain))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_socket_carries_two_roles() {
+    let place = Place::start().await;
+    let (alice, bob) = (place.register("Alice").await, place.register("Bob").await);
     for alias in ["bobby", "robert"] {
         bob.client.register_alias(alias).await.unwrap();
-        let chat = alice.client.connect_alias(alias, &domain).await.unwrap();
+        let chat = alice.client.connect_alias(alias, &place.domain).await.unwrap();
         bob.client.sync().await.unwrap();
         let request = bob.client.requests().await.unwrap().remove(0);
         bob.client.accept(&request.id).await.unwrap();
@@ -115,15 +153,78 @@ async fn no_socket_carries_two_roles() {
     }
     bob.client.delete_alias("robert").await.unwrap();
 
-    let seen = recorder.seen.lock().unwrap().clone();
+    let seen = place.recorder.seen.lock().unwrap().clone();
     for (remote, roles) in &seen {
         assert_eq!(roles.len(), 1, "{remote} {roles:?}");
     }
-    let alias = |alias: &str| Role::Alias(Alias::parse(alias).unwrap().id(&domain));
     let ports = |role: &Role| seen.values().filter(|roles| roles.contains(role)).count();
     for role in [Role::Identity, Role::Pseudonym, Role::Delivery, Role::Anonymous] {
         assert_eq!(ports(&role), 2, "one of each client: {role:?}");
     }
-    assert_eq!((ports(&alias("bobby")), ports(&alias("robert"))), (1, 1));
-    endpoint.shutdown().await;
+    assert_eq!((ports(&place.alias("bobby")), ports(&place.alias("robert"))), (1, 1));
+    place.endpoint.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_shows_a_ticket_or_a_token_that_another_was_given() {
+    let domain: Domain = "a.test".parse().unwrap();
+    let (identity, authority) = certified(&domain);
+    let server = Recording::start(identity).unwrap();
+    let at = server.local_addr().unwrap().to_string();
+    let connector = QuicConnector::new(domain.clone(), Some(at), Some(&authority)).unwrap();
+    let group = |uuid| GroupId { uuid: [uuid; 16], domain: domain.clone() };
+    let roles = [
+        Isolation::Identity,
+        Isolation::Alias(AliasId([1; 32])),
+        Isolation::Alias(AliasId([2; 32])),
+        Isolation::Pseudonym,
+        Isolation::Delivery,
+        Isolation::RemoteDelivery(group(1)),
+        Isolation::RemoteDelivery(group(2)),
+        Isolation::Anonymous,
+    ];
+    let is_ticket = |mark: &Mark| matches!(mark, Mark::Ticket(_));
+    let mut given: HashMap<&Isolation, HashSet<Mark>> = HashMap::new();
+    for again in [false, true] {
+        for role in &roles {
+            let connection = connector.connect(&domain, role).await.unwrap();
+            // An answer comes after whatever the server gives out, so that the client has it.
+            let exchange = connection.open().await.unwrap();
+            assert_eq!(exchange.request("hello".into(), 16).await.unwrap(), "hello");
+            connection.close();
+            let marks = server.marks();
+            for kind in [true, false] {
+                assert!(marks.issued.iter().any(|mark| is_ticket(mark) == kind), "{role:?} is given both kinds");
+                let shown = marks.presented.iter().any(|mark| is_ticket(mark) == kind);
+                assert_eq!(shown, again, "{role:?} shows both kinds when it comes again, and not before: {marks:?}");
+            }
+            let own = given.entry(role).or_default();
+            assert!(marks.presented.is_subset(own), "{role:?} shows what it was given itself");
+            own.extend(marks.issued);
+        }
+    }
+    connector.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronisation_fetches_from_one_queue_after_the_other_in_no_fixed_order() {
+    let place = Place::start().await;
+    let bob = place.register("Bob").await;
+    for alias in ["bobby", "robert"] {
+        bob.client.register_alias(alias).await.unwrap();
+    }
+    let queues = HashSet::from([Role::Identity, Role::Pseudonym, place.alias("bobby"), place.alias("robert")]);
+    let mut orders = HashSet::new();
+    // That all are the same by chance happens once in 24^15 times.
+    for _ in 0..16 {
+        place.recorder.fetched.lock().unwrap().clear();
+        bob.client.sync().await.unwrap();
+        let mut order = place.recorder.fetched.lock().unwrap().clone();
+        order.dedup();
+        assert_eq!(order.len(), queues.len(), "no queue is come back to: {order:?}");
+        assert_eq!(order.iter().cloned().collect::<HashSet<_>>(), queues);
+        orders.insert(order);
+    }
+    assert!(orders.len() > 1, "{orders:?}");
+    place.endpoint.shutdown().await;
 }

@@ -125,6 +125,34 @@ fn revoked_and_expired_credentials_are_refused() {
 }
 
 #[test]
+fn the_root_signs_only_what_is_its_own_to_sign() {
+    let mut rng = system_rng();
+    let Chain { root_key, intermediate_key: key, credentials, .. } = chain();
+    let (root, a_test) = (&credentials.roots[0], || -> Domain { "a.test".parse().unwrap() });
+    let request = |domain: Domain, validity: Validity| request_intermediate(domain, validity, root, &key);
+    let sign = |request: AsIntermediateRequest| sign_intermediate(request, root, &root_key);
+    let signed = sign(request(a_test(), validity(1_000))).unwrap();
+    assert_eq!(check_intermediate(&signed, &[root], NOW), Ok(()));
+    assert_eq!(sign(request("b.test".parse().unwrap(), validity(500))), Err(CryptoError::Subject));
+    assert_eq!(sign(request(a_test(), validity(1_001))), Err(CryptoError::Expired));
+    let backwards = Validity { not_before: NOW.seconds() + 10, not_after: NOW.seconds() };
+    assert_eq!(sign(request(a_test(), backwards)), Err(CryptoError::Expired));
+    let mut forged = request(a_test(), validity(500));
+    forged.payload.verifying_key = root_key.verifying_key();
+    assert_eq!(sign(forged), Err(CryptoError::Invalid));
+
+    let other_key = SigningKey::generate(&mut rng).unwrap();
+    let good = || request(a_test(), validity(500));
+    assert_eq!(sign_intermediate(good(), root, &other_key), Err(CryptoError::UnknownSigner));
+    let other_root = issue_root(a_test(), validity(2_000), &root_key);
+    assert_eq!(sign_intermediate(good(), &other_root, &root_key), Err(CryptoError::UnknownSigner), "of the same key");
+    let mut wider = root.clone();
+    wider.payload.validity = validity(2_000);
+    let for_wider = request_intermediate(a_test(), validity(1_500), &wider, &key);
+    assert_eq!(sign_intermediate(for_wider, &wider, &root_key), Err(CryptoError::Invalid), "it never signed that");
+}
+
+#[test]
 fn a_request_for_more_than_the_signer_has_is_refused() {
     let chain = chain();
     let signer = &chain.credentials.intermediates[0];

@@ -78,7 +78,8 @@ fn registration_and_login_give_what_the_vectors_say() {
     assert_eq!(vectors.len(), 2);
     for vector in &vectors {
         let request = RegistrationRequest::<Suite>::deserialize(&vector["registration_request"]).unwrap();
-        let answer = ServerRegistration::start(&server(vector).0, request, &vector["credential_identifier"]).unwrap();
+        let answer =
+            ServerRegistration::start(&server(vector).setup, request, &vector["credential_identifier"]).unwrap();
         assert_eq!(answer.message.serialize().as_slice(), vector["registration_response"]);
         assert_eq!(check_record(&vector["registration_upload"]), Ok(()));
 

@@ -2,6 +2,7 @@
 
 mod exchanges;
 mod limits;
+pub mod recording;
 mod security;
 mod shutdown;
 
