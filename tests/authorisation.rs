@@ -236,13 +236,13 @@ async fn fixture(world: &World) -> Fixture {
         world.body_of("Alice", Method::DsDeleteGroup, async |alice| alice.delete_group(&delete).await).await;
     let rename_body =
         world.body_of("Alice", Method::DsUpdateGroupContext, async |alice| alice.rename(&rename, "other").await).await;
-    let leave_chat = chat_of("Bob", &leave);
-    let leave_body = world.body_of("Bob", Method::DsSelfRemove, async |bob| bob.leave(&leave).await).await;
     let create_body =
         world.body_of("Alice", Method::DsCreateGroup, async |alice| alice.create_group("new").await).await;
     world.state("Bob").want_new_leaf(&update);
     let update_chat = chat_of("Bob", &update);
     let update_body = world.body_of("Bob", Method::DsUpdateClient, async |bob| bob.sync().await).await;
+    let leave_chat = chat_of("Bob", &leave);
+    let leave_body = world.body_of("Bob", Method::DsSelfRemove, async |bob| bob.leave(&leave).await).await;
     let created = {
         use bennu::wire::delivery::CreateGroup;
         CreateGroup::from_slice(&create_body).unwrap().ticket.group
