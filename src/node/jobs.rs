@@ -1,5 +1,5 @@
-//! Background jobs: what has expired is deleted, and the write-ahead log, which shows what was written together, is let
-//! go every hour (design: what an adversary with the disk must not learn).
+//! Background jobs: what has expired is deleted, and every hour the write-ahead log, which shows what was written together,
+//! is let go with all that queues' ratchets have left behind (design: what an adversary with the disk must not learn).
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,11 +36,9 @@ pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher
             Ok(dropped) => tracing::info!(dropped, "groups that nobody used were dropped"),
             Err(error) => tracing::warn!(%error, "unused groups were not looked for"),
         }
-        let flushed = store.clone();
-        match tokio::task::spawn_blocking(move || flushed.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log was not let go"),
-            Err(error) => tracing::warn!(%error, "the write-ahead log was not let go"),
+        // Secrets of ratchets that have moved on are in it, and in files of this table that are not compacted yet.
+        if let Err(error) = store.purge(Table::Queues).await {
+            tracing::warn!(%error, "the write-ahead log was not let go");
         }
     }
 }

@@ -385,3 +385,6 @@ impl StoredEntry {
         Ok(Self { bytes, kind, ciphertext })
     }
 }
+
+#[cfg(test)]
+mod tests;
