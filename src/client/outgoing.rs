@@ -131,7 +131,7 @@ impl Core {
                 }
                 let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
                 self.database.run(move |connection| undo(connection, &row, status)).await?;
-                Err(error)
+                Err(self.explained(pending, error).await)
             }
             Err(error) => Err(error),
         }
@@ -150,6 +150,19 @@ impl Core {
             self.database.run(move |connection| self::done(connection, &row, now)).await?;
         }
         Ok(done)
+    }
+
+    /// Why the DS does not believe that this client is a member, if the reason is on its way.
+    async fn explained(self: &Arc<Self>, pending: &Pending, error: ClientError) -> ClientError {
+        let unproven = error.status() == Status::Unauthenticated.name();
+        if !unproven || pending.lane.is_empty() || self.drain(Queue::Client).await.is_err() {
+            return error;
+        }
+        let lane = pending.lane.clone();
+        let state = self
+            .database
+            .run(move |connection| chats::require_active(connection, &GroupId::from_slice(&lane)?).map(drop));
+        state.await.err().unwrap_or(error)
     }
 
     /// Whether a group that the DS does not know any more is gone because it accepted this request, and said so to nobody.

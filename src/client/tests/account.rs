@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     base::Status,
     crypto::credential::fingerprint,
-    dispatch::Dispatcher,
     service::policy::{Policy, Rates},
     wire::{
         authentication::{FinishRegistration, InitRegistration, Revocation, RevocationReason},
@@ -14,10 +13,6 @@ use crate::{
 };
 
 impl Homeserver {
-    fn dispatcher(&self) -> &Arc<Dispatcher> {
-        &self.handler.service.0
-    }
-
     async fn try_register(self: &Arc<Self>, name: &str, invitation: Option<String>) -> Result<Client, ClientError> {
         let home = tempfile::tempdir().unwrap();
         let options = RegisterOptions {

@@ -153,7 +153,7 @@ async fn the_last_admin_names_another_before_it_leaves_and_with_the_last_member_
 
 impl Homeserver {
     async fn dispatcher_count(&self, table: crate::store::Table) -> u64 {
-        self.handler.service.0.count(table).await.unwrap()
+        self.dispatcher().count(table).await.unwrap()
     }
 }
 

@@ -101,7 +101,7 @@ async fn a_leaf_that_another_users_credential_did_not_sign_is_quarantined_and_re
 async fn a_leaf_whose_user_was_on_hold_when_it_came_is_trusted_when_that_is_over() {
     let server = Homeserver::start().await;
     let ([alice, bob, mallory], group) = group_of(&server).await;
-    let dispatcher = &server.handler.service.0;
+    let dispatcher = server.dispatcher();
     dispatcher.set_disabled(&mallory.id(), true).await.unwrap();
     let look = async |user: &User| user.client.0.fetch_authority(&user.id().domain).await.unwrap();
     look(&bob).await;

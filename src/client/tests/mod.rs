@@ -8,6 +8,7 @@ mod groups;
 mod hostile;
 mod impostors;
 mod isolation;
+mod model;
 mod offers;
 mod quic;
 mod stops;
@@ -15,7 +16,7 @@ mod tokens;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, RwLock},
     time::Duration,
 };
 
@@ -39,7 +40,7 @@ const PASSWORD: &str = "correct horse battery staple";
 
 /// A homeserver that can lose replies.
 struct Lossy {
-    service: Service,
+    dispatcher: RwLock<Arc<Dispatcher>>,
     connections: Mutex<Vec<Connection>>,
     /// Replies to this method get lost, so many of them.
     lose: Mutex<Option<(Method, usize)>>,
@@ -62,19 +63,19 @@ impl Handler for Lossy {
     type Session = <Service as Handler>::Session;
 
     fn rules(&self, method: u16) -> MethodRules {
-        self.service.rules(method)
+        self.service().rules(method)
     }
 
     fn open(&self, peer: PeerInfo) -> Arc<Self::Session> {
-        self.service.open(peer)
+        self.service().open(peer)
     }
 
     fn too_large(&self, method: u16, limit: usize) -> Bytes {
-        self.service.too_large(method, limit)
+        self.service().too_large(method, limit)
     }
 
     fn malformed(&self) -> Bytes {
-        self.service.malformed()
+        self.service().malformed()
     }
 
     async fn exchange(&self, session: &Arc<Self::Session>, stream: u64, request: Bytes) -> Reply {
@@ -97,23 +98,33 @@ impl Handler for Lossy {
         };
         if let Some(Hang { carried_out, .. }) = hang {
             if carried_out {
-                self.service.exchange(session, stream, request).await;
+                self.service().exchange(session, stream, request).await;
             }
             self.hung.notify_one();
             return std::future::pending().await;
         }
-        let reply = self.service.exchange(session, stream, request).await;
+        let reply = self.service().exchange(session, stream, request).await;
         let mut lose = self.lose.lock().unwrap();
         if let Some((wanted, left)) = &mut *lose
             && *wanted as u16 == method
             && *left > 0
         {
             *left -= 1;
-            for connection in self.connections.lock().unwrap().drain(..) {
-                connection.close();
-            }
+            self.disconnect();
         }
         reply
+    }
+}
+
+impl Lossy {
+    fn service(&self) -> Service {
+        Service(self.dispatcher.read().unwrap().clone())
+    }
+
+    fn disconnect(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.close();
+        }
     }
 }
 
@@ -136,7 +147,28 @@ impl Homeserver {
 
     async fn start_under(queue_limits: QueueLimits, policy: Policy, clock: Arc<dyn Clock>) -> Arc<Self> {
         let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
-        let parts = Parts {
+        let dispatcher = Dispatcher::start(Self::parts(&store, queue_limits, policy, &clock)).await.unwrap();
+        let handler = Arc::new(Lossy {
+            dispatcher: RwLock::new(dispatcher),
+            connections: Mutex::default(),
+            lose: Mutex::default(),
+            hang: Mutex::default(),
+            hung: Notify::new(),
+            tokens: Mutex::default(),
+        });
+        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler, clock })
+    }
+
+    /// Starts anew on what is stored: nothing is left of what was in memory, connections included.
+    async fn restart(&self) {
+        let parts = Self::parts(&self.store, QueueLimits::default(), Policy::default(), &self.clock);
+        let dispatcher = Dispatcher::start(parts).await.unwrap();
+        *self.handler.dispatcher.write().unwrap() = dispatcher;
+        self.handler.disconnect();
+    }
+
+    fn parts(store: &Store, queue_limits: QueueLimits, policy: Policy, clock: &Arc<dyn Clock>) -> Parts {
+        Parts {
             domain: "a.test".parse().unwrap(),
             store: store.clone(),
             storage_key: StorageKey::new(Secret::new([7; 32])),
@@ -147,17 +179,11 @@ impl Homeserver {
             policy,
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
-        };
-        let service = Service(Dispatcher::start(parts).await.unwrap());
-        let handler = Arc::new(Lossy {
-            service,
-            connections: Mutex::default(),
-            lose: Mutex::default(),
-            hang: Mutex::default(),
-            hung: Notify::new(),
-            tokens: Mutex::default(),
-        });
-        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler, clock })
+        }
+    }
+
+    fn dispatcher(&self) -> Arc<Dispatcher> {
+        self.handler.dispatcher.read().unwrap().clone()
     }
 
     fn lose(&self, method: Method, times: usize) {
