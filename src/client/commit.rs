@@ -179,8 +179,7 @@ impl Core {
             }
             self.drain(Queue::Client).await?;
         }
-        if self.is_to_be_removed(&of).await? {
-            // The DS took this client for lost. Only from outside can it come back.
+        if self.must_come_back(&of).await? {
             self.come_back(&of, true).await?;
         }
         if let Intent::Invite(users) = intent {
@@ -202,13 +201,15 @@ impl Core {
             .await
     }
 
-    /// Whether this client's own removal has been proposed.
-    async fn is_to_be_removed(&self, group: &GroupId) -> Result<bool, ClientError> {
+    /// Whether this client can only come back from outside: its state is lost, or the DS has taken it for lost and proposed
+    /// its removal.
+    async fn must_come_back(&self, group: &GroupId) -> Result<bool, ClientError> {
         let group = group.clone();
         self.database
             .run(move |connection| {
-                let state = mls::load(&Provider::new(connection), &group).ok();
-                Ok(state.is_some_and(|state| leaving(&state).contains(&state.own_leaf_index().u32())))
+                let state = mls::find(&Provider::new(connection), &group)?;
+                let live = chats::find(connection, &group)?.is_some_and(|chat| chat.state == ChatState::Active);
+                Ok(state.map_or(live, |state| leaving(&state).contains(&state.own_leaf_index().u32())))
             })
             .await
     }

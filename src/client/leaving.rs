@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::{
     core::Core,
-    error::{ClientError, Local},
+    error::ClientError,
     mls::{self, Provider},
     outgoing::lane_of,
     state::{
@@ -99,13 +99,10 @@ pub fn left(connection: &Connection, group: &GroupId) -> Result<(), ClientError>
 /// The DS does not take the SelfRemove: this client stays, and can commit again.
 pub fn stay(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
     let provider = Provider::new(connection);
-    match mls::load(&provider, group) {
-        Ok(mut state) => match own_self_remove(&state) {
-            Some(reference) => state.remove_pending_proposal(provider.storage(), &reference).map_err(mls::failed),
-            None => Ok(()),
-        },
-        Err(ClientError::Local(Local::NotFound, _)) => Ok(()),
-        Err(error) => Err(error),
+    let Some(mut state) = mls::find(&provider, group)? else { return Ok(()) };
+    match own_self_remove(&state) {
+        Some(reference) => state.remove_pending_proposal(provider.storage(), &reference).map_err(mls::failed),
+        None => Ok(()),
     }
 }
 

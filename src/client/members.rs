@@ -290,7 +290,7 @@ fn reviewed(
     if member.claim.is_none() {
         return Ok((member, true));
     }
-    let group = state::load(&Provider::new(connection), &chat.group)?;
+    let Some(group) = state::find(&Provider::new(connection), &chat.group)? else { return Ok((member, false)) };
     let in_tree = group.members().find(|of| of.index.u32() == member.leaf);
     let credential = in_tree.and_then(|of| mls::leaf_credential_for(&of.credential, &of.signature_key).ok());
     let Some(credential) = credential else { return Ok((member, true)) };
@@ -320,9 +320,10 @@ fn expel(connection: &Connection, chat: &Chat, members: &[Member], intruders: &[
     Ok(())
 }
 
-/// Whether this client may remove others from a chat: it is listed as an admin, or nobody listed is there.
+/// Whether this client may remove others from a chat: it is listed as an admin, or nobody listed is there. Not while it has
+/// no state to do so.
 fn is_admin(connection: &Connection, chat: &Chat, members: &[Member]) -> Result<bool, ClientError> {
-    let state = state::load(&Provider::new(connection), &chat.group)?;
+    let Some(state) = state::find(&Provider::new(connection), &chat.group)? else { return Ok(false) };
     let admins = mls::roles(state.extensions().iter())?.admins;
     let mut present = members.iter().filter(|member| admins.contains(&member.identity)).peekable();
     Ok(present.peek().is_none() || present.any(|member| member.leaf == chat.leaf))

@@ -92,15 +92,19 @@ pub fn failed(error: impl std::fmt::Display) -> ClientError {
     ClientError::untrusted(format!("MLS: {error}"))
 }
 
-/// The MLS state of a chat.
+/// The MLS state of a chat, unless it is lost.
+pub fn find(provider: &Provider<'_>, group: &GroupId) -> Result<Option<MlsGroup>, ClientError> {
+    Ok(MlsGroup::load(provider.storage(), &mls::group_id(group))?)
+}
+
+/// The MLS state of a chat, which must be there.
 pub fn load(provider: &Provider<'_>, group: &GroupId) -> Result<MlsGroup, ClientError> {
-    let found = MlsGroup::load(provider.storage(), &mls::group_id(group))?;
-    found.ok_or_else(|| ClientError::not_found(format!("there is no MLS state of {group}")))
+    find(provider, group)?.ok_or_else(|| ClientError::not_found(format!("there is no MLS state of {group}")))
 }
 
 /// Deletes the MLS state of a chat, if there is any.
 pub fn delete(provider: &Provider<'_>, group: &GroupId) -> Result<(), ClientError> {
-    if let Some(mut found) = MlsGroup::load(provider.storage(), &mls::group_id(group))? {
+    if let Some(mut found) = find(provider, group)? {
         found.delete(provider.storage())?;
     }
     Ok(())

@@ -284,11 +284,7 @@ pub fn has_pending_commit(connection: &Connection, group: &GroupId) -> Result<bo
     if !has_state {
         return Ok(false);
     }
-    match mls::load(&Provider::new(connection), group) {
-        Ok(group) => Ok(group.pending_commit().is_some()),
-        Err(ClientError::Local(Local::NotFound, _)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(mls::find(&Provider::new(connection), group)?.is_some_and(|group| group.pending_commit().is_some()))
 }
 
 /// A request was carried out.
@@ -333,10 +329,9 @@ fn lose(connection: &Connection, pending: &Pending) -> Result<(), ClientError> {
 fn forget_commit(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
     chats::set_next_leaf(connection, group, None)?;
     let provider = Provider::new(connection);
-    match mls::load(&provider, group) {
-        Ok(mut group) => Ok(group.clear_pending_commit(provider.storage())?),
-        Err(ClientError::Local(Local::NotFound, _)) => Ok(()),
-        Err(error) => Err(error),
+    match mls::find(&provider, group)? {
+        Some(mut group) => Ok(group.clear_pending_commit(provider.storage())?),
+        None => Ok(()),
     }
 }
 

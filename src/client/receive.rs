@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// Why nothing of a group can be processed.
+const LOST: &str = "its state is lost";
+
 /// Processes what a DS sent.
 pub fn receive(work: &mut Work<'_>, message: FanOut) -> Result<(), Stop> {
     let FanOut { group, content } = message;
@@ -52,7 +55,7 @@ pub fn receive(work: &mut Work<'_>, message: FanOut) -> Result<(), Stop> {
 
 fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: bool) -> Result<(), Stop> {
     let provider = Provider::new(work.connection);
-    let mut group = mls::load(&provider, &chat.group)?;
+    let Some(mut group) = mls::find(&provider, &chat.group)? else { return fallen_behind(work, &chat, LOST) };
     let message = mls::message(commit.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
     if deleted && message.content_type() == ContentType::Proposal {
         // Everybody has left.
@@ -241,7 +244,7 @@ pub fn seal_profile_key(
 
 fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result<(), Stop> {
     let provider = Provider::new(work.connection);
-    let mut group = mls::load(&provider, &chat.group)?;
+    let Some(mut group) = mls::find(&provider, &chat.group)? else { return fallen_behind(work, chat, LOST) };
     let message = mls::message(message.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
     if message.epoch() > group.epoch() {
         return fallen_behind(work, chat, "commits of others are missing");
@@ -270,7 +273,7 @@ fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result
 
 fn receive_proposal(work: &mut Work<'_>, chat: &Chat, proposal: &Opaque) -> Result<(), Stop> {
     let provider = Provider::new(work.connection);
-    let mut group = mls::load(&provider, &chat.group)?;
+    let Some(mut group) = mls::find(&provider, &chat.group)? else { return fallen_behind(work, chat, LOST) };
     let message = mls::message(proposal.as_slice())?.try_into_protocol_message().map_err(mls::failed)?;
     if message.epoch() != group.epoch() {
         // It has lapsed, or it is for an epoch that this client comes back to.

@@ -44,6 +44,8 @@ enum Readiness {
     CommitUnderWay,
     /// Proposals must be committed first.
     ProposalsStored,
+    /// There is no state to encrypt with.
+    StateLost,
 }
 
 impl Core {
@@ -80,6 +82,7 @@ impl Core {
                     }
                     self.drain(Queue::Client).await?;
                 }
+                Readiness::StateLost => self.come_back(group, true).await?,
                 Readiness::ProposalsStored => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
                     let prepared = self.prepare_commit(group, &Intent::Update, extra, &mut materials, None);
@@ -108,7 +111,7 @@ fn prepare(
         return Err(ClientError::Local(super::error::Local::Untrusted, why.into()));
     }
     let provider = Provider::new(connection);
-    let mut state = mls::load(&provider, group)?;
+    let Some(mut state) = mls::find(&provider, group)? else { return Ok(Readiness::StateLost) };
     if state.pending_commit().is_some() {
         return Ok(Readiness::CommitUnderWay);
     }

@@ -154,11 +154,10 @@ impl Client {
             .database
             .run(move |connection| {
                 let chat = chats::require(connection, &group)?;
-                let admins = if chat.state.is_live() {
-                    let state = super::mls::load(&super::mls::Provider::new(connection), &group)?;
-                    protocol::roles(state.extensions().iter())?.admins
-                } else {
-                    Vec::new()
+                let state = super::mls::find(&super::mls::Provider::new(connection), &group)?;
+                let admins = match state.filter(|_| chat.state.is_live()) {
+                    Some(state) => protocol::roles(state.extensions().iter())?.admins,
+                    None => Vec::new(),
                 };
                 Ok::<_, ClientError>((chats::members(connection, &group)?, admins))
             })

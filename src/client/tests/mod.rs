@@ -5,6 +5,7 @@ mod account;
 mod aliases;
 mod flows;
 mod groups;
+mod growth;
 mod hostile;
 mod impostors;
 mod isolation;
