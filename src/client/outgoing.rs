@@ -154,15 +154,29 @@ impl Core {
 
     /// Why the DS does not believe that this client is a member, if the reason is on its way.
     async fn explained(self: &Arc<Self>, pending: &Pending, error: ClientError) -> ClientError {
-        let unproven = error.status() == Status::Unauthenticated.name();
-        if !unproven || pending.lane.is_empty() || self.drain(Queue::Client).await.is_err() {
+        if error.status() != Status::Unauthenticated.name() || pending.lane.is_empty() {
             return error;
         }
-        let lane = pending.lane.clone();
-        let state = self
-            .database
-            .run(move |connection| chats::require_active(connection, &GroupId::from_slice(&lane)?).map(drop));
-        state.await.err().unwrap_or(error)
+        let epoch = async || {
+            let lane = pending.lane.clone();
+            let find = move |connection: &Connection| {
+                let chat = chats::require_active(connection, &GroupId::from_slice(&lane)?)?;
+                Ok(mls::find(&Provider::new(connection), &chat.group)?.map(|state| state.epoch()))
+            };
+            self.database.run(find).await
+        };
+        let before = epoch().await;
+        if self.drain(Queue::Client).await.is_err() {
+            return error;
+        }
+        match (before, epoch().await) {
+            (_, Err(reason)) => reason,
+            // The package it was added by may be the same as the last time.
+            (Ok(before), Ok(after)) if before != after => {
+                ClientError::invalid("you were removed from this chat and added again: try again")
+            }
+            _ => error,
+        }
     }
 
     /// Whether a group that the DS does not know any more is gone because it accepted this request, and said so to nobody.
@@ -358,14 +372,11 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
         Kind::Resync => {
             // The state that it would have led to is nobody else's.
             let group = GroupId::from_slice(&pending.lane)?;
-            mls::delete(&provider, &group)?;
-            match refused {
-                Some(Status::Unauthenticated | Status::NotFound) => {
-                    chats::put_members(connection, &group, &[])?;
-                    chats::set_state(connection, &group, ChatState::Removed)
-                }
-                _ => outbox::add_chore(connection, &outbox::Chore::Compare(group)),
+            if matches!(refused, Some(Status::Unauthenticated | Status::NotFound)) {
+                return resync::removed(connection, &group);
             }
+            mls::delete(&provider, &group)?;
+            outbox::add_chore(connection, &outbox::Chore::Compare(group))
         }
         Kind::Create => {
             let group = GroupId::from_slice(&pending.lane)?;

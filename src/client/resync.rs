@@ -19,7 +19,7 @@ use super::{
     outgoing::lane_of,
     packages,
     state::{
-        chats::{self, Chat},
+        chats::{self, Chat, ChatState},
         inbox,
         outbox::{self, Kind, New, Pending},
         queues::Queue,
@@ -27,7 +27,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    base::GroupId,
+    base::{GroupId, Status},
     crypto::{mls as protocol, random, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId,
@@ -65,7 +65,14 @@ impl Core {
         let of = group.clone();
         let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
         let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
-        let info = self.external_commit_info(&chat, chat.leaf).await?;
+        let info = match self.external_commit_info(&chat, chat.leaf).await {
+            Err(ClientError::Refused(refusal))
+                if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
+            {
+                return self.give_up(chat).await.map(|()| None);
+            }
+            info => info?,
+        };
         let queuing_key = self.queuing_key().await?;
         let core = self.clone();
         let (prepared, events) = self
@@ -80,6 +87,22 @@ impl Core {
             .await?;
         self.publish(events).await;
         Ok(prepared)
+    }
+
+    /// The DS does not know this client as the member that it was. Unless the queue tells how that came about, it was removed
+    /// while it could not read that.
+    async fn give_up(self: &Arc<Self>, chat: Chat) -> Result<(), ClientError> {
+        let epoch = async || {
+            let group = chat.group.clone();
+            let find = move |connection: &Connection| mls::find(&Provider::new(connection), &group);
+            Ok::<_, ClientError>(self.database.run(find).await?.map(|state| state.epoch()))
+        };
+        let before = epoch().await?;
+        self.drain(Queue::Client).await?;
+        if epoch().await? != before {
+            return Ok(());
+        }
+        self.database.run(move |connection| removed(connection, &chat.group)).await
     }
 
     /// Whether a Resync whose answer is not known was accepted: then the new leaf is a member.
@@ -115,6 +138,13 @@ impl Core {
 pub fn accepted(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
     let leaf = mls::load(&Provider::new(connection), group)?.own_leaf_index().u32();
     chats::set_leaf(connection, group, leaf)
+}
+
+/// This client is no member any more.
+pub fn removed(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    mls::delete(&Provider::new(connection), group)?;
+    chats::put_members(connection, group, &[])?;
+    chats::set_state(connection, group, ChatState::Removed)
 }
 
 struct Build<'a> {

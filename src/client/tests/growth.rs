@@ -110,7 +110,7 @@ async fn a_thousand_members_are_added_at_once_and_one_more_joins_them() {
     let encrypt = move |connection: &rusqlite::Connection| {
         let (chat, provider) = (chats::require(connection, &of)?, Provider::new(connection));
         let message = mls::load(&provider, &of)?.create_message(&provider, &mls::signer(&chat)?, &[7; 300]);
-        Ok::<_, ClientError>(message.map_err(mls::failed)?.to_bytes().map_err(mls::failed)?)
+        message.map_err(mls::failed)?.to_bytes().map_err(mls::failed)
     };
     let message = core.database.run(encrypt).await.unwrap().into();
     let access = GroupAccess { group: group.clone(), ear_key: chat.ear_key.clone() };
