@@ -17,6 +17,7 @@ use bennu::{
         alias::Alias,
         at_rest::StorageKey,
         credential::request_client,
+        hpke::HpkePrivateKey,
         opaque::{ClientLogin, Registration},
         privacy_pass, proof, random, random_secret,
         signature::SigningKey,
@@ -40,7 +41,7 @@ use bennu::{
             SecondFactorChallenge, UpdateUserProfile,
         },
         connection::{AliasPackage, ConnectionPackage, ConnectionPackageTbs, DirectMessage},
-        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, Validity},
+        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, SignaturePublicKey, Validity},
         delivery::{
             AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
             JoinConnectionGroup, RemoveUsers, Resync, SendMessage, UpdateClient, UpdateProfileKey, UpdateQueueInfo,
@@ -50,8 +51,9 @@ use bennu::{
         method::{Credit, ProofKind, call},
         queue::{Dequeue, Listen},
         queuing::{
-            AddPackage, ClientQueueConfig, CreateQueuingUser, GetAddPackages, GetBody, PublishKeyPackages,
-            QueuingClient,
+            AddPackage, ClientQueueConfig, CreateQueuingClient, CreateQueuingUser, DeleteQueuingClient,
+            DeleteQueuingUser, GetAddPackages, GetBody, GetQueuingUser, PublishKeyPackages, QueuingClient,
+            QueuingUserCreated, UpdateBlocklist, UpdateQueuingClient, UpdateQueuingUser,
         },
         server::Bind,
     },
@@ -206,6 +208,9 @@ struct Fixture {
     leave: (Chat, Vec<u8>),
     friendship_token: Secret,
     issue: Vec<u8>,
+    /// Users of the QS of nobody in particular: one that stays, and one that goes. All their keys are the same.
+    queuing: [QueuingUserCreated; 2],
+    queuing_key: SigningKey,
     /// Of aliases of nobody in particular.
     alias_key: SigningKey,
 }
@@ -255,8 +260,14 @@ async fn fixture(world: &World) -> Fixture {
     let (alice, bob) = (world.state("Alice"), world.state("Bob"));
     let bob_chat = bob.chat(&chat);
     let (issue, _) = issue_request(&world.connection().await, 1).await;
-    let alias_key = SigningKey::generate(&mut system_rng()).unwrap();
+    let (alias_key, queuing_key) =
+        (SigningKey::generate(&mut system_rng()).unwrap(), SigningKey::generate(&mut system_rng()).unwrap());
     let connection = world.connection().await;
+    let create = || create_queuing_user(&queuing_key.verifying_key());
+    let queuing = [
+        call::<call::QsCreateUser>(&connection, None, &create()).await.unwrap(),
+        call::<call::QsCreateUser>(&connection, None, &create()).await.unwrap(),
+    ];
     let (request, tokens) = issue_request(&connection, 2).await;
     let alice_key = alice.identity();
     let sender = Some((SenderId::AsClient(alice.client()), &alice_key));
@@ -293,6 +304,8 @@ async fn fixture(world: &World) -> Fixture {
         leave: (leave_chat, leave_body),
         friendship_token: bob.secret("friendship token"),
         issue: issue.to_vec(),
+        queuing,
+        queuing_key,
         alias_key,
     }
 }
@@ -315,11 +328,22 @@ fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage 
     let content = ConnectionPackageTbs {
         client: client.clone(),
         ciphersuite: CIPHERSUITE,
-        encryption_key: bennu::crypto::hpke::HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key(),
+        encryption_key: HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key(),
         validity: Validity { not_before: now - 60, not_after: now + 86_400 },
     };
     let signature = key.sign(SignatureLabel::ConnectionPackage, &content);
     ConnectionPackage { content, signature }
+}
+
+/// A client of the QS with a fresh queue key.
+fn queuing_client(auth_key: &SignaturePublicKey) -> QueuingClient {
+    let queue_key = HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key();
+    QueuingClient { auth_key: auth_key.clone(), queue_key, push_token: None }
+}
+
+fn create_queuing_user(auth_key: &SignaturePublicKey) -> CreateQueuingUser {
+    let (client, friendship_token) = (queuing_client(auth_key), random_secret(&mut system_rng()));
+    CreateQueuingUser { auth_key: auth_key.clone(), friendship_token, client }
 }
 
 fn alias_id(name: &str) -> AliasId {
@@ -432,6 +456,11 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         right: Status::Ok,
     };
     let queue = |body: Vec<u8>, right| Case { body, sender: Some((f.alice_queue.clone(), &f.alice_queue_key)), right };
+    let queuing_user = |number: usize, body: Vec<u8>| Case {
+        body,
+        sender: Some((SenderId::QsUser(f.queuing[number].user), &f.queuing_key)),
+        right: Status::Ok,
+    };
     let alias = |name: &str, body: Vec<u8>| Case {
         body,
         sender: Some((SenderId::AsAlias(alias_id(name)), &f.alias_key)),
@@ -503,13 +532,25 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::AsRenewCredential => nobody(Vec::new(), Status::Unauthenticated),
         Method::AsDequeue => alice(dequeue(f.cursors[0])),
         Method::AsListen => alice(listen(f.cursors[0])),
-        Method::QsCreateUser => {
-            let auth_key = f.newcomer_key.verifying_key();
-            let queue_key = connection_package(&f.newcomer, &f.newcomer_key).content.encryption_key;
-            let client = QueuingClient { auth_key: auth_key.clone(), queue_key, push_token: None };
-            let friendship_token = random_secret(&mut system_rng());
-            nobody(CreateQueuingUser { auth_key, friendship_token, client }.to_vec(), Status::Ok)
+        Method::QsCreateUser => nobody(create_queuing_user(&f.newcomer_key.verifying_key()).to_vec(), Status::Ok),
+        Method::QsUpdateUser => {
+            let CreateQueuingUser { auth_key, friendship_token, .. } =
+                create_queuing_user(&f.queuing_key.verifying_key());
+            queuing_user(0, UpdateQueuingUser { auth_key, friendship_token }.to_vec())
         }
+        Method::QsGetUser => queuing_user(0, GetQueuingUser {}.to_vec()),
+        Method::QsDeleteUser => queuing_user(1, DeleteQueuingUser {}.to_vec()),
+        Method::QsCreateClient => {
+            let client = queuing_client(&f.queuing_key.verifying_key());
+            queuing_user(0, CreateQueuingClient { client }.to_vec())
+        }
+        Method::QsUpdateClient => {
+            let client = queuing_client(&f.queuing_key.verifying_key());
+            let sender = Some((SenderId::QsClient(f.queuing[0].client), &f.queuing_key));
+            Case { body: UpdateQueuingClient { client }.to_vec(), sender, right: Status::Ok }
+        }
+        Method::QsDeleteClient => queuing_user(0, DeleteQueuingClient { client: f.queuing[0].client }.to_vec()),
+        Method::QsUpdateBlocklist => queue(UpdateBlocklist { blocked: vec![[1; 32]] }.to_vec(), Status::Ok),
         // Without one of last resort they are refused, but not for the proof.
         Method::QsPublishKeyPackages => queue(PublishKeyPackages { packages: Vec::new() }.to_vec(), Status::Malformed),
         Method::QsGetAddPackages => {

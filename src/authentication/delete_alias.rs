@@ -3,7 +3,7 @@
 use super::alias_records::{self, Name};
 use crate::{
     base::AliasId,
-    service::{Context, Outcome, QueueId, Verified},
+    service::{Context, Outcome, QueueChange, QueueId, Verified},
     store::Batch,
     wire::server::Done,
 };
@@ -18,5 +18,6 @@ pub fn remove(context: &Context<'_>, alias: &AliasId) -> (Outcome<Done>, QueueId
     let name = Name::of(context, alias);
     let mut batch = Batch::new();
     alias_records::remove(&mut batch, &name);
-    (Outcome::write(batch, Done {}), name.queue())
+    let closed = vec![(name.queue(), QueueChange::Close)];
+    (Outcome::write(batch, Done {}).changing(closed), name.queue())
 }

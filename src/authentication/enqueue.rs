@@ -27,5 +27,6 @@ pub(super) fn append(queue: QueueId, message: DirectMessage) -> Outcome<Done> {
         0 => Ok(Done {}),
         _ => Err(Refusal::quota_exceeded("the queue is full")),
     }));
-    Outcome { batch: Batch::new(), appends: vec![Append { queue, content, class: Class::Application }], reply }
+    let append = Append { queue, content, class: Class::Application, origin: None };
+    Outcome { batch: Batch::new(), appends: vec![append], changes: Vec::new(), reply }
 }

@@ -41,6 +41,12 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         self.old.remove(key);
     }
 
+    /// Takes out all values but those that `keep` holds for.
+    pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
+        self.young.retain(|_, value| keep(value));
+        self.old.retain(|_, value| keep(value));
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
@@ -68,5 +74,8 @@ mod tests {
         assert_eq!(cache.get(&5), None);
         cache.remove(&0);
         assert_eq!(cache.get(&0), None);
+        cache.retain(|value| value % 2 == 0);
+        assert_eq!(cache.get(&999), None);
+        assert_eq!(cache.get(&998), Some(&mut 998));
     }
 }

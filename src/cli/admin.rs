@@ -176,6 +176,8 @@ enum Which {
     Tokens,
     /// The key that issues tokens to clients of other homeservers
     ForeignTokens,
+    /// The key that clients seal to where their messages go
+    QueueConfigs,
 }
 
 impl Arguments {
@@ -257,6 +259,7 @@ impl From<Which> for Rotation {
             Which::Intermediate => Self::Intermediate,
             Which::Tokens => Self::Tokens,
             Which::ForeignTokens => Self::ForeignTokens,
+            Which::QueueConfigs => Self::QueueConfigs,
         }
     }
 }

@@ -28,9 +28,6 @@ use crate::{
     },
 };
 
-/// How long a KeyPackage may be used, in days; longer than any queue keeps an entry.
-pub const KEY_PACKAGE_DAYS: u32 = 180;
-
 /// OpenMLS's stored state is serde; some of its types need a self-describing format.
 #[derive(Default)]
 pub struct Json;
@@ -122,7 +119,7 @@ pub fn credential_with_key(leaf: &LeafCredential) -> CredentialWithKey {
 
 /// A lifetime in whole UTC days, which does not mark a batch.
 pub fn lifetime(today: Day) -> Lifetime {
-    Lifetime::init(today.minus(1).start().seconds(), today.plus(KEY_PACKAGE_DAYS).start().seconds())
+    Lifetime::init(today.minus(1).start().seconds(), today.plus(crate::crypto::mls::MAX_PACKAGE_DAYS).start().seconds())
 }
 
 /// The extensions of a new group's context.

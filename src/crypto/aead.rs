@@ -44,6 +44,11 @@ pub(super) fn derive_with<const N: usize>(key: &Secret, salt: &[u8], info: &[&[u
     Secret::new(out)
 }
 
+/// The name of a group in the blocklist of whoever has this key (`wire-spec/queuing.md`, "Blocklist").
+pub fn blocked_group(blocklist_key: &Secret, group: &[u8]) -> [u8; 32] {
+    *derive::<32>(blocklist_key, group, KeyLabel::Blocklist).expose()
+}
+
 fn keyed(material: &Secret<{ KEY + NONCE }>) -> Result<(LessSafeKey, Nonce), CryptoError> {
     let (key, nonce) = material.expose().split_at(KEY);
     let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| CryptoError::Form)?;

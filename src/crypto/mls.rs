@@ -117,6 +117,9 @@ pub fn delivery_service_index() -> SenderExtensionIndex {
     SenderExtensionIndex::new(0)
 }
 
+/// Longest lifetime of a KeyPackage, in days (`wire-spec/queuing.md`).
+pub const MAX_PACKAGE_DAYS: u32 = 180;
+
 /// A KeyPackage that passed RFC 9420 section 10.1 and this protocol's own rules.
 pub struct ValidKeyPackage {
     /// The KeyPackage.
@@ -132,9 +135,13 @@ pub struct ValidKeyPackage {
 impl ValidKeyPackage {
     /// The last day on which both the KeyPackage and its leaf credential are valid.
     pub fn last_day(&self) -> Day {
+        self.lifetime_end().min(Day(self.credential.validity.not_after))
+    }
+
+    /// The last day of the KeyPackage's lifetime.
+    pub fn lifetime_end(&self) -> Day {
         let seconds = self.key_package.life_time().not_after();
-        let day = u32::try_from(seconds / 86_400).unwrap_or(u32::MAX);
-        Day(day.min(self.credential.validity.not_after))
+        Day(u32::try_from(seconds / 86_400).unwrap_or(u32::MAX))
     }
 }
 

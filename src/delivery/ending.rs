@@ -137,5 +137,5 @@ fn accepted(
         }
         Ok(accepted)
     }));
-    Outcome { batch, appends, reply }
+    Outcome { batch, appends, changes: Vec::new(), reply }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     base::Refusal,
     queuing::fan_out::Delivery,
-    service::{Context, Outcome, Reply, Verified, proof::Leaf},
+    service::{Context, Outcome, Verified, proof::Leaf},
     store::Batch,
     wire::{delivery::SelfRemove, queue::FanOutContent, server::Done},
 };
@@ -56,7 +56,7 @@ pub async fn handle(
         waiting.save(&mut group, context, &mut batch)?;
         group.save(context, &mut batch)?;
     }
-    Ok(Outcome { batch, appends: telling.delivery.appends, reply: Reply::Ready(Done {}) })
+    Ok(Outcome { appends: telling.delivery.appends, ..Outcome::write(batch, Done {}) })
 }
 
 /// Whether a member may leave, and whether nobody is left then who could carry it out.

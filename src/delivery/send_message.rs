@@ -49,7 +49,7 @@ pub async fn handle(
         answer.store(&sent, batch);
         Ok(sent)
     }));
-    Ok(Outcome { batch, appends, reply })
+    Ok(Outcome { batch, appends, changes: Vec::new(), reply })
 }
 
 /// The epoch of a PrivateMessage with an application message of this group. Its content is not looked at.

@@ -13,7 +13,7 @@ use crate::{
     },
     base::{Refusal, Timestamp, UserId},
     crypto::alias::Alias,
-    service::{Context, Outcome, QueueId, store_failure},
+    service::{Context, Outcome, QueueChange, QueueId, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
     wire::{
         authentication::{
@@ -49,7 +49,8 @@ impl Dispatcher {
     /// What the store refuses.
     pub(super) async fn remove_user(&self, scope: Scope<'_>, removal: Removal) -> Result<Vec<u8>, Refusal> {
         let Removal { batch, revoked, queues } = removal;
-        let reply = scope.commit_closing(Outcome::write(batch, Done {}), queues).await?;
+        let closed = queues.into_iter().map(|queue| (queue, QueueChange::Close)).collect();
+        let reply = scope.commit(Outcome::write(batch, Done {}).changing(closed)).await?;
         self.authentication.revocations.apply(revoked);
         Ok(reply)
     }
@@ -129,7 +130,7 @@ impl Dispatcher {
         }
         let (outcome, queue) = delete_alias::remove(&scope.context(), &id);
         self.queues.end_listening(queue);
-        scope.commit_closing(outcome, vec![queue]).await.map(drop)
+        scope.commit(outcome).await.map(drop)
     }
 
     /// Makes an invitation code for so many registrations.

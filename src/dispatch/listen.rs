@@ -40,20 +40,26 @@ impl Dispatcher {
         id: QueueId,
         request: &Listen,
     ) -> Result<(QueueEntries, Option<Listening>), Refusal> {
-        let overview = self.queues.overview(id, &self.parts.store).await?;
+        let overview = self.overview(id).await?;
         if overview.incarnation != request.incarnation {
             return Ok((overview, None));
         }
         self.acknowledge(id, request.start).await?;
-        let overview = self.queues.overview(id, &self.parts.store).await?;
+        let overview = self.overview(id).await?;
         let listener = self.queues.listen(id);
         Ok((overview, Some(Listening { id, listener, next: request.start, dispatcher: self })))
     }
 
     async fn acknowledge(&self, id: QueueId, next: u64) -> Result<(), Refusal> {
         let mut rng = (self.parts.entropy)();
-        let context = context(&self.parts, rng.as_mut());
-        self.queues.acknowledge(id, next, &self.parts.store, &context).await
+        let mut context = context(&self.parts, rng.as_mut());
+        self.queues.acknowledge(id, next, &self.parts.store, &mut context).await
+    }
+
+    async fn overview(&self, id: QueueId) -> Result<QueueEntries, Refusal> {
+        let mut rng = (self.parts.entropy)();
+        let mut context = context(&self.parts, rng.as_mut());
+        self.queues.overview(id, &self.parts.store, &mut context).await
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify};
 use crate::{
     base::{Cache, Refusal},
     service::{
-        Append, Appended, Context, QueueId,
+        Append, Appended, Context, QueueChange, QueueId,
         queue::{Queue, QueueLimits, read},
         store_failure,
     },
@@ -79,6 +79,18 @@ impl Resolved<'_> {
         std::mem::take(&mut self.changed)
     }
 
+    /// The head of a queue whose shard is locked, to be changed.
+    async fn open(
+        &mut self,
+        id: QueueId,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<Option<&mut Queue>, Refusal> {
+        let Some(heads) = self.guards.get_mut(&shard(&id)) else { return Ok(None) };
+        self.changed.push(id);
+        open(heads, id, context, batch).await
+    }
+
     fn forget(&mut self, id: &QueueId) {
         if let Some(heads) = self.guards.get_mut(&shard(id)) {
             heads.remove(id);
@@ -102,19 +114,20 @@ impl Queues {
         Self { shards: (0..SHARDS).map(shard).collect(), limits, listeners: Mutex::default() }
     }
 
-    /// Turns appends into rows of the batch, and deletes the queues that are closed.
+    /// Turns appends, and then changes of queues themselves, into rows of the batch.
     ///
     /// # Errors
-    /// `internal` if a head cannot be read or written.
+    /// `not_found` for a change of a queue that does not exist, what else refuses it; `internal` if a head cannot be read or
+    /// written.
     pub async fn resolve(
         &self,
         mut appends: Vec<Append>,
-        closed: Vec<QueueId>,
+        changes: Vec<(QueueId, QueueChange)>,
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Result<Resolved<'_>, Refusal> {
-        let mut shards: Vec<_> =
-            appends.iter().map(|append| shard(&append.queue)).chain(closed.iter().map(shard)).collect();
+        let queues = appends.iter().map(|append| &append.queue).chain(changes.iter().map(|(id, _)| id));
+        let mut shards: Vec<_> = queues.map(shard).collect();
         shards.sort_unstable();
         shards.dedup();
         let mut guards = BTreeMap::new();
@@ -122,26 +135,29 @@ impl Queues {
             // In ascending order, everywhere: no two requests wait for each other.
             guards.insert(shard, self.shards[shard].lock().await);
         }
-        closed.iter().for_each(|id| Queue::delete(*id, batch));
-        let changed = closed.clone();
-        let mut resolved = Resolved { guards, changed, closed, appended: Appended::default() };
+        let mut resolved = Resolved { guards, changed: Vec::new(), closed: Vec::new(), appended: Appended::default() };
         appends.sort_by_key(|append| append.queue);
         for append in appends {
-            let Some(heads) = resolved.guards.get_mut(&shard(&append.queue)) else { continue };
-            let queue = match open(heads, append.queue, context).await {
-                Ok(Some(queue)) => queue,
-                Ok(None) => {
-                    resolved.appended.refused += 1;
-                    continue;
-                }
-                Err(refusal) => return Err(refusal),
+            let accepted = match resolved.open(append.queue, context, batch).await? {
+                // Whoever sends does not learn what others have blocked.
+                Some(queue) if queue.blocks(append.origin.as_ref()) => true,
+                Some(queue) => queue.append(&append.content, append.class, &self.limits, context, batch)?,
+                None => false,
             };
-            let appended = queue.append(&append.content, append.class, &self.limits, context, batch);
-            resolved.changed.push(append.queue);
-            match appended {
-                Ok(true) => {}
-                Ok(false) => resolved.appended.refused += 1,
-                Err(refusal) => return Err(refusal),
+            resolved.appended.refused += u32::from(!accepted);
+        }
+        for (id, change) in changes {
+            if let QueueChange::Close = change {
+                Queue::delete(id, batch);
+                resolved.changed.push(id);
+                resolved.closed.push(id);
+                continue;
+            }
+            let queue = resolved.open(id, context, batch).await?.ok_or_else(no_queue)?;
+            match change {
+                QueueChange::Restart(key) => queue.restart(&key, &self.limits, context, batch)?,
+                QueueChange::Block(blocked) => queue.block(blocked, batch)?,
+                QueueChange::Close => {}
             }
         }
         Ok(resolved)
@@ -156,9 +172,9 @@ impl Queues {
         id: QueueId,
         request: &Dequeue,
         store: &Store,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
     ) -> Result<QueueEntries, Refusal> {
-        let overview = self.overview(id, store).await?;
+        let overview = self.overview(id, store, context).await?;
         if overview.incarnation != request.incarnation {
             return Ok(overview);
         }
@@ -167,12 +183,24 @@ impl Queues {
         found.ok_or_else(no_queue)
     }
 
-    /// What a queue holds, without entries.
+    /// What a queue holds, without entries. One that was last used before the store was restored begins anew.
     ///
     /// # Errors
     /// `not_found` if there is no such queue.
-    pub async fn overview(&self, id: QueueId, store: &Store) -> Result<QueueEntries, Refusal> {
-        read(id, 0, 0, &store.durable()).await?.ok_or_else(no_queue)
+    pub async fn overview(
+        &self,
+        id: QueueId,
+        store: &Store,
+        context: &mut Context<'_>,
+    ) -> Result<QueueEntries, Refusal> {
+        let overview = async || read(id, 0, 0, &store.durable()).await?.ok_or_else(no_queue);
+        let found = overview().await?;
+        if found.incarnation == context.incarnation {
+            return Ok(found);
+        }
+        // Nothing is before the first entry.
+        self.acknowledge(id, 0, store, context).await?;
+        overview().await
     }
 
     /// Deletes everything before `next`, durably.
@@ -184,16 +212,16 @@ impl Queues {
         id: QueueId,
         next: u64,
         store: &Store,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
         let mut heads = self.shards[shard(&id)].lock().await;
         let mut batch = Batch::new();
-        let queue = open(&mut heads, id, context).await?.ok_or_else(no_queue)?;
-        queue.acknowledge(next, &context.view, &mut batch).await?;
+        let queue = open(&mut heads, id, context, &mut batch).await?.ok_or_else(no_queue)?;
+        let acknowledged = queue.acknowledge(next, &context.view, &mut batch).await;
         if batch.is_empty() {
-            return Ok(());
+            return acknowledged;
         }
-        let submitted = store.submit(batch).map_err(store_failure);
+        let submitted = acknowledged.and_then(|()| store.submit(batch).map_err(store_failure));
         if submitted.is_err() {
             heads.remove(&id);
         }
@@ -217,6 +245,11 @@ impl Queues {
         if listeners.get(&id).is_some_and(|current| Arc::ptr_eq(current, listener)) {
             listeners.remove(&id);
         }
+    }
+
+    /// Whether somebody listens to a queue now.
+    pub fn is_listened_to(&self, id: QueueId) -> bool {
+        self.listeners().contains_key(&id)
     }
 
     /// Ends whatever listens to a queue: its client may not any more.
@@ -244,12 +277,17 @@ impl Queues {
     }
 }
 
-async fn open<'a>(heads: &'a mut Heads, id: QueueId, context: &Context<'_>) -> Result<Option<&'a mut Queue>, Refusal> {
+/// The head of a queue, which may have to begin anew in this life of the store: then the batch has rows.
+async fn open<'a>(
+    heads: &'a mut Heads,
+    id: QueueId,
+    context: &mut Context<'_>,
+    batch: &mut Batch,
+) -> Result<Option<&'a mut Queue>, Refusal> {
     if heads.get(&id).is_none() {
-        match Queue::load(id, context).await? {
-            Some(queue) => heads.insert(id, queue),
-            None => return Ok(None),
-        }
+        let Some(mut queue) = Queue::load(id, context).await? else { return Ok(None) };
+        queue.revive(context, batch)?;
+        heads.insert(id, queue);
     }
     Ok(heads.get(&id))
 }

@@ -9,7 +9,7 @@ use super::{Dispatcher, context};
 use crate::{
     base::Refusal,
     crypto::Rng,
-    service::{Context, Outcome, QueueId, Reply, store_failure},
+    service::{Context, Outcome, Reply, store_failure},
     wire::Encode,
 };
 
@@ -47,30 +47,15 @@ impl Scope<'_> {
         context(&self.dispatcher.parts, self.rng.as_mut())
     }
 
-    /// Writes what the handler decided; gives the encoded reply once it is durable.
+    /// Writes what the handler decided; gives the encoded reply once it is durable. Whoever listens to a queue that is closed
+    /// is told.
     ///
     /// # Errors
-    /// What the store or the reply refuses; then nothing is written.
-    pub async fn commit<R: Encode>(self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
-        self.finish(outcome, Vec::new()).await
-    }
-
-    /// Like [`Self::commit`], and deletes queues with it; whoever listens to them is told.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    pub async fn commit_closing<R: Encode>(
-        self,
-        outcome: Outcome<R>,
-        queues: Vec<QueueId>,
-    ) -> Result<Vec<u8>, Refusal> {
-        self.finish(outcome, queues).await
-    }
-
-    async fn finish<R: Encode>(mut self, outcome: Outcome<R>, closed: Vec<QueueId>) -> Result<Vec<u8>, Refusal> {
+    /// What the store, a queue or the reply refuses; then nothing is written.
+    pub async fn commit<R: Encode>(mut self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
         let dispatcher = self.dispatcher;
-        let Outcome { mut batch, appends, reply } = outcome;
-        let resolved = dispatcher.queues.resolve(appends, closed, &mut self.context(), &mut batch).await?;
+        let Outcome { mut batch, appends, changes, reply } = outcome;
+        let resolved = dispatcher.queues.resolve(appends, changes, &mut self.context(), &mut batch).await?;
         let reply = match reply {
             Reply::Ready(reply) => Ok(reply),
             Reply::AfterAppends(finish) => finish(resolved.appended, &mut batch),

@@ -1,5 +1,7 @@
 //! The pipeline against a store that fails: what is not on disk is never acknowledged.
 
+mod queuing;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -85,7 +87,8 @@ async fn a_failing_write_is_not_acknowledged(fault: Fault) {
 
     // After a restart the acknowledged user is there, and the other one may be: it was not promised.
     let restarted = start(engine, Arc::new(AtomicBool::new(false))).await;
-    let again = ask::<call::QsCreateUser>(&restarted, &first).await.unwrap_err();
+    let other = CreateQueuingUser { auth_key: second.auth_key, ..first };
+    let again = ask::<call::QsCreateUser>(&restarted, &other).await.unwrap_err();
     assert_eq!(again.status, Status::AlreadyExists, "what was acknowledged is on disk");
 }
 

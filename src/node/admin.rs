@@ -130,6 +130,8 @@ pub enum Rotation {
     Tokens,
     /// The key that issues tokens to clients of other homeservers.
     ForeignTokens,
+    /// The key that queue configs are sealed to.
+    QueueConfigs,
 }
 
 /// The socket while the homeserver runs.
@@ -385,6 +387,7 @@ impl Operator {
                 node.change_keyring(|keys, context| keys.rotate_intermediate(now, context.rng)).await?;
             }
             Rotation::Tokens => _ = node.rotate_issuer(Kind::Own).await?,
+            Rotation::QueueConfigs => node.rotate_config_key().await?,
             Rotation::ForeignTokens => _ = node.rotate_issuer(Kind::Foreign).await?,
         }
         Ok(self.keys())

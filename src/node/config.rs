@@ -13,7 +13,7 @@ use super::NodeError;
 use crate::{
     base::Domain,
     service::{
-        policy::{Groups, Policy, Rates},
+        policy::{Groups, Policy, Queues, Rates},
         queue::QueueLimits,
     },
     transport::Settings,
@@ -67,6 +67,8 @@ struct File {
     registration: super::policy::Registration,
     #[serde(default)]
     tokens: super::policy::Tokens,
+    #[serde(default)]
+    queues: Queues,
     #[serde(default)]
     groups: Groups,
     #[serde(default)]
@@ -196,10 +198,12 @@ impl Config {
         file.limits.check()?;
         super::policy::check_rates(&file.rates)?;
         super::policy::check_groups(&file.groups)?;
+        super::policy::check_queues(&file.queues)?;
         let policy = Policy {
             registration: file.registration.policy(),
             tokens: file.tokens.check()?,
             groups: file.groups,
+            queues: file.queues,
             rates: file.rates,
         };
         Ok(Self {

@@ -31,6 +31,14 @@ pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher
         if let Err(error) = dispatcher.maintain_credentials().await {
             tracing::warn!(%error, "credentials were not looked after");
         }
+        if let Err(error) = dispatcher.maintain_config_keys().await {
+            tracing::warn!(%error, "the keys for queue configs were not looked after");
+        }
+        match dispatcher.expire_queues().await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(dropped, "queues that nobody fetches from were dropped"),
+            Err(error) => tracing::warn!(%error, "silent clients were not looked for"),
+        }
         match dispatcher.expire_groups().await {
             Ok(0) => {}
             Ok(dropped) => tracing::info!(dropped, "groups that nobody used were dropped"),

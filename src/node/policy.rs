@@ -1,4 +1,4 @@
-//! The tables `[registration]`, `[tokens]`, `[groups]` and `[rates]` of the configuration: what an operator decides about
+//! The tables `[registration]`, `[tokens]`, `[queues]`, `[groups]` and `[rates]` of the configuration: what an operator decides about
 //! who may register, what requests cost and how often they may be made, and how long groups are kept.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::NodeError;
 use crate::{
-    service::policy::{self, Groups, Rate, Rates},
+    service::policy::{self, Groups, Queues, Rate, Rates},
     wire::{Method, method::Credit, server::RegistrationPolicy},
 };
 
@@ -115,6 +115,14 @@ pub fn check_groups(groups: &Groups) -> Result<(), NodeError> {
     within("groups.unused_months", groups.unused_months.into(), 1, 120)
 }
 
+/// Checks the table `[queues]`.
+///
+/// # Errors
+/// As [`check_rates`].
+pub fn check_queues(queues: &Queues) -> Result<(), NodeError> {
+    within("queues.inactive_days", queues.inactive_days.into(), 7, 3_650)
+}
+
 fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -124,7 +132,8 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError
 
 /// The tables as `bennu init` writes them: commented out, with the defaults.
 pub fn template() -> String {
-    let (tokens, groups, rates) = (Tokens::default(), Groups::default(), Rates::default());
+    let (tokens, rates) = (Tokens::default(), Rates::default());
+    let (queues, groups) = (Queues::default(), Groups::default());
     let mut text = format!(
         "\n[registration]\n\
          # Who may register: \"open\", \"invitation\" (bennu admin invite create) or \"closed\".\n\
@@ -139,6 +148,8 @@ pub fn template() -> String {
          # Credit that requests cost, where it is not 1. Nothing (0) or at most credit_per_token.\n\
          [tokens.prices]\n\
          # AsEnqueue = 1\n\
+         \n[queues]\n\
+         # inactive_days = {silent}          # after so long without a request of its client a queue is dropped\n\
          \n[groups]\n\
          # inactive_days = {inactive}          # after so long without a sign of life a member's removal is proposed\n\
          # unused_months = {unused}          # after so long a group is dropped\n\
@@ -150,6 +161,7 @@ pub fn template() -> String {
         allowance = tokens.allowance,
         period = tokens.period_hours,
         life = tokens.key_life_days,
+        silent = queues.inactive_days,
         inactive = groups.inactive_days,
         unused = groups.unused_months,
     );

@@ -6,10 +6,10 @@ use crate::{
     crypto::{random, sha256},
     service::{Context, Outcome, QueueId, queue::Queue},
     store::Batch,
-    wire::queuing::{CreateQueuingUser, QueuingUserCreated},
+    wire::queuing::{CreateQueuingUser, QueuingClient, QueuingUserCreated},
 };
 
-/// Creates the records.
+/// Creates the records. A repeat, after a reply that got lost, is answered with those that there are.
 ///
 /// # Errors
 /// `malformed` for keys that are none, `already_exists` for a friendship token in use.
@@ -17,29 +17,56 @@ pub async fn handle(
     context: &mut Context<'_>,
     request: CreateQueuingUser,
 ) -> Result<Outcome<QueuingUserCreated>, Refusal> {
-    if [&request.auth_key, &request.client.auth_key].iter().any(|key| key.as_slice().len() != 32) {
-        return Err(Refusal::malformed("an authentication key is not an Ed25519 key"));
-    }
-    if records::user_by_token(context, &request.friendship_token).await?.is_some() {
-        return Err(Refusal::already_exists("the friendship token is in use"));
+    records::check_auth_key(&request.auth_key)?;
+    if let Some((user, record)) = records::user_by_token(context, &request.friendship_token).await? {
+        let in_use = || Refusal::already_exists("the friendship token is in use");
+        if record.auth_key != request.auth_key.as_slice() {
+            return Err(in_use());
+        }
+        let client = find_client(context, &record, &request.client).await?.ok_or_else(in_use)?;
+        return Ok(Outcome::unchanged(QueuingUserCreated { user, client, incarnation: context.incarnation }));
     }
     let user = QsUserId(random(context.rng));
-    let client = QsClientId(random(context.rng));
     let mut batch = Batch::new();
-    let user_record = UserRecord {
+    let client = add_client(context, user, &request.client, &mut batch)?;
+    let record = UserRecord {
         auth_key: request.auth_key.as_slice().to_vec(),
         token_hash: sha256(request.friendship_token.expose()),
         clients: vec![client.0],
     };
-    records::insert_user(&mut batch, user, &user_record)?;
-    let client_record = ClientRecord {
-        user: user.0,
-        auth_key: request.client.auth_key.as_slice().to_vec(),
-        push_token: request.client.push_token.map(|token| token.as_slice().to_vec()),
-        active: context.now.day().0,
-        next_package: 0,
-    };
-    records::put_client(&mut batch, client, &client_record)?;
-    Queue::create(QueueId::client(client), &request.client.queue_key, context, &mut batch)?;
+    records::insert_user(&mut batch, user, &record)?;
     Ok(Outcome::write(batch, QueuingUserCreated { user, client, incarnation: context.incarnation }))
+}
+
+/// A client of the user that was made of the same request.
+///
+/// # Errors
+/// `internal` if the store fails.
+pub async fn find_client(
+    context: &Context<'_>,
+    user: &UserRecord,
+    wanted: &QueuingClient,
+) -> Result<Option<QsClientId>, Refusal> {
+    for client in user.clients.iter().copied().map(QsClientId) {
+        if records::client(context, client).await?.is_some_and(|record| record.is_of(wanted)) {
+            return Ok(Some(client));
+        }
+    }
+    Ok(None)
+}
+
+/// Adds a client with its queue to the batch.
+///
+/// # Errors
+/// `malformed` for keys that are none.
+pub fn add_client(
+    context: &mut Context<'_>,
+    user: QsUserId,
+    client: &QueuingClient,
+    batch: &mut Batch,
+) -> Result<QsClientId, Refusal> {
+    let id = QsClientId(random(context.rng));
+    records::put_client(batch, id, &ClientRecord::new(user, client, context.now.day())?)?;
+    Queue::create(QueueId::client(id), &client.queue_key, context, batch)?;
+    Ok(id)
 }

@@ -1,22 +1,22 @@
 //! Fan-out: takes what the Delivery Service tells its members to their queues. Sealed configs are opened once and
 //! remembered in memory; a message that many queues get is stored once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::Queuing;
 use crate::{
     base::{
-        Day, Refusal,
+        Cache, Day, Refusal, Secret,
         limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
     },
     crypto::{aead, random, random_secret, sha256, signature::verify},
-    service::{Append, Class, Context, QueueId},
+    service::{Append, Class, Context, Origin, QueueId},
     store::{Batch, Key, Table},
     wire::{
         Encode,
-        credential::HpkeCiphertext,
+        credential::{HpkeCiphertext, SignaturePublicKey},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad, unpad_value},
         queue::{FanOut, QueueMessage, SharedBody},
@@ -51,10 +51,10 @@ impl Delivery {
         configs: &[ClientQueueConfig],
         class: Class,
     ) -> Result<Vec<usize>, Refusal> {
-        let (mut queues, mut gone) = (BTreeSet::new(), Vec::new());
+        let (mut queues, mut gone) = (BTreeMap::new(), Vec::new());
         for (at, config) in configs.iter().enumerate() {
             match service.open(context, config).await? {
-                Destination::Queue(queue) => _ = queues.insert(queue),
+                Destination::Queue(queue, blocklist_key) => _ = queues.insert(queue, blocklist_key),
                 Destination::Gone => {
                     self.unreachable += 1;
                     gone.push(at);
@@ -62,8 +62,12 @@ impl Delivery {
                 Destination::Nowhere => self.unreachable += 1,
             }
         }
+        let group = Bytes::from(message.group.to_vec());
         let content = content(context, batch, message, queues.len());
-        self.appends.extend(queues.into_iter().map(|queue| Append { queue, content: content.clone(), class }));
+        self.appends.extend(queues.into_iter().map(|(queue, blocklist_key)| {
+            let origin = Some(Origin { blocklist_key, group: group.clone() });
+            Append { queue, content: content.clone(), class, origin }
+        }));
         Ok(gone)
     }
 }
@@ -95,10 +99,43 @@ pub fn body_key(id: [u8; 16]) -> Key {
     Key::new().bytes(id)
 }
 
+/// Opened queue configs that are remembered.
+const OPENED_CONFIGS: usize = 100_000;
+
+/// The queue configs that were opened lately, by the hash of the sealed config. In memory only.
+pub struct Opened {
+    configs: Cache<[u8; 32], OpenedConfig>,
+    /// Counts the changes of client records: what was read before one is not remembered after it.
+    changes: u64,
+}
+
+/// What a config says, and until when.
+#[derive(Clone)]
+struct OpenedConfig {
+    queue: QueueId,
+    blocklist_key: Secret,
+    /// The last day on which both keys that it rests on are good.
+    until: Day,
+}
+
+impl Default for Opened {
+    fn default() -> Self {
+        Self { configs: Cache::new(OPENED_CONFIGS), changes: 0 }
+    }
+}
+
+impl Opened {
+    /// Forgets the configs that lead to a queue.
+    pub fn forget(&mut self, queue: QueueId) {
+        self.changes += 1;
+        self.configs.retain(|config| config.queue != queue);
+    }
+}
+
 /// Where a config leads.
 enum Destination {
-    /// To a queue.
-    Queue(QueueId),
+    /// To a queue; its owner's blocklist key.
+    Queue(QueueId, Secret),
     /// To a queue that there was.
     Gone,
     /// It is not for this QS, does not open, or was not made by the client that it names.
@@ -108,29 +145,43 @@ enum Destination {
 impl Queuing {
     /// The queue behind a config: opened, its signature checked against the client record.
     async fn open(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Result<Destination, Refusal> {
-        let name = sha256(&config.to_vec());
-        if let Some(queue) = self.opened().get(&name) {
-            return Ok(Destination::Queue(*queue));
-        }
-        let Some(opened) = self.unseal(context, config) else { return Ok(Destination::Nowhere) };
-        let client = opened.content.client;
-        let Some(record) = super::records::client(context, client).await? else { return Ok(Destination::Gone) };
-        let label = SignatureLabel::QueueConfig;
-        if verify(&record.auth_key(), label, &opened.content, &opened.signature).is_err() {
+        let (name, today) = (sha256(&config.to_vec()), context.now.day());
+        let changes = {
+            let mut opened = self.opened();
+            if let Some(known) = opened.configs.get(&name).filter(|known| known.until >= today) {
+                return Ok(Destination::Queue(known.queue, known.blocklist_key.clone()));
+            }
+            opened.changes
+        };
+        let Some((opened, opens_until)) = self.unseal(context, config) else { return Ok(Destination::Nowhere) };
+        let content = &opened.content;
+        let Some(record) = super::records::client(context, content.client).await? else {
+            return Ok(Destination::Gone);
+        };
+        let verifies = |(key, _): &(SignaturePublicKey, Day)| {
+            verify(key, SignatureLabel::QueueConfig, content, &opened.signature).is_ok()
+        };
+        let Some((_, signed_until)) = record.config_keys(today).find(verifies) else {
             return Ok(Destination::Nowhere);
+        };
+        let (queue, until) = (QueueId::client(content.client), opens_until.min(signed_until));
+        let known = OpenedConfig { queue, blocklist_key: content.blocklist_key.clone(), until };
+        let mut opened = self.opened();
+        if opened.changes == changes {
+            opened.configs.insert(name, known.clone());
         }
-        let queue = QueueId::client(client);
-        self.opened().insert(name, queue);
-        Ok(Destination::Queue(queue))
+        Ok(Destination::Queue(queue, known.blocklist_key))
     }
 
-    fn unseal(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Option<QueueConfig> {
-        if config.domain != *context.domain || config.key_id != self.key_id {
+    /// What is in a config, and the last day of the key that it is sealed to.
+    fn unseal(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Option<(QueueConfig, Day)> {
+        if config.domain != *context.domain {
             return None;
         }
+        let of = self.config_keys.find(&config.key_id, context.now.day())?;
         let sealed = HpkeCiphertext { kem_output: config.kem_output.clone(), ciphertext: config.ciphertext.clone() };
         let aad = config.domain.to_vec();
-        let padded = self.config_key.open(HpkeLabel::QueueConfig, &[], &aad, &sealed).ok()?;
-        unpad_value(padded, MESSAGE_FLOOR).ok()
+        let padded = of.key.open(HpkeLabel::QueueConfig, &[], &aad, &sealed).ok()?;
+        unpad_value(padded, MESSAGE_FLOOR).ok().map(|config| (config, of.until))
     }
 }

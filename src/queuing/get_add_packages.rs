@@ -17,7 +17,7 @@ use crate::{
 /// `not_found` if nobody has this token, or no client of the user has a package.
 pub async fn handle(context: &mut Context<'_>, request: GetAddPackages) -> Result<Outcome<AddPackages>, Refusal> {
     let not_found = || Refusal::not_found("nobody with this friendship token can be added");
-    let user = records::user_by_token(context, &request.friendship_token).await?.ok_or_else(not_found)?;
+    let (_, user) = records::user_by_token(context, &request.friendship_token).await?.ok_or_else(not_found)?;
     let mut batch = Batch::new();
     let mut packages = Vec::new();
     for client in user.clients {

@@ -3,8 +3,8 @@
 use super::records;
 use crate::{
     base::{QsClientId, Refusal},
-    crypto::mls::validate_key_package,
-    service::{Context, Outcome, Verified, damaged},
+    crypto::mls::{MAX_PACKAGE_DAYS, validate_key_package},
+    service::{Context, Outcome, Verified},
     store::{Batch, Table},
     wire::{Encode, queuing::PublishKeyPackages, server::Done},
 };
@@ -25,12 +25,9 @@ pub async fn handle(
     if request.packages.len() > MAX_PACKAGES {
         return Err(Refusal::malformed("at most 200 KeyPackages can be waiting"));
     }
-    let mut record = records::client(context, client).await?.ok_or_else(|| damaged("a proven client is gone"))?;
-    let mut batch = Batch::new();
-    for last_resort in [false, true] {
-        let range = records::package_prefix(client, last_resort).prefix();
-        batch.delete_range(Table::QsKeyPackages, range.from, range.to.unwrap_or_default());
-    }
+    let mut record = records::proven_client(context, client).await?;
+    let (mut batch, today) = (Batch::new(), context.now.day());
+    records::remove_packages(&mut batch, client);
     let mut last_resort_given = false;
     for package in request.packages {
         let valid = validate_key_package(package.key_package.as_slice())
@@ -39,7 +36,10 @@ pub async fn handle(
             return Err(Refusal::invalid_mls("a KeyPackage has a queue config of another domain"));
         }
         last_resort_given |= valid.last_resort;
-        if !valid.credential.validity.covers(context.now.day()) {
+        if valid.lifetime_end() > today.plus(MAX_PACKAGE_DAYS + 1) {
+            return Err(Refusal::invalid_mls("a KeyPackage is valid for more than 180 days"));
+        }
+        if !valid.credential.validity.covers(today) {
             return Err(Refusal::invalid_mls("a KeyPackage has a leaf credential that is not valid today"));
         }
         let key = records::package_prefix(client, valid.last_resort).u64(record.next_package);
@@ -53,7 +53,7 @@ pub async fn handle(
     if !last_resort_given {
         return Err(Refusal::malformed("a last-resort KeyPackage is needed"));
     }
-    record.touch(context.now.day());
+    record.touch(today);
     records::put_client(&mut batch, client, &record)?;
     Ok(Outcome::write(batch, Done {}))
 }

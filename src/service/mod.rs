@@ -11,10 +11,10 @@ pub mod work;
 use bytes::Bytes;
 
 use crate::{
-    base::{Domain, Refusal, Timestamp},
-    crypto::{Rng, at_rest::StorageKey},
+    base::{Domain, Refusal, Secret, Timestamp},
+    crypto::{Rng, aead::blocked_group, at_rest::StorageKey},
     store::{Batch, Key, StoreError, Table, View, record},
-    wire::queue::Incarnation,
+    wire::{credential::HpkePublicKey, queue::Incarnation, queuing::BlockedGroup},
 };
 
 pub use proof::Verified;
@@ -68,6 +68,8 @@ pub struct Outcome<R> {
     pub batch: Batch,
     /// Messages for queues, in order.
     pub appends: Vec<Append>,
+    /// What happens to queues themselves, after the messages.
+    pub changes: Vec<(QueueId, QueueChange)>,
     /// The reply.
     pub reply: Reply<R>,
 }
@@ -91,6 +93,16 @@ pub struct Appended {
     pub refused: u32,
 }
 
+/// A change of a queue itself.
+pub enum QueueChange {
+    /// The ratchet starts anew, with a secret for the owner of this key.
+    Restart(HpkePublicKey),
+    /// Messages of these groups are dropped, and no others; in ascending order.
+    Block(Vec<BlockedGroup>),
+    /// It ends.
+    Close,
+}
+
 /// A message for a queue.
 pub struct Append {
     /// Which queue.
@@ -99,6 +111,24 @@ pub struct Append {
     pub content: Bytes,
     /// How full the queue may be.
     pub class: Class,
+    /// Where it comes from, for a queue that may have a blocklist.
+    pub origin: Option<Origin>,
+}
+
+/// Where a message comes from, so that a queue can tell whether its owner has blocked that.
+#[derive(Clone)]
+pub struct Origin {
+    /// The blocklist key of the queue's owner, from its queue config.
+    pub blocklist_key: Secret,
+    /// The encoded group id.
+    pub group: Bytes,
+}
+
+impl Origin {
+    /// The name of the group in the owner's blocklist.
+    pub fn name(&self) -> BlockedGroup {
+        blocked_group(&self.blocklist_key, &self.group)
+    }
 }
 
 /// How important a message is to the state of its recipient.
@@ -118,7 +148,14 @@ impl<R> Outcome<R> {
 
     /// Writes rows.
     pub fn write(batch: Batch, reply: R) -> Self {
-        Self { batch, appends: Vec::new(), reply: Reply::Ready(reply) }
+        Self { batch, appends: Vec::new(), changes: Vec::new(), reply: Reply::Ready(reply) }
+    }
+
+    /// With changes of queues.
+    #[must_use]
+    pub fn changing(mut self, changes: Vec<(QueueId, QueueChange)>) -> Self {
+        self.changes = changes;
+        self
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Policy {
     pub tokens: Tokens,
     /// How long groups and their members last without a sign of life.
     pub groups: Groups,
+    /// How long queues last without one.
+    pub queues: Queues,
     /// How often.
     pub rates: Rates,
 }
@@ -24,6 +26,7 @@ impl Default for Policy {
             registration: RegistrationPolicy::Open,
             tokens: Tokens::default(),
             groups: Groups::default(),
+            queues: Queues::default(),
             rates: Rates::default(),
         }
     }
@@ -42,6 +45,20 @@ pub struct Groups {
 impl Default for Groups {
     fn default() -> Self {
         Self { inactive_days: 90, unused_months: 12 }
+    }
+}
+
+/// How long queues last without a sign of life.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queues {
+    /// Days without a request of its client after which a queue is dropped, and all that is in it.
+    pub inactive_days: u32,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self { inactive_days: 90 }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use crate::{
-    base::{AliasId, ClientId, GroupId, QsClientId, Refusal, limits::MAX_BOUND_KEYS},
+    base::{AliasId, ClientId, GroupId, QsClientId, QsUserId, Refusal, limits::MAX_BOUND_KEYS},
     crypto::proof::RequestContext,
     wire::{Authentication, Opaque, Proof, SenderId, credential::SignaturePublicKey},
 };
@@ -18,6 +18,15 @@ impl<T> Verified<T> {
     pub const fn get(&self) -> &T {
         &self.0
     }
+}
+
+/// A sender known to the QS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueuingSender {
+    /// A client.
+    Client(QsClientId),
+    /// A user, for any of its clients.
+    User(QsUserId),
 }
 
 /// A leaf of a group.
@@ -94,6 +103,29 @@ impl Presented<'_> {
     pub fn qs_client(&self) -> Result<QsClientId, Refusal> {
         match self.sender()? {
             SenderId::QsClient(client) => Ok(*client),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The QS user that claims to send.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn qs_user(&self) -> Result<QsUserId, Refusal> {
+        match self.sender()? {
+            SenderId::QsUser(user) => Ok(*user),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    /// The QS client that claims to send, or the QS user whose client it may be.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn qs_either(&self) -> Result<QueuingSender, Refusal> {
+        match self.sender()? {
+            SenderId::QsClient(client) => Ok(QueuingSender::Client(*client)),
+            SenderId::QsUser(user) => Ok(QueuingSender::User(*user)),
             _ => Err(wrong_kind()),
         }
     }

@@ -4,11 +4,11 @@
 //! Every transition changes the state and adds the rows to a batch; the caller holds the queue's lock until the batch is
 //! submitted, and forgets the state if it is not.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Class, Context, damaged, store_failure};
+use super::{Class, Context, Origin, damaged, store_failure};
 use crate::{
     base::{ClientId, QsClientId, Refusal, Secret, limits::MAX_DEQUEUE},
     crypto::ratchet::{Ratchet, entry_aad},
@@ -17,11 +17,13 @@ use crate::{
         Decode, Encode, Opaque, Reader,
         credential::HpkePublicKey,
         queue::{CurrentHead, EntryKind, Incarnation, QueueEntries, QueueEntry},
+        queuing::BlockedGroup,
     },
 };
 
 const HEAD_VERSION: u8 = 1;
 const TAIL_VERSION: u8 = 1;
+const BLOCKLIST_VERSION: u8 = 1;
 
 /// Most bytes of entries in one dequeue response or listen frame.
 pub const MAX_FRAME: usize = 1 << 20;
@@ -35,6 +37,7 @@ pub struct QueueId {
 
 impl QueueId {
     const DIRECT: u8 = 1;
+    const CLIENT: u8 = 2;
     const ALIAS: u8 = 3;
 
     /// The direct queue of a client at the AS.
@@ -44,7 +47,7 @@ impl QueueId {
 
     /// The queue of a client at the QS.
     pub const fn client(client: QsClientId) -> Self {
-        Self { kind: 2, id: client.0 }
+        Self { kind: Self::CLIENT, id: client.0 }
     }
 
     /// The queue of an alias at the AS, by the name that stands for the alias in the database.
@@ -67,6 +70,10 @@ impl QueueId {
 
     fn tail_key(&self) -> Key {
         self.key().u8(1)
+    }
+
+    fn blocklist_key(&self) -> Key {
+        self.key().u8(2)
     }
 
     fn entry_key(&self, sequence: u64) -> Key {
@@ -152,6 +159,8 @@ pub struct Queue {
     ratchet: Ratchet,
     freshness: Freshness,
     tail: Tail,
+    /// Groups whose messages are dropped, in ascending order.
+    blocked: Arc<[BlockedGroup]>,
 }
 
 impl Queue {
@@ -165,9 +174,6 @@ impl Queue {
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Result<Self, Refusal> {
-        let aad = entry_aad(context.incarnation, 0, EntryKind::Secret);
-        let (ratchet, entry) = Ratchet::start(queue_key, &aad, context.rng)
-            .map_err(|_| Refusal::malformed("the queue encryption key is not usable"))?;
         let head = Head {
             incarnation: context.incarnation,
             queue_key: queue_key.as_slice().to_vec(),
@@ -176,12 +182,18 @@ impl Queue {
             wrapped: Vec::new(),
             overflowed: false,
         };
-        let freshness = Freshness { updated: context.now.0, entries: 0 };
-        let mut queue = Self { id, head, ratchet, freshness, tail: Tail::default() };
+        let mut queue = Self {
+            id,
+            head,
+            // Replaced by the first entry, before anything is encrypted under it.
+            ratchet: Ratchet::from_secret(Secret::new([0; 32])),
+            freshness: Freshness { updated: 0, entries: 0 },
+            tail: Tail::default(),
+            blocked: Arc::default(),
+        };
         batch.require_absent(Table::Queues, id.head_key());
         batch.put(Table::Queues, id.tail_key(), record::encode(TAIL_VERSION, &queue.tail).map_err(damaged)?);
-        queue.push(entry, batch);
-        queue.persist(context, batch)?;
+        queue.begin(queue_key, context, batch)?;
         Ok(queue)
     }
 
@@ -202,7 +214,85 @@ impl Queue {
         let entries = u32::decode(&mut reader).map_err(damaged)?;
         reader.finish().map_err(damaged)?;
         let freshness = Freshness { updated, entries };
-        Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), freshness, tail }))
+        let blocked = match id.kind {
+            QueueId::CLIENT => context.record(Table::Queues, &id.blocklist_key(), BLOCKLIST_VERSION).await?,
+            _ => None,
+        };
+        let blocked = blocked.map_or_else(Arc::default, Vec::<BlockedGroup>::into);
+        Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), freshness, tail, blocked }))
+    }
+
+    /// Starts the ratchet anew: adds a secret for the owner of `queue_key`, which may be another than before. What
+    /// comes before it stays as it is.
+    ///
+    /// # Errors
+    /// `malformed` if `queue_key` is no usable key, `quota_exceeded` for a queue that is full to its second limit.
+    pub fn restart(
+        &mut self,
+        queue_key: &HpkePublicKey,
+        limits: &QueueLimits,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        if self.fill_percent(limits) >= 100 + limits.handshake_percent {
+            return Err(Refusal::quota_exceeded("the queue is full: fetch what it holds first"));
+        }
+        self.begin(queue_key, context, batch)
+    }
+
+    /// A queue from an earlier life of the store goes on in this one: with a new secret, so that no key and no number is used
+    /// twice, and without what it held, which nobody can open under the new incarnation.
+    ///
+    /// # Errors
+    /// `internal` if the state cannot be written.
+    pub fn revive(&mut self, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
+        if self.head.incarnation == context.incarnation {
+            return Ok(());
+        }
+        batch.delete_range(Table::QueueEntries, self.id.entry_key(self.tail.first), self.id.entry_key(self.head.next));
+        self.tail = Tail { first: self.head.next, bytes: self.head.bytes };
+        self.head.incarnation = context.incarnation;
+        self.head.overflowed = false;
+        batch.put(Table::Queues, self.id.tail_key(), record::encode(TAIL_VERSION, &self.tail).map_err(damaged)?);
+        let queue_key = HpkePublicKey::from(&self.head.queue_key[..]);
+        self.begin(&queue_key, context, batch)
+    }
+
+    /// The next entry is a new secret.
+    fn begin(
+        &mut self,
+        queue_key: &HpkePublicKey,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        let aad = entry_aad(self.head.incarnation, self.head.next, EntryKind::Secret);
+        let (ratchet, entry) = Ratchet::start(queue_key, &aad, context.rng)
+            .map_err(|_| Refusal::malformed("the queue encryption key is not usable"))?;
+        self.ratchet = ratchet;
+        self.head.queue_key = queue_key.as_slice().to_vec();
+        self.push(entry, batch);
+        self.freshness = Freshness { updated: context.now.0, entries: 0 };
+        self.persist(context, batch)
+    }
+
+    /// Replaces the blocklist, which is in ascending order.
+    ///
+    /// # Errors
+    /// `internal` if it cannot be encoded.
+    pub fn block(&mut self, blocked: Vec<BlockedGroup>, batch: &mut Batch) -> Result<(), Refusal> {
+        if blocked.is_empty() {
+            batch.delete(Table::Queues, self.id.blocklist_key());
+        } else {
+            let record = record::encode(BLOCKLIST_VERSION, &blocked).map_err(damaged)?;
+            batch.put(Table::Queues, self.id.blocklist_key(), record);
+        }
+        self.blocked = blocked.into();
+        Ok(())
+    }
+
+    /// Whether the owner does not want what comes from there.
+    pub fn blocks(&self, origin: Option<&Origin>) -> bool {
+        !self.blocked.is_empty() && origin.is_some_and(|origin| self.blocked.binary_search(&origin.name()).is_ok())
     }
 
     /// Adds a message, where the limits leave room for it: `false` if they do not. The first one refused leaves an
@@ -240,8 +330,9 @@ impl Queue {
 
     /// Adds the end of a queue to the batch: its head, its tail and its entries.
     pub fn delete(id: QueueId, batch: &mut Batch) {
-        batch.delete(Table::Queues, id.head_key());
-        batch.delete(Table::Queues, id.tail_key());
+        for key in [id.head_key(), id.tail_key(), id.blocklist_key()] {
+            batch.delete(Table::Queues, key);
+        }
         let entries = id.key().prefix();
         batch.delete_range(Table::QueueEntries, entries.from, entries.to.unwrap_or_default());
     }

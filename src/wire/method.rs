@@ -25,8 +25,12 @@ pub enum ProofKind {
     NewAlias,
     /// An alias's key.
     AsAlias,
+    /// A QS user record's key.
+    QsUser,
     /// A QS client record's key.
     QsClient,
+    /// A QS client record's key, or that of the user record that it belongs to.
+    QsEither,
     /// A leaf's key, and the group's EAR key.
     Leaf,
     /// The only leaf of a group that does not exist yet.
@@ -219,6 +223,21 @@ methods! {
     QsGetKeys = 0x0201, None, Exempt, Once, 64, queuing::GetQueuingKeys => queuing::QueuingKeys;
     /// Creates a user record with its first client.
     QsCreateUser = 0x0202, None, Charged, Once, 4 * KIB, queuing::CreateQueuingUser => queuing::QueuingUserCreated;
+    /// Replaces the sending user's key and friendship token.
+    QsUpdateUser = 0x0203, QsUser, Charged, Once, KIB, queuing::UpdateQueuingUser => server::Done;
+    /// The sending user's record.
+    QsGetUser = 0x0204, QsUser, Charged, Once, 64, queuing::GetQueuingUser => queuing::QueuingUserRecord;
+    /// Deletes the sending user with all its clients.
+    QsDeleteUser = 0x0205, QsUser, Charged, Once, 64, queuing::DeleteQueuingUser => server::Done;
+    /// Adds a client to the sending user.
+    QsCreateClient = 0x0206, QsUser, Charged, Once, 4 * KIB,
+        queuing::CreateQueuingClient => queuing::QueuingClientCreated;
+    /// Replaces the sending client's record.
+    QsUpdateClient = 0x0207, QsClient, Charged, Once, 4 * KIB, queuing::UpdateQueuingClient => server::Done;
+    /// Deletes a client.
+    QsDeleteClient = 0x0208, QsEither, Charged, Once, KIB, queuing::DeleteQueuingClient => server::Done;
+    /// Replaces the sending client's blocklist.
+    QsUpdateBlocklist = 0x0209, QsClient, Charged, Once, 36 * KIB, queuing::UpdateBlocklist => server::Done;
     /// Replaces the sender's KeyPackages.
     QsPublishKeyPackages = 0x020a, QsClient, Charged, Once, MIB, queuing::PublishKeyPackages => server::Done;
     /// One AddPackage of each client of a user.

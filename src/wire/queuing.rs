@@ -10,6 +10,9 @@ use crate::base::{Domain, QsClientId, QsUserId, Secret};
 /// Names an HPKE key of a QS: the first eight bytes of the SHA-256 of the public key.
 pub type HpkeKeyId = [u8; 8];
 
+/// Names a group in a blocklist: derived from the client's blocklist key, which only queue configs carry.
+pub type BlockedGroup = [u8; 32];
+
 wire_structs! {
     /// Asks for the QS's keys.
     pub struct GetQueuingKeys {}
@@ -58,6 +61,72 @@ wire_structs! {
         pub client: QsClientId,
         /// Of the queue.
         pub incarnation: Incarnation,
+    }
+
+    /// Replaces what the sending user gave at creation.
+    pub struct UpdateQueuingUser {
+        /// Proves the user from now on.
+        pub auth_key: SignaturePublicKey,
+        /// The only token by which AddPackages are fetched from now on.
+        pub friendship_token: Secret,
+    }
+
+    /// Asks for the sending user's record.
+    pub struct GetQueuingUser {}
+
+    /// A user record as its owner sees it.
+    pub struct QueuingUserRecord {
+        /// The user's clients.
+        pub clients: Vec<QueuingClientRecord>,
+    }
+
+    /// A client record as its owner sees it.
+    pub struct QueuingClientRecord {
+        /// The client, also the name of its queue.
+        pub client: QsClientId,
+        /// Proves it.
+        pub auth_key: SignaturePublicKey,
+        /// The day of its last request, counted from the Unix epoch.
+        pub active: u32,
+        /// Whether there is a push token.
+        pub push: bool,
+        /// KeyPackages that can still be given out, last-resort ones not counted.
+        pub key_packages: u32,
+    }
+
+    /// Deletes the sending user with all its clients.
+    pub struct DeleteQueuingUser {}
+
+    /// Adds a client to the sending user.
+    pub struct CreateQueuingClient {
+        /// The client.
+        pub client: QueuingClient,
+    }
+
+    /// The pseudonym of a new client.
+    pub struct QueuingClientCreated {
+        /// The client, also the name of its queue.
+        pub client: QsClientId,
+        /// Of the queue.
+        pub incarnation: Incarnation,
+    }
+
+    /// Replaces the sending client's record. Another queue key starts the queue's ratchet anew.
+    pub struct UpdateQueuingClient {
+        /// What takes its place.
+        pub client: QueuingClient,
+    }
+
+    /// Deletes a client: the sender itself, or one of the sending user's.
+    pub struct DeleteQueuingClient {
+        /// Which.
+        pub client: QsClientId,
+    }
+
+    /// Replaces the sending client's blocklist.
+    pub struct UpdateBlocklist {
+        /// Names of the groups whose messages are dropped: each once, in ascending order.
+        pub blocked: Vec<BlockedGroup>,
     }
 
     /// Replaces the client's KeyPackages.

@@ -51,7 +51,7 @@ impl Dispatcher {
         let (outcome, queue) = auth::delete_alias::handle(&scope.context(), &sender);
         // Whoever registers the alias next has a queue of the same name: nobody is left who listens to it.
         self.queues.end_listening(queue);
-        scope.commit_closing(outcome, vec![queue]).await
+        scope.commit(outcome).await
     }
 
     pub(super) async fn publish_alias_packages(&self, call: &Call<'_>) -> Answer {
@@ -88,7 +88,7 @@ impl Dispatcher {
         let alias = call.alias(&scope.context()).await?;
         let id = alias_records::Name::of(&scope.context(), alias.get()).queue();
         let store = &self.parts.store;
-        self.queues.dequeue(id, &request, store, &scope.context()).await.map(|found| found.to_vec())
+        self.queues.dequeue(id, &request, store, &mut scope.context()).await.map(|found| found.to_vec())
     }
 
     pub(super) async fn listen_alias(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {

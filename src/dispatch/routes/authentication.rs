@@ -152,7 +152,7 @@ impl Dispatcher {
         let client = call.client(&scope.context()).await?;
         let id = QueueId::direct(client.get());
         let store = &self.parts.store;
-        self.queues.dequeue(id, &request, store, &scope.context()).await.map(|found| found.to_vec())
+        self.queues.dequeue(id, &request, store, &mut scope.context()).await.map(|found| found.to_vec())
     }
 
     pub(super) async fn listen_direct(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {

@@ -13,10 +13,9 @@ use bytes::Bytes;
 use super::{Dispatcher, Session, encode};
 use crate::{
     authentication::records as users,
-    base::{ClientId, QsClientId, Refusal, Status},
+    base::{ClientId, Refusal, Status},
     crypto::proof::RequestContext,
     delivery::group::Group,
-    queuing::records as queue_clients,
     service::{Context, QueueId, Verified, policy::Rate, proof},
     transport::Reply,
     wire::{
@@ -94,16 +93,6 @@ impl Call<'_> {
     /// Counts one more of `rate` for `subject`.
     fn count(&self, rate: Rate, subject: impl std::hash::Hash) -> Result<(), Refusal> {
         self.dispatcher.counters.count(rate, subject, self.dispatcher.parts.clock.now())
-    }
-
-    /// Proves a QS client by its record's key.
-    async fn qs_client(&self, context: &Context<'_>) -> Result<Verified<QsClientId>, Refusal> {
-        let presented = self.presented();
-        let client = presented.qs_client()?;
-        let record = queue_clients::client(context, client).await?.ok_or_else(proof::unproven)?;
-        let proven = presented.prove(client, &record.auth_key())?;
-        self.charge()?;
-        Ok(proven)
     }
 
     /// Opens a group and proves one of its leaves.
@@ -188,6 +177,13 @@ impl Dispatcher {
 
             Method::QsGetKeys => call.anonymous().map(|GetQueuingKeys {}| self.queuing.keys().to_vec()),
             Method::QsCreateUser => self.create_queuing_user(call).await,
+            Method::QsUpdateUser => self.update_queuing_user(call).await,
+            Method::QsGetUser => self.get_queuing_user(call).await,
+            Method::QsDeleteUser => self.delete_queuing_user(call).await,
+            Method::QsCreateClient => self.create_queuing_client(call).await,
+            Method::QsUpdateClient => self.update_queuing_client(call).await,
+            Method::QsDeleteClient => self.delete_queuing_client(call).await,
+            Method::QsUpdateBlocklist => self.update_blocklist(call).await,
             Method::QsPublishKeyPackages => self.publish_key_packages(call).await,
             Method::QsGetAddPackages => self.get_add_packages(call).await,
             Method::QsGetBody => self.get_body(call).await,
