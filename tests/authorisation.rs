@@ -41,7 +41,7 @@ use bennu::{
             SecondFactorChallenge, UpdateUserProfile,
         },
         connection::{AliasPackage, ConnectionPackage, ConnectionPackageTbs, DirectMessage},
-        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, SignaturePublicKey, Validity},
+        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, HpkePublicKey, SignaturePublicKey, Validity},
         delivery::{
             AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
             JoinConnectionGroup, RemoveUsers, Resync, SendMessage, UpdateClient, UpdateProfileKey, UpdateQueueInfo,
@@ -181,6 +181,8 @@ impl World {
 struct Fixture {
     alice: ClientId,
     alice_key: SigningKey,
+    /// The key that her direct queue has.
+    alice_direct_key: HpkePublicKey,
     alice_queue: SenderId,
     alice_queue_key: SigningKey,
     bob: ClientId,
@@ -281,6 +283,7 @@ async fn fixture(world: &World) -> Fixture {
     Fixture {
         alice: alice.client(),
         alice_key: alice.identity(),
+        alice_direct_key: alice.queue_key("direct"),
         alice_queue: SenderId::QsClient(alice.pseudonym()),
         alice_queue_key: alice.queuing_client(),
         bob: bob.client(),
@@ -335,10 +338,13 @@ fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage 
     ConnectionPackage { content, signature }
 }
 
+fn new_queue_key() -> HpkePublicKey {
+    HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key()
+}
+
 /// A client of the QS with a fresh queue key.
 fn queuing_client(auth_key: &SignaturePublicKey) -> QueuingClient {
-    let queue_key = HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key();
-    QueuingClient { auth_key: auth_key.clone(), queue_key, push_token: None }
+    QueuingClient { auth_key: auth_key.clone(), queue_key: new_queue_key(), push_token: None }
 }
 
 fn create_queuing_user(auth_key: &SignaturePublicKey) -> CreateQueuingUser {
@@ -499,7 +505,7 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::AsGetUserProfile => nobody(GetUserProfile { user: alice_user() }.to_vec(), Status::Ok),
         Method::AsPublishConnectionPackages => {
             let packages = vec![connection_package(&f.alice, &f.alice_key)];
-            alice(PublishConnectionPackages { packages }.to_vec())
+            alice(PublishConnectionPackages { packages, queue_key: f.alice_direct_key.clone() }.to_vec())
         }
         Method::AsGetConnectionPackage => nobody(GetConnectionPackage { user: alice_user() }.to_vec(), Status::Ok),
         Method::AsEnqueue => {
@@ -518,7 +524,8 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::AsRegisterAlias => alias("newcomer", alias_request("newcomer", &f.alias_key)),
         Method::AsDeleteAlias => alias("leaver", DeleteAlias {}.to_vec()),
         Method::AsPublishAliasPackages => {
-            alias("resident", PublishAliasPackages { packages: vec![alias_package()] }.to_vec())
+            let (packages, queue_key) = (vec![alias_package()], new_queue_key());
+            alias("resident", PublishAliasPackages { packages, queue_key }.to_vec())
         }
         Method::AsGetAliasPackage => nobody(GetAliasPackage { alias: alias_id("resident") }.to_vec(), Status::Ok),
         Method::AsEnqueueAlias => {

@@ -3,7 +3,7 @@
 use super::alias_records::{self, Name};
 use crate::{
     base::{AliasId, Refusal},
-    service::{Context, Outcome, Verified},
+    service::{Context, Outcome, QueueChange, Verified},
     store::Batch,
     wire::{authentication::PublishAliasPackages, server::Done},
 };
@@ -15,9 +15,11 @@ use crate::{
 pub fn handle(
     context: &Context<'_>,
     sender: &Verified<AliasId>,
-    request: &PublishAliasPackages,
+    request: PublishAliasPackages,
 ) -> Result<Outcome<Done>, Refusal> {
     let mut batch = Batch::new();
-    alias_records::replace_packages(context, &mut batch, &Name::of(context, sender.get()), &request.packages)?;
-    Ok(Outcome::write(batch, Done {}))
+    let name = Name::of(context, sender.get());
+    alias_records::replace_packages(context, &mut batch, &name, &request.packages)?;
+    let restart = (name.queue(), QueueChange::Restart(request.queue_key));
+    Ok(Outcome::write(batch, Done {}).changing(vec![restart]))
 }

@@ -1,10 +1,11 @@
-//! PublishConnectionPackages: replaces the keys to which offers to connect are encrypted.
+//! PublishConnectionPackages: replaces the keys to which offers to connect are encrypted, and, for a client that has lost its
+//! ratchet, the one to which the secrets of its direct queue are.
 
 use super::{packages, records};
 use crate::{
     base::{ClientId, Refusal},
     crypto::signature::verify,
-    service::{Context, Outcome, Verified, damaged},
+    service::{Context, Outcome, QueueChange, QueueId, Verified, damaged},
     store::{Batch, Table},
     wire::{
         authentication::PublishConnectionPackages, connection::ConnectionPackage, credential::SignaturePublicKey,
@@ -15,7 +16,8 @@ use crate::{
 /// Stores the packages in place of all earlier ones.
 ///
 /// # Errors
-/// `malformed` for none, too many, or one that is not the sender's, not valid now or not signed by it.
+/// `malformed` for none, too many, or one that is not the sender's, not valid now or not signed by it, and for a queue key that
+/// is none; `quota_exceeded` for another queue key if the queue is full.
 pub async fn handle(
     context: &mut Context<'_>,
     sender: Verified<ClientId>,
@@ -26,7 +28,8 @@ pub async fn handle(
     let mut batch = Batch::new();
     let key = &credential.request.payload.verifying_key;
     replace_packages(context, &mut batch, client, key, &request.packages)?;
-    Ok(Outcome::write(batch, Done {}))
+    let restart = (QueueId::direct(client), QueueChange::Restart(request.queue_key));
+    Ok(Outcome::write(batch, Done {}).changing(vec![restart]))
 }
 
 /// Checks packages and adds them to the batch.

@@ -1,5 +1,5 @@
 //! The account: who this client is to the AS, and under which pseudonym the QS knows it. Made once, stored before it is
-//! used, and not changed afterwards.
+//! used.
 
 use rusqlite::Connection;
 
@@ -8,14 +8,24 @@ use super::{
     state::meta,
 };
 use crate::{
-    base::{ClientId, Day, Domain, QsClientId, Secret},
-    crypto::{Rng, credential::issue_leaf, hpke::HpkePrivateKey, random_secret, signature::SigningKey},
+    base::{ClientId, Day, Domain, QsClientId, QsUserId, Secret},
+    crypto::{Rng, credential::issue_leaf, random_secret, signature::SigningKey},
     wire::{
         SenderId,
         connection::FriendshipPackage,
         credential::{ClientCredential, DayValidity, LeafChain, LeafCredential},
     },
 };
+
+/// Where the key is that proves the client to the QS.
+pub const QUEUING_CLIENT_KEY: &str = "queuing client key";
+
+/// Who the client and its user are to the QS.
+pub const PSEUDONYM: &str = "pseudonym";
+pub const QUEUING_USER: &str = "pseudonymous user";
+
+/// Where the friendship token is.
+pub const FRIENDSHIP_TOKEN: &str = "friendship token";
 
 /// How long a leaf credential is valid, in days.
 const LEAF_DAYS: u32 = 365;
@@ -54,28 +64,22 @@ impl Stage {
 pub struct Keys {
     /// The identity key that the AS certifies.
     pub identity: SigningKey,
-    /// Opens secrets of the direct queue.
-    pub direct_queue: HpkePrivateKey,
     /// Proves the user to the QS.
     pub queuing_user: SigningKey,
     /// Proves the client to the QS, and signs its queue configs.
     pub queuing_client: SigningKey,
-    /// Opens secrets of the client's queue.
-    pub client_queue: HpkePrivateKey,
     /// Names groups in the client's blocklist.
     pub blocklist: Secret,
     /// What contacts get.
     pub friendship: FriendshipPackage,
 }
 
-const SECRETS: [&str; 10] = [
+const SECRETS: [&str; 8] = [
     "identity key",
-    "direct queue key",
     "queuing user key",
-    "queuing client key",
-    "client queue key",
+    QUEUING_CLIENT_KEY,
     "blocklist key",
-    "friendship token",
+    FRIENDSHIP_TOKEN,
     "friendship encryption key",
     "welcome attribution key",
     "user profile key",
@@ -83,13 +87,11 @@ const SECRETS: [&str; 10] = [
 
 impl Keys {
     fn from_secrets(mut secret: impl FnMut(&str) -> Result<Secret, ClientError>) -> Result<Self, ClientError> {
-        let [identity, direct, user, client, queue, blocklist, token, encryption, attribution, profile] = SECRETS;
+        let [identity, user, client, blocklist, token, encryption, attribution, profile] = SECRETS;
         Ok(Self {
             identity: SigningKey::from_seed(secret(identity)?)?,
-            direct_queue: HpkePrivateKey::from_secret(secret(direct)?)?,
             queuing_user: SigningKey::from_seed(secret(user)?)?,
             queuing_client: SigningKey::from_seed(secret(client)?)?,
-            client_queue: HpkePrivateKey::from_secret(secret(queue)?)?,
             blocklist: secret(blocklist)?,
             friendship: FriendshipPackage {
                 friendship_token: secret(token)?,
@@ -106,11 +108,6 @@ impl Keys {
             meta::put(connection, name, &random_secret(rng))?;
         }
         Self::load(connection)
-    }
-
-    /// Another friendship token, as long as nobody has been given the old one.
-    pub fn renew_friendship_token(connection: &Connection, rng: &mut dyn Rng) -> Result<(), ClientError> {
-        meta::put(connection, "friendship token", &random_secret(rng))
     }
 
     /// The stored secrets.
@@ -131,6 +128,8 @@ pub struct Account {
     pub keys: Keys,
     /// Who it is to the QS.
     pub pseudonym: QsClientId,
+    /// Who its user is to the QS.
+    pub queuing_user: QsUserId,
 }
 
 impl Account {
@@ -145,7 +144,8 @@ impl Account {
             name: meta::require::<crate::wire::Text>(connection, "name")?.0,
             credential: meta::require(connection, "credential")?,
             keys: Keys::load(connection)?,
-            pseudonym: meta::require(connection, "pseudonym")?,
+            pseudonym: meta::require(connection, PSEUDONYM)?,
+            queuing_user: meta::require(connection, QUEUING_USER)?,
         })
     }
 
@@ -162,6 +162,11 @@ impl Account {
     /// The sender of requests to the QS.
     pub const fn queuing_client(&self) -> SenderId {
         SenderId::QsClient(self.pseudonym)
+    }
+
+    /// The sender of requests to the QS that are about the user.
+    pub const fn queuing_user(&self) -> SenderId {
+        SenderId::QsUser(self.queuing_user)
     }
 
     /// A fresh key and pseudonymous credential for a leaf.

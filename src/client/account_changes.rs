@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::{
     Client,
+    aliases::is_unproven,
     commit::Intent,
     connector::Isolation,
     core::Core,
@@ -21,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    base::{Refusal, Secret, Status},
+    base::{GroupId, Refusal, Secret, Status},
     crypto::{
         CryptoError,
         opaque::{ClientLogin, Registration},
@@ -31,6 +32,7 @@ use crate::{
         Encode, Method, Opaque, Text,
         authentication::{ChangePassword, DeleteUser, GetUserProfile, Init2fa, SecondFactor, UpdateUserProfile},
         method::call,
+        queuing::DeleteQueuingUser,
     },
 };
 
@@ -88,9 +90,9 @@ impl Client {
         network.call::<call::AsChangePassword>(domain, Isolation::Identity, sender, &request).await.map(drop)
     }
 
-    /// Deletes the user: its aliases go, and the connections that it has made are ended, so that those contacts are told; then
-    /// everything at the Authentication Service goes, and then everything here. All others learn of it from the list of
-    /// revoked credentials.
+    /// Deletes the user: its aliases go, it ends its connections and leaves its groups, so that everybody is told; then everything
+    /// at the Queuing Service and the Authentication Service goes, and then everything here. Whoever could not be told learns of
+    /// it from the list of revoked credentials.
     ///
     /// # Errors
     /// `unauthenticated` if the password is wrong; then nothing has changed.
@@ -101,7 +103,8 @@ impl Client {
         for own in self.aliases().await? {
             self.delete_alias(&own.alias).await?;
         }
-        core.end_connections().await?;
+        core.end_chats().await?;
+        core.leave_queuing().await?;
         let (factor, _) = core.second_factor(password, None).await?;
         let account = core.account();
         let sender = Sender::Bound(account.identity(), &account.keys.identity);
@@ -160,21 +163,57 @@ impl Core {
         Ok((SecondFactor { session: answer.session, login }, answer.new_password))
     }
 
-    /// Deletes the groups that were made for two.
-    async fn end_connections(self: &Arc<Self>) -> Result<(), ClientError> {
+    /// Ends connections, and leaves groups. Where the DS does not let it, the others learn of it from the list of revoked
+    /// credentials.
+    async fn end_chats(self: &Arc<Self>) -> Result<(), ClientError> {
         for chat in self.database.run(chats::all_chats).await? {
-            let ours =
-                chat.kind == ChatKind::Connection && matches!(chat.state, ChatState::Active | ChatState::Waiting);
-            if !ours {
-                continue;
-            }
-            match self.change(&chat.group, Intent::Delete).await {
-                // Where this client may not end it, the other side learns of it from the list of revoked credentials.
+            let ended = match (chat.state, chat.kind) {
+                (ChatState::Active | ChatState::Waiting, ChatKind::Connection) => {
+                    self.end_connection(&chat.group).await
+                }
+                (ChatState::Active, ChatKind::Group) => self.leave_behind(&chat.group).await,
+                _ => continue,
+            };
+            match ended {
                 Ok(()) | Err(ClientError::Refused(_) | ClientError::Local(Local::NotFound | Local::Invalid, _)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Deletes a group that was made for two, or leaves it where only the other side may delete it.
+    async fn end_connection(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        match self.change(group, Intent::Delete).await {
+            Err(ClientError::Refused(refusal)) if refusal.status == Status::Forbidden => self.leave(group).await,
+            outcome => outcome,
+        }
+    }
+
+    /// Leaves a group; the last admin makes another member one first.
+    async fn leave_behind(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        match self.leave(group).await {
+            Err(ClientError::Refused(refusal)) if refusal.status == Status::Forbidden => {}
+            outcome => return outcome,
+        }
+        let (of, me) = (group.clone(), self.account().client.user.clone());
+        let members = self.database.run(move |connection| chats::members(connection, &of)).await?;
+        let others = members.iter().filter_map(chats::Member::trusted).filter(|user| **user != me);
+        self.change(group, Intent::Appoint(others.take(1).cloned().collect(), Vec::new())).await?;
+        self.leave(group).await
+    }
+
+    /// Deletes the user at the QS.
+    async fn leave_queuing(&self) -> Result<(), ClientError> {
+        let account = self.account();
+        let sender = Sender::Signed(account.queuing_user(), &account.keys.queuing_user);
+        let request = DeleteQueuingUser {};
+        let (network, domain) = (&self.network, self.domain());
+        match network.call::<call::QsDeleteUser>(domain, Isolation::Pseudonym, sender, &request).await {
+            // It is gone already.
+            Err(error) if is_unproven(&error) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Whether the user does not exist any more.

@@ -21,16 +21,13 @@ use super::{
 };
 use crate::{
     base::{AliasId, Status, Timestamp},
-    crypto::{alias::Alias, hpke::HpkePrivateKey, signature::SigningKey, system_rng},
+    crypto::{alias::Alias, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, SenderId, Text,
         authentication::{AliasRegistered, DeleteAlias, PublishAliasPackages, RegisterAlias},
         method::call,
     },
 };
-
-/// Packages are replaced so long before they expire, in seconds.
-const RENEWAL: u64 = 5 * 86_400;
 
 /// An alias of this client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +104,10 @@ impl Core {
                 self.keep_credential().await?;
                 self.drain(queue).await
             }
+            (Queue::Client, Err(error)) if is_unproven(&error) => {
+                self.renew_record().await?;
+                self.drain(queue).await
+            }
             (Queue::Alias(id), Err(error)) if is_unproven(&error) => self.lose_alias(id).await,
             // Deleted in between.
             (Queue::Alias(_), Err(ClientError::Local(Local::NotFound, _))) => Ok(()),
@@ -162,7 +163,7 @@ impl Core {
             Some(own) if own.state == AliasState::Pending => self.send_registration(own).await,
             Some(own) if own.state == AliasState::Deleting => self.send_deletion(&own).await,
             Some(own) => {
-                let soon = self.trust.now().seconds().saturating_add(RENEWAL);
+                let soon = self.trust.now().seconds().saturating_add(packages::RENEWAL);
                 self.database.run(move |connection| refill_if_low(connection, Some(&own.id), soon)).await
             }
             None => Ok(()),
@@ -228,21 +229,15 @@ fn prepare(connection: &Connection, id: AliasId, alias: String, now: Timestamp) 
         None => {}
     }
     let mut rng = system_rng();
-    let (key, queue_key) = (SigningKey::generate(&mut rng)?, HpkePrivateKey::generate(&mut rng)?);
+    let key = SigningKey::generate(&mut rng)?;
+    queues::new_key(connection, Queue::Alias(id), &mut rng)?;
     let request = RegisterAlias {
         alias: Text(alias.clone()),
         key: key.verifying_key(),
-        queue_key: queue_key.public_key(),
+        queue_key: queues::current_key(connection, Queue::Alias(id))?,
         packages: packages::alias_packages(connection, id, now, &mut rng)?,
     };
-    let own = OwnAlias {
-        id,
-        alias,
-        seed: key.seed().clone(),
-        queue_key: queue_key.secret().clone(),
-        state: AliasState::Pending,
-        request: request.to_vec(),
-    };
+    let own = OwnAlias { id, alias, seed: key.seed().clone(), state: AliasState::Pending, request: request.to_vec() };
     aliases::insert(connection, &own)?;
     Ok(own)
 }
@@ -271,12 +266,13 @@ pub fn publish_packages(connection: &Connection, core: &Core, id: AliasId) -> Re
     // Those published earlier are replaced; offers to them may still be on their way.
     keys::retire_connection_keys(connection, Some(&id))?;
     let packages = packages::alias_packages(connection, id, core.trust.now(), &mut system_rng())?;
+    let queue_key = queues::current_key(connection, Queue::Alias(id))?;
     let new = New {
         group: None,
         kind: Kind::Simple,
         method: Method::AsPublishAliasPackages,
         domain: core.domain().clone(),
-        body: PublishAliasPackages { packages }.to_vec(),
+        body: PublishAliasPackages { packages, queue_key }.to_vec(),
         extra: id.0.to_vec(),
     };
     outbox::insert(connection, new).map(drop)

@@ -9,12 +9,12 @@ use super::{
     core::Core,
     error::ClientError,
     network::jittered,
-    packages, register,
+    packages, record, register,
     state::{
         chats::{self, ChatState},
         contacts, inbox, keys,
         outbox::{self, Chore, Kind, New},
-        queues::Queue,
+        queues::{self, Queue},
     },
 };
 use crate::{
@@ -32,6 +32,9 @@ const MAX_SETTLE: Duration = Duration::from_secs(10);
 /// How long a leaf and KeyPackages keep their keys, in milliseconds: less than any DS takes to miss a member.
 const KEY_LIFE: u64 = 30 * 86_400_000;
 
+/// How often chores are looked for before the rest waits for the next time.
+const ROUNDS: u32 = 4;
+
 /// How long an offer waits for an answer, in milliseconds.
 const OFFER_LIFE: u64 = 30 * 86_400_000;
 
@@ -39,22 +42,28 @@ impl Core {
     /// Does what there is to do.
     pub async fn do_chores(self: &Arc<Self>) -> Result<(), ClientError> {
         let now = self.trust.now();
-        self.database
-            .run(move |connection| {
-                expire_offers(connection, now)?;
-                renew_what_is_old(connection, now)
-            })
-            .await?;
-        for chore in self.database.run(outbox::chores).await? {
-            let outcome = self.do_chore(&chore).await;
-            match outcome {
-                Err(error) if error.is_passing() => {
-                    return Err(error);
-                }
-                Err(error) => self.note(format!("{chore:?}: {error}")).await?,
-                Ok(()) => {}
+        let is_due = self.database.run(move |connection| {
+            expire_offers(connection, now)?;
+            renew_what_is_old(connection, now)?;
+            record::is_due(connection, now.day())
+        });
+        if is_due.await? {
+            self.queuing_key().await?;
+        }
+        // What is done may call for more.
+        for _ in 0..ROUNDS {
+            let chores = self.database.run(outbox::chores).await?;
+            if chores.is_empty() {
+                break;
             }
-            self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
+            for chore in chores {
+                match self.do_chore(&chore).await {
+                    Err(error) if error.is_passing() => return Err(error),
+                    Err(error) => self.note(format!("{chore:?}: {error}")).await?,
+                    Ok(()) => {}
+                }
+                self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
+            }
         }
         Ok(())
     }
@@ -66,6 +75,11 @@ impl Core {
             Chore::RenewLeaf(group) => self.change(group, Intent::Renew).await,
             Chore::Compare(group) => self.resync(group, false).await,
             Chore::Settle(group) => self.settle(group).await,
+            Chore::Record => self.renew_record().await,
+            Chore::QueueConfig(group) => self.seal_queue_config(group).await,
+            Chore::Blocklist => self.send_blocklist().await,
+            Chore::FriendshipToken => self.renew_token().await,
+            Chore::GiveToken(chat) => self.give_token(chat).await,
             Chore::KeyPackages => {
                 let (key, core, done) = (self.queuing_key().await?, self.clone(), chore.clone());
                 let publish = move |connection: &rusqlite::Connection| {
@@ -132,12 +146,13 @@ fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -
     keys::retire_connection_keys(connection, None)?;
     let made =
         packages::connection_packages(connection, &account.client, &account.keys.identity, now, &mut system_rng())?;
+    let queue_key = queues::current_key(connection, Queue::Direct)?;
     let new = New {
         group: None,
         kind: Kind::Simple,
         method: Method::AsPublishConnectionPackages,
         domain: account.domain().clone(),
-        body: PublishConnectionPackages { packages: made }.to_vec(),
+        body: PublishConnectionPackages { packages: made, queue_key }.to_vec(),
         extra: Vec::new(),
     };
     outbox::insert(connection, new).map(drop)
@@ -152,7 +167,8 @@ fn renew_what_is_old(connection: &rusqlite::Connection, now: Timestamp) -> Resul
     if register::key_packages_made(connection)?.0 < now.0.saturating_sub(KEY_LIFE) {
         outbox::add_chore(connection, &Chore::KeyPackages)?;
     }
-    Ok(())
+    aliases::refill_if_low(connection, None, now.seconds().saturating_add(packages::RENEWAL))?;
+    record::renew_before(connection, now.0.saturating_sub(KEY_LIFE))
 }
 
 /// An offer that nobody answers is over after a month, on both sides.

@@ -31,7 +31,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    base::{GroupId, Secret, UserId},
+    base::{GroupId, Secret, Status, UserId},
     crypto::{
         Rng, aead,
         credential::{open_chain, seal_chain},
@@ -216,7 +216,7 @@ impl Core {
 
     /// Fetches a KeyPackage of every client of users who are contacts and not members yet.
     async fn fetch_joiners(
-        &self,
+        self: &Arc<Self>,
         group: &GroupId,
         users: &[UserId],
         materials: &mut Materials,
@@ -233,11 +233,32 @@ impl Core {
                 .await?;
             let contact = contact.ok_or_else(|| ClientError::not_found(format!("{user} is not a contact")))?;
             if !is_member && !materials.joiners.contains_key(user) {
-                let joiners = self.fetch_add_packages(user, &contact).await?;
+                let joiners = self.fetch_current_packages(user, contact).await?;
                 materials.joiners.insert(user.clone(), joiners);
             }
         }
         Ok(())
+    }
+
+    /// Fetches a KeyPackage of every client of a contact, which may have replaced its friendship token.
+    async fn fetch_current_packages(
+        self: &Arc<Self>,
+        user: &UserId,
+        contact: Contact,
+    ) -> Result<Vec<NewMember>, ClientError> {
+        match self.fetch_add_packages(user, &contact).await {
+            Err(error) if error.status() == Status::NotFound.name() => {
+                self.drain(Queue::Client).await?;
+                let who = user.clone();
+                let again = self.database.run(move |connection| contacts::contact(connection, &who)).await?;
+                let old = &contact.friendship.friendship_token;
+                match again.filter(|again| again.friendship.friendship_token != *old) {
+                    Some(again) => self.fetch_add_packages(user, &again).await,
+                    None => Err(error),
+                }
+            }
+            outcome => outcome,
+        }
     }
 
     async fn fetch_add_packages(&self, user: &UserId, contact: &Contact) -> Result<Vec<NewMember>, ClientError> {

@@ -17,11 +17,12 @@ use super::{
     error::ClientError,
     event::Event,
     network::{Network, Sender},
+    record,
     state::{Database, chats, outbox::Pending},
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{AliasId, Domain, GroupId},
+    base::{AliasId, Day, Domain, GroupId},
     crypto::signature::SigningKey,
     wire::{
         Method, SenderId,
@@ -54,7 +55,7 @@ pub struct Core {
     /// The tasks that listen, of which there is one set at a time.
     pub(super) listeners: Mutex<Vec<AbortHandle>>,
     lanes: Mutex<HashMap<Vec<u8>, Weak<tokio::sync::Mutex<()>>>>,
-    queuing_key: tokio::sync::Mutex<Option<QueuingHpkeKey>>,
+    queuing_key: tokio::sync::Mutex<Option<(QueuingHpkeKey, Day)>>,
     delivery_keys: tokio::sync::Mutex<HashMap<Domain, SignaturePublicKey>>,
 }
 
@@ -126,17 +127,20 @@ impl Core {
         if group.domain == self.domain { Isolation::Delivery } else { Isolation::RemoteDelivery(group.clone()) }
     }
 
-    /// The key that the own QS wants queue configs sealed to.
+    /// The key that the own QS wants queue configs sealed to, asked for once a day.
     pub async fn queuing_key(&self) -> Result<QueuingHpkeKey, ClientError> {
-        let mut known = self.queuing_key.lock().await;
-        if let Some(key) = &*known {
+        let (mut known, today) = (self.queuing_key.lock().await, self.trust.now().day());
+        if let Some((key, _)) = known.as_ref().filter(|(_, day)| *day == today) {
             return Ok(key.clone());
         }
         let domain = &self.domain;
         let request = GetQueuingKeys {};
         let keys = self.network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
         let key = keys.hpke_keys.into_iter().next().ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
-        Ok(known.insert(key).clone())
+        let sealed_to = key.clone();
+        self.database.run(move |connection| record::seal_to(connection, &sealed_to, today)).await?;
+        *known = Some((key.clone(), today));
+        Ok(key)
     }
 
     /// The key of the DS of a domain.

@@ -5,6 +5,7 @@ use super::{
     event::Event,
     queue::{Stop, Work},
     state::{
+        blocked,
         chats::{self, ChatState},
         contacts::{self, Offer},
         keys::{self, ConnectionKey},
@@ -70,6 +71,9 @@ fn offer(
         return Err(Stop::bad("an offer from this user itself"));
     }
     keys::use_connection_key(work.connection, &message.key_hash)?;
+    if blocked::contains(work.connection, &from)? {
+        return Ok(());
+    }
     let now = work.trust.now().seconds();
     refill_if_low(work.connection, through.as_ref(), now)?;
     let id = request_id(&content);

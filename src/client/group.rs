@@ -11,7 +11,9 @@ use super::{
     commit::member_info,
     connector::Isolation,
     core::Core,
+    direct,
     error::ClientError,
+    event::Event,
     mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
@@ -22,7 +24,7 @@ use super::{
     },
 };
 use crate::{
-    base::{GroupId, Timestamp, UserId},
+    base::{GroupId, Secret, Timestamp, UserId},
     crypto::{Rng, aead, mls as protocol, random_secret, system_rng},
     wire::{
         Encode, Method, Text,
@@ -31,7 +33,7 @@ use crate::{
         delivery::{CreateGroup, GroupTicket, RequestGroupId, Roles},
         label::KeyLabel,
         method::call,
-        padding::{MESSAGE_FLOOR, pad_value},
+        padding::{MESSAGE_FLOOR, pad_value, unpad_value},
         queuing::QueuingHpkeKey,
     },
 };
@@ -90,6 +92,26 @@ pub fn seal_group_data(chat: &Chat, name: &str, rng: &mut dyn Rng) -> Vec<u8> {
     aead::seal(&chat.credential_key, KeyLabel::GroupData, &chat.group.to_vec(), &padded, rng)
 }
 
+/// What a group is called; nothing if that cannot be read.
+pub fn name(credential_key: &Secret, group: &GroupId, sealed: Option<&[u8]>) -> String {
+    let open = |sealed| {
+        let opened = aead::open(credential_key, KeyLabel::GroupData, &group.to_vec(), sealed).ok()?;
+        unpad_value::<GroupData>(opened, MESSAGE_FLOOR).ok()
+    };
+    sealed.and_then(open).map(|data| direct::tidy(&data.name.0)).unwrap_or_default()
+}
+
+/// Takes over what a group is called now.
+pub fn rename(connection: &Connection, chat: &Chat, state: &MlsGroup) -> Result<Option<Event>, ClientError> {
+    let sealed = protocol::group_data(state.extensions().iter());
+    let name = name(&chat.credential_key, &chat.group, sealed);
+    if chat.kind == ChatKind::Connection || name == chat.name {
+        return Ok(None);
+    }
+    chats::set_name(connection, &chat.group, &name)?;
+    Ok(Some(Event::Renamed { chat: chat.group.clone(), name }))
+}
+
 /// Checks what a person typed as a group's name.
 pub fn check_group_name(name: &str) -> Result<(), ClientError> {
     if name.trim().is_empty() || name.len() > MAX_NAME {
@@ -134,6 +156,7 @@ pub fn create(
         .with_group_id(protocol::group_id(&group))
         .ciphersuite(protocol::CIPHERSUITE)
         .with_wire_format_policy(mls::WIRE_FORMAT)
+        .sender_ratchet_configuration(mls::sender_ratchets())
         .use_ratchet_tree_extension(false)
         .lifetime(mls::lifetime(now.day()))
         .with_capabilities(protocol::capabilities())

@@ -6,11 +6,12 @@ use openmls_traits::storage::StorageProvider as _;
 
 use super::{
     event::Event,
-    members,
+    group as groups, members,
     mls::{self, Provider},
     packages::LOW_KEY_PACKAGES,
     queue::{Need, Stop, Work},
     state::{
+        blocked,
         chats::{self, Chat, ChatKind, ChatState},
         contacts, keys,
         outbox::{self, Chore},
@@ -20,9 +21,7 @@ use crate::{
     base::{GroupId, Secret},
     crypto::{aead, hpke::HpkePrivateKey, mls as protocol, sha256, signature::verify},
     wire::{
-        Encode,
         connection::{WelcomeAttribution, WelcomeAttributionTbs},
-        content::GroupData,
         delivery::{GetWelcomeInfo, GroupAccess, WelcomeBundle},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, unpad_value},
@@ -48,6 +47,11 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
     let stored = stored.ok_or_else(|| Stop::bad("a Welcome for a KeyPackage that was used before"))?;
 
     let attribution = attribution(work, group, bundle, reference.as_slice())?;
+    if blocked::contains(work.connection, &attribution.sender.user)? {
+        // It had the KeyPackage before it was blocked. Nothing more is heard of the group.
+        blocked::insert_group(work.connection, group, &attribution.sender.user)?;
+        return Ok(outbox::add_chore(work.connection, &Chore::Blocklist)?);
+    }
     let init_key =
         <[u8; 32]>::try_from(&stored.init_private_key()[..]).map_err(|_| Stop::bad("an init key of another suite"))?;
     let ear_key = HpkePrivateKey::from_secret(Secret::new(init_key))?.open(
@@ -86,7 +90,7 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
         group: group.clone(),
         kind: ChatKind::Group,
         state: ChatState::Active,
-        name: group_name(&credential_key, group, protocol::group_data(joined.extensions().iter())),
+        name: groups::name(&credential_key, group, protocol::group_data(joined.extensions().iter())),
         peer: None,
         ear_key,
         credential_key,
@@ -145,13 +149,4 @@ fn use_up(work: &Work<'_>, chat: &Chat, reference: &[u8], last_resort: bool) -> 
         outbox::add_chore(work.connection, &Chore::KeyPackages)?;
     }
     Ok(())
-}
-
-/// What a group is called; nothing if that cannot be read.
-pub fn group_name(credential_key: &Secret, group: &GroupId, sealed: Option<&[u8]>) -> String {
-    let open = |sealed| {
-        let opened = aead::open(credential_key, KeyLabel::GroupData, &group.to_vec(), sealed).ok()?;
-        unpad_value::<GroupData>(opened, MESSAGE_FLOOR).ok()
-    };
-    sealed.and_then(open).map(|data| super::direct::tidy(&data.name.0)).unwrap_or_default()
 }

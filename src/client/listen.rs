@@ -130,6 +130,12 @@ impl Core {
                     }
                     retries.pause(None).await;
                 }
+                Err(error) if queue == Queue::Client && is_unproven(&error) => {
+                    if let Err(error) = self.renew_record().await {
+                        let _ = events.send(Event::Problem(error.to_string())).await;
+                    }
+                    retries.pause(None).await;
+                }
                 Err(error) if matches!(queue, Queue::Alias(_)) && is_unproven(&error) => {
                     if let Queue::Alias(id) = queue
                         && self.lose_alias(id).await.is_ok()

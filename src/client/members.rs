@@ -119,7 +119,7 @@ pub fn refresh(work: &mut Work<'_>, chat: &Chat, group: &MlsGroup, infos: &Infos
         let fresh = Member::unknown(leaf, &key, credential.identity, claim);
         match verify(work.trust, chat, &credential, &fresh) {
             Ok(verified) => {
-                let replaces = known.iter().any(|known| known.leaf == leaf && known.is(verified.user()));
+                let replaces = replaces(&known, leaf, &verified);
                 work.events.extend(seen(work.connection, &verified, replaces, work.trust.now())?);
                 members.push(fresh.verified(verified));
             }
@@ -166,7 +166,8 @@ pub fn rebuild(
         let verified = credential.map(|credential| verify(trust, chat, &credential, &fresh));
         match verified {
             Some(Ok(verified)) => {
-                events.extend(seen(connection, &verified, false, trust.now())?);
+                let replaces = replaces(&known, leaf, &verified);
+                events.extend(seen(connection, &verified, replaces, trust.now())?);
                 members.push(fresh.verified(verified));
             }
             // Looked at again with the next list of revoked credentials.
@@ -175,6 +176,11 @@ pub fn rebuild(
     }
     chats::put_members(connection, &chat.group, &members)?;
     Ok(events)
+}
+
+/// Whether a leaf is of who had it before, and has thus renewed it.
+fn replaces(known: &[Member], leaf: u32, by: &VerifiedMember) -> bool {
+    known.iter().any(|known| known.leaf == leaf && known.is(by.user()))
 }
 
 /// Traces a leaf back to a user by what is said of it.

@@ -4,8 +4,8 @@
 use openmls::messages::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
     CredentialWithKey, Extension, Extensions, ExternalSender, GroupContext, Lifetime, MlsGroup, MlsGroupJoinConfig,
-    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RatchetTreeIn, Welcome,
-    WireFormatPolicy,
+    MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, RatchetTreeIn,
+    SenderRatchetConfiguration, Welcome, WireFormatPolicy,
 };
 use openmls_sqlite_storage::{Codec, SqliteStorageProvider};
 use openmls_traits::storage::StorageProvider as _;
@@ -81,7 +81,18 @@ pub const WIRE_FORMAT: WireFormatPolicy = openmls::prelude::MIXED_PLAINTEXT_WIRE
 /// How groups are joined. The DS orders messages, so that none of an earlier epoch comes after a commit.
 pub fn join_config() -> MlsGroupJoinConfig {
     debug_assert_eq!(WIRE_FORMAT.outgoing(), PURE_PLAINTEXT_WIRE_FORMAT_POLICY.outgoing());
-    MlsGroupJoinConfig::builder().wire_format_policy(WIRE_FORMAT).use_ratchet_tree_extension(false).build()
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(WIRE_FORMAT)
+        .use_ratchet_tree_extension(false)
+        .sender_ratchet_configuration(sender_ratchets())
+        .build()
+}
+
+/// How far messages of a sender may be apart: as many in one epoch can get lost before the next one that comes is not opened.
+pub fn sender_ratchets() -> SenderRatchetConfiguration {
+    // Each is one step of a hash ratchet, which a member can make others take by claiming a message so far ahead.
+    const LOST: u32 = 20_000;
+    SenderRatchetConfiguration::new(SenderRatchetConfiguration::default().out_of_order_tolerance(), LOST)
 }
 
 /// Anything that OpenMLS or its codec says, as a failure of what was received or of the storage.

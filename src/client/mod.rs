@@ -6,6 +6,7 @@
 mod account;
 mod account_changes;
 mod aliases;
+mod blocking;
 mod chores;
 mod commit;
 mod connect;
@@ -25,6 +26,7 @@ mod outgoing;
 mod packages;
 mod queue;
 mod receive;
+mod record;
 mod register;
 mod renewal;
 mod resync;
@@ -367,6 +369,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unreachable`] if the message waits here; what the homeserver refused.
     pub async fn send(&self, chat: &GroupId, content: Content) -> Result<SendReceipt, ClientError> {
+        if let Content::Friendship(_) = content {
+            return Err(ClientError::invalid("it is not for people"));
+        }
         self.0.send(chat, content).await
     }
 

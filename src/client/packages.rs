@@ -31,6 +31,9 @@ use openmls::prelude::OpenMlsProvider as _;
 /// Connection packages published at a time.
 pub const CONNECTION_PACKAGES: u32 = 10;
 
+/// They are replaced so long before they expire, in seconds.
+pub const RENEWAL: u64 = 5 * 86_400;
+
 /// How long a connection package may be used, in seconds.
 const CONNECTION_PACKAGE_LIFE: u64 = 30 * 86_400;
 

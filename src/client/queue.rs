@@ -25,13 +25,14 @@ use super::{
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{Domain, Secret},
+    base::{Domain, Secret, Timestamp},
     crypto::{
         CryptoError, aead,
         hpke::HpkePrivateKey,
         ratchet::{Ratchet, entry_aad},
         sha256,
         signature::SigningKey,
+        system_rng,
     },
     wire::{
         Decode, DecodeError, Encode, SenderId,
@@ -81,6 +82,9 @@ pub enum Need {
         leaf_seed: Secret,
     },
 }
+
+/// The content of an entry, if it has one; why it cannot be read.
+type Opened = Result<Option<Bytes>, String>;
 
 /// What was fetched for an entry.
 #[derive(Clone, Default)]
@@ -180,10 +184,17 @@ impl Core {
         let QueueEntries { incarnation, first, entries, .. } = batch;
         let known = self.database.run(move |connection| queues::load(connection, queue)).await?.incarnation;
         if known != incarnation {
-            let cursor = Cursor::start(incarnation, first);
-            self.database.run(move |connection| queues::store(connection, queue, &cursor)).await?;
+            let (cursor, now) = (Cursor::start(incarnation, first), self.trust.now());
+            let begun = self.database.run(move |connection| begin(connection, queue, known, &cursor, now));
+            self.publish(begun.await?).await;
             return Ok(first);
         }
+        let now = self.trust.now();
+        let skipped = self.database.run(move |connection| {
+            let mut cursor = queues::load(connection, queue)?;
+            skip(connection, queue, &mut cursor, first, now)
+        });
+        self.publish(skipped.await?).await;
         for entry in entries {
             self.take_entry(queue, incarnation, entry).await?;
         }
@@ -294,22 +305,24 @@ impl Work<'_> {
     /// Processes an entry, unless it was processed before.
     fn process(&mut self, queue: Queue, incarnation: Incarnation, entry: &QueueEntry) -> Result<(), Stop> {
         // An alias may have been deleted meanwhile.
-        let Some(key) = self.queue_key(queue)? else { return Ok(()) };
+        if let Queue::Alias(id) = queue
+            && aliases::find(self.connection, &id)?.is_none()
+        {
+            return Ok(());
+        }
         let mut cursor = queues::load(self.connection, queue)?;
         if cursor.incarnation != incarnation || entry.sequence < cursor.next {
             return Ok(());
         }
-        if entry.sequence > cursor.next {
-            self.skip(queue, &mut cursor, entry.sequence)?;
-        }
-        let (ratchet, content) = self.open(&key, &cursor, entry);
+        self.events.extend(skip(self.connection, queue, &mut cursor, entry.sequence, self.trust.now())?);
+        let (ratchet, content) = self.open(queue, &cursor, entry)?;
         if entry.kind == EntryKind::Overflow {
-            self.compare_all(queue)?;
+            self.miss(queue)?;
         }
         let next = entry.sequence + 1;
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
-            (Err(why), _) => Err(Stop::bad(why)),
+            (Err(why), _) => self.unreadable(queue, entry.sequence, &why),
             (Ok(Some(_)), Some(why)) => Err(Stop::bad(why.clone())),
             (Ok(Some(content)), None) => self.within_savepoint(|work| work.handle(queue, content)),
             (Ok(None), _) => Ok(()),
@@ -324,27 +337,33 @@ impl Work<'_> {
         }
     }
 
-    /// Entries are gone that this client has not processed: its state is an old copy, or the queue was cut. The ratchet
-    /// is stepped over them, which is right unless fresh randomness was among them.
-    fn skip(&mut self, queue: Queue, cursor: &mut Cursor, to: u64) -> Result<(), Stop> {
-        self.problem(format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name()))?;
-        self.compare_all(queue)?;
-        if let Some(ratchet) = &mut cursor.ratchet {
-            for sequence in (cursor.next..to).take(MAX_STEPS) {
-                ratchet.seal(&entry_aad(cursor.incarnation, sequence, EntryKind::Message), &[]);
-            }
-        }
-        cursor.next = to;
-        Ok(())
+    /// Something of a queue is missing.
+    fn miss(&mut self, queue: Queue) -> Result<(), Stop> {
+        self.events.push(Event::Gap(queue));
+        Ok(compare_all(self.connection, queue)?)
     }
 
-    /// Something of a queue is missing. If commits were among it, they are noticed by comparing.
-    fn compare_all(&mut self, queue: Queue) -> Result<(), Stop> {
-        self.events.push(Event::Gap(queue));
+    /// The ratchet is lost, or the homeserver is at fault: the queue is to begin anew, with a secret for another key. What comes
+    /// before that is lost.
+    fn unreadable(&mut self, queue: Queue, sequence: u64, why: &str) -> Result<(), Stop> {
+        if queues::is_restarting(self.connection, queue)? {
+            return Ok(());
+        }
+        self.problem(format!("entry {sequence} of the {} queue: {why}: the queue is started anew", queue.name()))?;
+        queues::new_key(self.connection, queue, &mut system_rng())?;
+        queues::set_restarting(self.connection, queue, true)?;
         if queue == Queue::Client {
-            for chat in chats::all_chats(self.connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
-                outbox::add_chore(self.connection, &Chore::Compare(chat.group))?;
-            }
+            outbox::add_chore(self.connection, &Chore::Record)?;
+        }
+        Ok(republish(self.connection, queue)?)
+    }
+
+    /// A secret was opened with one of the keys.
+    fn started(&mut self, queue: Queue, key: i64) -> Result<(), Stop> {
+        queues::retire_keys(self.connection, queue, key)?;
+        if queues::is_restarting(self.connection, queue)? {
+            queues::set_restarting(self.connection, queue, false)?;
+            self.miss(queue)?;
         }
         Ok(())
     }
@@ -375,57 +394,47 @@ impl Work<'_> {
         outcome
     }
 
-    /// Opens secrets of a queue.
-    fn queue_key(&self, queue: Queue) -> Result<Option<HpkePrivateKey>, Stop> {
-        let keys = &self.account.keys;
-        let secret = match queue {
-            Queue::Direct => keys.direct_queue.secret().clone(),
-            Queue::Client => keys.client_queue.secret().clone(),
-            Queue::Alias(id) => match aliases::find(self.connection, &id)? {
-                Some(own) => own.queue_key,
-                None => return Ok(None),
-            },
+    /// Opens an entry: the ratchet after it, and its content if it is a message.
+    fn open(&mut self, queue: Queue, cursor: &Cursor, entry: &QueueEntry) -> Result<(Option<Ratchet>, Opened), Stop> {
+        let aad = entry_aad(cursor.incarnation, entry.sequence, entry.kind.clone());
+        let (kind, ciphertext) = (&entry.kind, &entry.ciphertext);
+        let Some(ratchet) = cursor.ratchet.as_ref().filter(|_| *kind != EntryKind::Secret) else {
+            if *kind != EntryKind::Secret {
+                return Ok((None, Err("it comes before any secret".into())));
+            }
+            return Ok(match self.with_keys(queue, |key| Ratchet::accept(key, &aad, ciphertext))? {
+                Some((key, ratchet)) => {
+                    self.started(queue, key)?;
+                    (Some(ratchet), Ok(None))
+                }
+                None => (cursor.ratchet.clone(), Err("its secret is for another key".into())),
+            });
         };
-        Ok(Some(HpkePrivateKey::from_secret(secret)?))
+        if *kind == EntryKind::KeyUpdate {
+            return Ok(match self.with_keys(queue, |key| ratchet.accept_update(key, &aad, ciphertext))? {
+                Some((_, next)) => (Some(next), Ok(None)),
+                None => (Some(ratchet.clone()), Err("its key update is for another key".into())),
+            });
+        }
+        Ok(match ratchet.open(&aad, ciphertext) {
+            Ok((next, content)) => (Some(next), Ok((*kind != EntryKind::Overflow).then_some(content))),
+            Err(error) => {
+                // It is stepped over, so that the next one can be opened.
+                let mut ratchet = ratchet.clone();
+                ratchet.seal(&aad, &[]);
+                (Some(ratchet), Err(format!("it {error}")))
+            }
+        })
     }
 
-    /// Opens an entry: the ratchet after it, and its content if it is a message.
-    fn open(
-        &mut self,
-        key: &HpkePrivateKey,
-        cursor: &Cursor,
-        entry: &QueueEntry,
-    ) -> (Option<Ratchet>, Result<Option<Bytes>, String>) {
-        let aad = entry_aad(cursor.incarnation, entry.sequence, entry.kind.clone());
-        if entry.kind == EntryKind::Secret {
-            return match Ratchet::accept(key, &aad, &entry.ciphertext) {
-                Ok(ratchet) => (Some(ratchet), Ok(None)),
-                Err(error) => (cursor.ratchet.clone(), Err(format!("its secret {error}"))),
-            };
-        }
-        let Some(ratchet) = &cursor.ratchet else {
-            return (None, Err("it comes before any secret".into()));
-        };
-        // An entry that does not open is stepped over, so that the next one can be opened.
-        let stepped = || {
-            let mut ratchet = ratchet.clone();
-            ratchet.seal(&aad, &[]);
-            ratchet
-        };
-        match entry.kind {
-            EntryKind::KeyUpdate => match ratchet.accept_update(key, &aad, &entry.ciphertext) {
-                Ok(next) => (Some(next), Ok(None)),
-                Err(error) => (Some(ratchet.clone()), Err(format!("its key update {error}"))),
-            },
-            EntryKind::Overflow => match ratchet.open(&aad, &entry.ciphertext) {
-                Ok((next, _)) => (Some(next), Ok(None)),
-                Err(error) => (Some(stepped()), Err(format!("it {error}"))),
-            },
-            _ => match ratchet.open(&aad, &entry.ciphertext) {
-                Ok((next, content)) => (Some(next), Ok(Some(content))),
-                Err(error) => (Some(stepped()), Err(format!("it {error}"))),
-            },
-        }
+    /// The first of a queue's keys that opens something, by its number, and what that gives.
+    fn with_keys<T>(
+        &self,
+        queue: Queue,
+        open: impl Fn(&HpkePrivateKey) -> Result<T, CryptoError>,
+    ) -> Result<Option<(i64, T)>, Stop> {
+        let keys = queues::keys(self.connection, queue)?;
+        Ok(keys.iter().find_map(|(number, key)| Some((*number, open(key).ok()?))))
     }
 
     fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
@@ -451,4 +460,69 @@ impl Work<'_> {
         let padded = aead::open(&shared.key, KeyLabel::SharedBody, &shared.id, ciphertext)?;
         Ok(FanOut::from_bytes(unpad(padded, MESSAGE_FLOOR)?)?)
     }
+}
+
+/// A queue has another incarnation than was known: its homeserver was restored from a backup, and may have gone back in time.
+fn begin(
+    connection: &Connection,
+    queue: Queue,
+    known: Incarnation,
+    cursor: &Cursor,
+    now: Timestamp,
+) -> Result<Vec<Event>, ClientError> {
+    queues::store(connection, queue, cursor)?;
+    if known == Incarnation::default() {
+        return Ok(Vec::new());
+    }
+    let text = format!("the homeserver was restored from a backup: the {} queue begins anew", queue.name());
+    inbox::problem(connection, &text, now)?;
+    compare_all(connection, queue)?;
+    republish(connection, queue)?;
+    Ok(vec![Event::Gap(queue), Event::Problem(text)])
+}
+
+/// If commits were among what is missing of a queue, they are noticed by comparing.
+fn compare_all(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
+    if queue == Queue::Client {
+        for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
+            outbox::add_chore(connection, &Chore::Compare(chat.group))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was published with a queue may be of another time than this client's state: it is replaced.
+fn republish(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
+    let chore = match queue {
+        Queue::Direct => Chore::ConnectionPackages,
+        Queue::Client => Chore::KeyPackages,
+        Queue::Alias(id) => Chore::AliasPackages(id),
+    };
+    outbox::add_chore(connection, &chore)
+}
+
+/// Entries are gone that this client has not processed: its state is an old copy, or the queue was cut. The ratchet is stepped
+/// over them, which is right unless fresh randomness was among them.
+fn skip(
+    connection: &Connection,
+    queue: Queue,
+    cursor: &mut Cursor,
+    to: u64,
+    now: Timestamp,
+) -> Result<Vec<Event>, ClientError> {
+    if to <= cursor.next {
+        return Ok(Vec::new());
+    }
+    let text = format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name());
+    inbox::problem(connection, &text, now)?;
+    compare_all(connection, queue)?;
+    republish(connection, queue)?;
+    if let Some(ratchet) = &mut cursor.ratchet {
+        for sequence in (cursor.next..to).take(MAX_STEPS) {
+            ratchet.seal(&entry_aad(cursor.incarnation, sequence, EntryKind::Message), &[]);
+        }
+    }
+    cursor.next = to;
+    queues::store(connection, queue, cursor)?;
+    Ok(vec![Event::Problem(text), Event::Gap(queue)])
 }

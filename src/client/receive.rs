@@ -5,10 +5,11 @@ use openmls::prelude::{ContentType, MlsGroup, ProcessedMessageContent, Proposal,
 
 use super::{
     event::Event,
-    join, members,
+    group as groups, join, members,
     mls::{self, Provider},
     queue::{Stop, Work},
     state::{
+        blocked,
         chats::{self, Chat, ChatKind, ChatState, Member},
         contacts::{self, Contact},
         inbox,
@@ -21,7 +22,7 @@ use crate::{
     wire::{
         Decode, Encode, Opaque,
         connection::FriendshipPackage,
-        content::ApplicationMessage,
+        content::{ApplicationMessage, Content},
         credential::SignaturePublicKey,
         delivery::CommitAad,
         label::KeyLabel,
@@ -108,12 +109,7 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     if chat.kind == ChatKind::Connection {
         return connected(work, &chat, &members, &infos, &aad);
     }
-    let sealed = protocol::group_data(group.extensions().iter());
-    let name = join::group_name(&chat.credential_key, &chat.group, sealed);
-    if name != chat.name {
-        chats::set_name(work.connection, &chat.group, &name)?;
-        work.events.push(Event::Renamed { chat: chat.group.clone(), name });
-    }
+    work.events.extend(groups::rename(work.connection, &chat, &group)?);
     tell_changes(work, &chat.group, &before, &members);
     work.events.push(Event::Changed { chat: chat.group });
     Ok(())
@@ -197,6 +193,10 @@ fn connected(
             outbox::add_chore(work.connection, &Chore::Expel(chat.group.clone(), other.key.clone()))?;
         }
     }
+    if others.is_empty() && chat.state == ChatState::Active {
+        // The other side has left: nobody is left to talk to.
+        outbox::add_chore(work.connection, &Chore::Delete(chat.group.clone()))?;
+    }
     let Some(joiner) = others.iter().find(|other| other.trusted().is_some() && other.user == peer) else {
         return Ok(());
     };
@@ -265,6 +265,15 @@ fn receive_message(work: &mut Work<'_>, chat: &Chat, message: &Opaque) -> Result
         return Err(Stop::bad("a message from a member in quarantine"));
     };
     let message: ApplicationMessage = unpad_value(content.into_bytes().into(), MESSAGE_FLOOR)?;
+    if blocked::contains(work.connection, &from)? {
+        return Ok(());
+    }
+    if let Content::Friendship(friendship) = message.content {
+        return match contacts::contact(work.connection, &from)?.filter(|contact| contact.chat == chat.group) {
+            Some(contact) => Ok(contacts::insert_contact(work.connection, &Contact { friendship, ..contact })?),
+            None => Err(Stop::bad("a friendship package from somebody who is no contact, or not in the chat with it")),
+        };
+    }
     if inbox::insert(work.connection, &chat.group, &from, &message, work.trust.now())?.is_some() {
         work.events.push(Event::Message { chat: chat.group.clone(), from });
     }

@@ -7,15 +7,17 @@ use rusqlite::Connection;
 use super::{
     account::{Account, Keys, Stage},
     connector::Isolation,
-    core::ATTEMPTS,
     error::{ClientError, Local},
     network::{Network, Sender},
-    packages,
-    state::{Database, blocking, meta, outbox, queues},
+    packages, record,
+    state::{
+        Database, blocking, meta, outbox,
+        queues::{self, Queue},
+    },
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{ClientId, Domain, Secret, Status, Timestamp, UserId},
+    base::{ClientId, Domain, Secret, Timestamp, UserId},
     crypto::{Rng, aead, credential::request_client, opaque::Registration, random, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId, Text,
@@ -25,7 +27,7 @@ use crate::{
         label::KeyLabel,
         method::call,
         padding::{MESSAGE_FLOOR, pad_value},
-        queuing::{CreateQueuingUser, GetQueuingKeys, PublishKeyPackages, QueuingClient},
+        queuing::{GetQueuingKeys, PublishKeyPackages},
     },
 };
 
@@ -119,6 +121,9 @@ fn finish_request(
 ) -> Result<FinishRegistration, ClientError> {
     let mut rng = system_rng();
     let keys = Keys::create(connection, &mut rng)?;
+    for queue in [Queue::Direct, Queue::Client] {
+        queues::new_key(connection, queue, &mut rng)?;
+    }
     let validity = validity(signer, now);
     let name: Text = meta::require(connection, "name")?;
     let profile = seal_profile(name, &client.user, &keys.friendship.user_profile_key, &mut rng);
@@ -127,7 +132,7 @@ fn finish_request(
         packages: packages::connection_packages(connection, &client, &keys.identity, now, &mut rng)?,
         request: request_client(client, validity, signer, &keys.identity, None),
         record,
-        queue_key: keys.direct_queue.public_key(),
+        queue_key: queues::current_key(connection, Queue::Direct)?,
         profile,
         invitation: None,
     })
@@ -172,15 +177,14 @@ async fn certify(database: &Database, network: &Network, trust: &Trust, domain: 
         .run(move |connection| {
             meta::put(connection, "credential", &registered.credential)?;
             let cursor = queues::Cursor::start(registered.incarnation, 0);
-            queues::store(connection, queues::Queue::Direct, &cursor)?;
+            queues::store(connection, Queue::Direct, &cursor)?;
             meta::remove(connection, "finish")?;
             Stage::Certified.store(connection)
         })
         .await
 }
 
-/// The pseudonym at the QS. A reply that is lost leaves a record there that nobody uses, and whose friendship token is
-/// taken: another is made then, which nobody has been given yet.
+/// The pseudonym at the QS. A repeat, after a reply that got lost, is answered with the same.
 async fn join_queuing(
     database: &Database,
     network: &Network,
@@ -191,34 +195,13 @@ async fn join_queuing(
     let queuing = network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &get).await?;
     let queuing_key = queuing.hpke_keys.into_iter().next();
     let queuing_key = queuing_key.ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
-    let mut attempts = 0;
-    let created = loop {
-        let keys = database.run(Keys::load).await?;
-        let request = CreateQueuingUser {
-            auth_key: keys.queuing_user.verifying_key(),
-            friendship_token: keys.friendship.friendship_token.clone(),
-            client: QueuingClient {
-                auth_key: keys.queuing_client.verifying_key(),
-                queue_key: keys.client_queue.public_key(),
-                push_token: None,
-            },
-        };
-        let created = network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, Sender::Nobody, &request).await;
-        attempts += 1;
-        match created {
-            Err(ClientError::Refused(refusal)) if refusal.status == Status::AlreadyExists && attempts < ATTEMPTS => {
-                database.run(|connection| Keys::renew_friendship_token(connection, &mut system_rng())).await?;
-            }
-            created => break created?,
-        }
-    };
+    let request = database.run(|connection| record::creation(connection, &Keys::load(connection)?)).await?;
+    let created = network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, Sender::Nobody, &request).await?;
     let (now, domain) = (trust.now(), domain.clone());
     database
         .run(move |connection| {
-            meta::put(connection, "pseudonym", &created.client)?;
-            meta::put(connection, "pseudonymous user", &created.user)?;
-            let cursor = queues::Cursor::start(created.incarnation, 0);
-            queues::store(connection, queues::Queue::Client, &cursor)?;
+            record::created(connection, &created, now)?;
+            record::seal_to(connection, &queuing_key, now.day())?;
             Stage::Complete.store(connection)?;
             let account = Account::load(connection)?;
             publish_key_packages(connection, &account, &queuing_key, &domain, now)

@@ -13,7 +13,7 @@ use super::{
     core::Core,
     error::ClientError,
     event::Event,
-    members,
+    group, members,
     mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
@@ -207,7 +207,9 @@ impl Build<'_> {
             .finalize(&provider)
             .map_err(mls::failed)?;
         let infos = self.info.members.iter().map(|of| (of.leaf, of.info.clone())).collect();
-        let events = members::rebuild(self.connection, (self.account, self.trust), &self.chat, &joined, &leaf, infos)?;
+        let mut events =
+            members::rebuild(self.connection, (self.account, self.trust), &self.chat, &joined, &leaf, infos)?;
+        events.extend(group::rename(self.connection, &self.chat, &joined)?);
         let request = Resync {
             commit: commit_bundle(&self.chat, &bundle, &mut rng)?,
             queue_config: packages::queue_config(self.account, &self.queuing_key, &mut rng)?,

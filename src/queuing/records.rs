@@ -64,11 +64,11 @@ impl ClientRecord {
         Ok(Self { user: user.0, auth_key, replaced, queue_key, push_token, active: today.0, next_package: 0 })
     }
 
-    /// Takes over what its owner gives in its place. Whether the queue key is another than before.
+    /// Takes over what its owner gives in its place.
     ///
     /// # Errors
     /// `malformed` for an authentication key that is none, `quota_exceeded` if too many keys were replaced lately.
-    pub fn replace(&mut self, client: &QueuingClient, today: Day) -> Result<bool, Refusal> {
+    pub fn replace(&mut self, client: &QueuingClient, today: Day) -> Result<(), Refusal> {
         let (auth_key, queue_key, push_token) = owned(client)?;
         self.replaced.retain(|(key, until)| *until >= today.0 && *key != auth_key);
         if auth_key != self.auth_key {
@@ -78,8 +78,8 @@ impl ClientRecord {
             let replaced = std::mem::replace(&mut self.auth_key, auth_key);
             self.replaced.push((replaced, today.plus(REPLACED_KEY_DAYS).0));
         }
-        self.push_token = push_token;
-        Ok(std::mem::replace(&mut self.queue_key, queue_key.clone()) != queue_key)
+        (self.queue_key, self.push_token) = (queue_key, push_token);
+        Ok(())
     }
 
     /// Whether this record is what its owner gave in a request, which is then a repeat.

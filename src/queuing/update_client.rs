@@ -21,10 +21,10 @@ pub async fn handle(
 ) -> Result<Outcome<Done>, Refusal> {
     let id = *sender.get();
     let mut record = records::proven_client(context, id).await?;
-    let restarts = record.replace(&request.client, context.now.day())?;
+    record.replace(&request.client, context.now.day())?;
     record.touch(context.now.day());
     let mut batch = Batch::new();
     records::put_client(&mut batch, id, &record)?;
-    let restart = restarts.then(|| (QueueId::client(id), QueueChange::Restart(request.client.queue_key)));
-    Ok(Outcome::write(batch, Done {}).changing(restart.into_iter().collect()))
+    let restart = (QueueId::client(id), QueueChange::Restart(request.client.queue_key));
+    Ok(Outcome::write(batch, Done {}).changing(vec![restart]))
 }

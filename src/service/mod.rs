@@ -95,7 +95,7 @@ pub struct Appended {
 
 /// A change of a queue itself.
 pub enum QueueChange {
-    /// The ratchet starts anew, with a secret for the owner of this key.
+    /// The ratchet starts anew, with a secret for the owner of this key, if it is another than before.
     Restart(HpkePublicKey),
     /// Messages of these groups are dropped, and no others; in ascending order.
     Block(Vec<BlockedGroup>),

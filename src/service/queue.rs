@@ -222,8 +222,8 @@ impl Queue {
         Ok(Some(Self { id, head, ratchet: Ratchet::from_secret(secret), freshness, tail, blocked }))
     }
 
-    /// Starts the ratchet anew: adds a secret for the owner of `queue_key`, which may be another than before. What
-    /// comes before it stays as it is.
+    /// Starts the ratchet anew if `queue_key` is another than before: adds a secret for its owner. What comes before that stays
+    /// as it is.
     ///
     /// # Errors
     /// `malformed` if `queue_key` is no usable key, `quota_exceeded` for a queue that is full to its second limit.
@@ -234,6 +234,9 @@ impl Queue {
         context: &mut Context<'_>,
         batch: &mut Batch,
     ) -> Result<(), Refusal> {
+        if self.head.queue_key == queue_key.as_slice() {
+            return Ok(());
+        }
         if self.fill_percent(limits) >= 100 + limits.handshake_percent {
             return Err(Refusal::quota_exceeded("the queue is full: fetch what it holds first"));
         }

@@ -176,6 +176,8 @@ wire_structs! {
     pub struct PublishConnectionPackages {
         /// Signed by the sender's client credential.
         pub packages: Vec<ConnectionPackage>,
+        /// Opens secrets of the direct queue. Another than before starts the queue's ratchet anew.
+        pub queue_key: HpkePublicKey,
     }
 
     /// Fetches one connection package of a user.
@@ -225,6 +227,8 @@ wire_structs! {
     pub struct PublishAliasPackages {
         /// Neither credential nor signature is with them.
         pub packages: Vec<AliasPackage>,
+        /// Opens secrets of the alias's queue. Another than before starts the queue's ratchet anew.
+        pub queue_key: HpkePublicKey,
     }
 
     /// Fetches one package of an alias.

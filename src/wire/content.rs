@@ -1,6 +1,6 @@
 //! What people write, see and are called: plaintexts that only clients handle (`wire-spec/content.tls`).
 
-use super::{Opaque, Text};
+use super::{Opaque, Text, connection::FriendshipPackage};
 
 wire_structs! {
     /// The plaintext of an MLS application message, padded ([`padding`](super::padding)).
@@ -45,5 +45,7 @@ wire_selects! {
         Text(Text) = 1,
         /// Bytes that are not text, or too long for it.
         File(File) = 2,
+        /// For contacts, from now on. In connection groups only; not shown.
+        Friendship(FriendshipPackage) = 3,
     }
 }

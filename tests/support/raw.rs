@@ -5,13 +5,14 @@ use std::path::Path;
 use bennu::{
     base::{ClientId, GroupId, QsClientId, Refusal, Secret, limits::MAX_RESPONSE},
     crypto::{
+        hpke::HpkePrivateKey,
         proof::{self, RequestContext},
         signature::SigningKey,
     },
     transport::{Connection, Exchange, Frames},
     wire::{
         Authentication, Call, Decode, Encode, Method, Opaque, Proof, Request, Response, SenderId, VERSION,
-        delivery::GroupAccess, envelope::LeafId, queue::Incarnation, server::Bind,
+        credential::HpkePublicKey, delivery::GroupAccess, envelope::LeafId, queue::Incarnation, server::Bind,
     },
 };
 use bytes::Bytes;
@@ -86,6 +87,13 @@ impl State {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?));
         let (incarnation, next) = self.0.query_row(sql, [queue], row).unwrap();
         (incarnation.try_into().unwrap(), next.cast_unsigned())
+    }
+
+    /// The key that the secrets of a queue (`direct` or `client`) are sent to.
+    pub fn queue_key(&self, queue: &str) -> HpkePublicKey {
+        let sql = "SELECT secret FROM queue_keys WHERE queue = ? ORDER BY number DESC";
+        let secret: Vec<u8> = self.0.query_row(sql, [queue], |row| row.get(0)).unwrap();
+        HpkePrivateKey::from_secret(Secret::new(secret.try_into().unwrap())).unwrap().public_key()
     }
 
     /// A chat.

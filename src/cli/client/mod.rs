@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::output::{Failure, Output};
-use crate::{base::GroupId, client::Client};
+use crate::{
+    base::{GroupId, UserId},
+    client::Client,
+};
 
 /// Which client, and what it is to do.
 #[derive(Args)]
@@ -65,6 +68,18 @@ enum Command {
     },
     /// List people you are connected with
     Contacts,
+    /// Block a user: nothing from it is shown, its offers and invitations are ignored; it is not told
+    Block {
+        /// The user, as <uuid>@<domain>
+        user: UserId,
+    },
+    /// Unblock a user; what it said meanwhile is lost
+    Unblock {
+        /// The user, as <uuid>@<domain>
+        user: UserId,
+    },
+    /// List blocked users
+    Blocked,
     /// Say how many tokens are left, which pay for requests
     Tokens,
     /// List chats
@@ -120,6 +135,9 @@ impl Command {
             Self::Accept { request } => people::accept(client, &request, output).await,
             Self::Decline { request } => people::decline(client, &request, output).await,
             Self::Contacts => people::contacts(client, output).await,
+            Self::Block { user } => people::block(client, &user, output).await,
+            Self::Unblock { user } => people::unblock(client, &user, output).await,
+            Self::Blocked => people::blocked(client, output).await,
             Self::Chats => groups::chats(client, output).await,
             Self::Group(command) => command.run(client, output).await,
             Self::Send(command) => command.run(client, output).await,

@@ -1,4 +1,5 @@
-//! `bennu client whoami`, `name`, `password`, `delete-account`, `connect`, `requests`, `accept`, `decline`, `contacts`, `tokens`.
+//! `bennu client whoami`, `name`, `password`, `delete-account`, `connect`, `requests`, `accept`, `decline`, `contacts`, `block`,
+//! `unblock`, `blocked`, `tokens`.
 
 use std::str::FromStr;
 
@@ -140,6 +141,38 @@ pub async fn contacts(client: &Client, output: Output) -> Result<(), Failure> {
         let json =
             || json!({ "user_id": contact.user.to_string(), "name": contact.name, "chat": contact.chat.to_string() });
         output.line(human, json)?;
+    }
+    Ok(())
+}
+
+/// Blocks a user.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn block(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
+    client.block(user).await?;
+    Ok(output.line(|| format!("{user} is blocked"), || json!({ "user_id": user.to_string(), "blocked": true }))?)
+}
+
+/// Unblocks a user.
+///
+/// # Errors
+/// What the homeserver refused.
+pub async fn unblock(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
+    client.unblock(user).await?;
+    Ok(output.line(
+        || format!("{user} is not blocked any more"),
+        || json!({ "user_id": user.to_string(), "blocked": false }),
+    )?)
+}
+
+/// Lists blocked users.
+///
+/// # Errors
+/// If the state cannot be read.
+pub async fn blocked(client: &Client, output: Output) -> Result<(), Failure> {
+    for user in client.blocked().await? {
+        output.line(|| user.to_string(), || json!({ "user_id": user.to_string() }))?;
     }
     Ok(())
 }

@@ -78,6 +78,8 @@ fn human(message: &Message) -> String {
     let text = match &message.content {
         Content::Text(text) => printable(&text.0),
         Content::File(file) => format!("[file {} of {} bytes]", printable(&file.name.0), file.bytes.as_slice().len()),
+        // It is not kept as a message.
+        Content::Friendship(_) => "[for the client]".into(),
     };
     format!("{}  {}: {text}", rfc3339(message.sent), printable(&message.name))
 }
@@ -95,6 +97,7 @@ fn json(message: &Message) -> Value {
             line["base64"] = STANDARD.encode(file.bytes.as_slice()).into();
             line["file"] = file.name.0.as_str().into();
         }
+        Content::Friendship(_) => {}
     }
     line
 }

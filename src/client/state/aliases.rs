@@ -39,37 +39,34 @@ pub struct OwnAlias {
     pub alias: String,
     /// Seed of the key that proves it.
     pub seed: Secret,
-    /// Opens secrets of its queue.
-    pub queue_key: Secret,
     /// Where it stands.
     pub state: AliasState,
     /// The request that registers it, until it is answered.
     pub request: Vec<u8>,
 }
 
-const COLUMNS: &str = "id, alias, seed, queue_key, state, request";
+const COLUMNS: &str = "id, alias, seed, state, request";
 
 fn alias_of(row: &rusqlite::Row<'_>) -> Result<OwnAlias, ClientError> {
     Ok(OwnAlias {
         id: AliasId(array(&row.get::<_, Vec<u8>>(0)?)?),
         alias: row.get(1)?,
         seed: Secret::new(array(&row.get::<_, Vec<u8>>(2)?)?),
-        queue_key: Secret::new(array(&row.get::<_, Vec<u8>>(3)?)?),
-        state: match row.get::<_, i64>(4)? {
+        state: match row.get::<_, i64>(3)? {
             1 => AliasState::Pending,
             2 => AliasState::Active,
             3 => AliasState::Deleting,
             _ => return Err(ClientError::storage("an alias in an unknown state")),
         },
-        request: row.get(5)?,
+        request: row.get(4)?,
     })
 }
 
 /// Adds an alias.
 pub fn insert(connection: &Connection, alias: &OwnAlias) -> Result<(), ClientError> {
-    let sql = format!("INSERT INTO aliases ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
-    let OwnAlias { id, alias, seed, queue_key, state, request } = alias;
-    let row = (id.0, alias, seed.expose(), queue_key.expose(), *state as i64, request);
+    let sql = format!("INSERT INTO aliases ({COLUMNS}) VALUES (?, ?, ?, ?, ?)");
+    let OwnAlias { id, alias, seed, state, request } = alias;
+    let row = (id.0, alias, seed.expose(), *state as i64, request);
     execute(connection, &sql, row).map(drop)
 }
 

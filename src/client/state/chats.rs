@@ -60,6 +60,8 @@ stored_enums! {
         Declined = 6 "declined",
         /// This client has left.
         Left = 7 "left",
+        /// The other side is blocked.
+        Blocked = 8 "blocked",
     }
 }
 
@@ -156,6 +158,7 @@ pub fn require_active(connection: &Connection, group: &GroupId) -> Result<Chat, 
         ChatState::Active => Ok(chat),
         ChatState::Starting | ChatState::Waiting => Err(ClientError::invalid("the other side has not answered yet")),
         ChatState::Removed => Err(ClientError::invalid("you were removed from this chat")),
+        ChatState::Blocked => Err(ClientError::invalid("you have blocked the other side")),
         ChatState::Left => Err(ClientError::invalid("you have left this chat")),
         ChatState::Deleted => Err(ClientError::invalid("this chat was deleted")),
         ChatState::Declined => Err(ClientError::invalid("the other side declined to connect")),

@@ -101,6 +101,18 @@ pub fn open_request(connection: &Connection, id: &str, now: u64) -> Result<Conne
     }
 }
 
+/// Forgets what is in the offers of a user; only their ids are kept, so that a repeat is noticed.
+pub fn forget_requests_of(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
+    let open: Vec<([u8; 16], ConnectionOfferTbs)> =
+        all(connection, "SELECT offer_id, offer FROM requests WHERE offer IS NOT NULL", [], |row| {
+            Ok((array(&row.get::<_, Vec<u8>>(0)?)?, decoded(&row.get::<_, Vec<u8>>(1)?)?))
+        })?;
+    for (id, _) in open.iter().filter(|(_, offer)| offer.credential.request.payload.client.user == *user) {
+        answer_request(connection, id)?;
+    }
+    Ok(())
+}
+
 /// An offer was answered: only its id is kept, so that a repeat is noticed.
 pub fn answer_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<(), ClientError> {
     execute(connection, "UPDATE requests SET offer = NULL WHERE offer_id = ?", [offer_id]).map(drop)

@@ -2,6 +2,7 @@
 //! on a blocking thread, so that a process killed anywhere finds a state it can go on from.
 
 pub mod aliases;
+pub mod blocked;
 pub mod chats;
 pub mod contacts;
 pub mod inbox;

@@ -141,6 +141,16 @@ pub enum Chore {
     Settle(GroupId),
     /// Compare the own state of a group with the DS's, and come back if they differ.
     Compare(GroupId),
+    /// Have the QS replace the keys of this client's record.
+    Record,
+    /// Tell the DS of a group where messages go.
+    QueueConfig(GroupId),
+    /// Tell the QS which groups are blocked.
+    Blocklist,
+    /// Have the QS replace the friendship token.
+    FriendshipToken,
+    /// Give the other side of a connection the friendship token.
+    GiveToken(GroupId),
 }
 
 impl Chore {
@@ -154,6 +164,11 @@ impl Chore {
             Self::AliasPackages(id) => (6, id.0.to_vec()),
             Self::Settle(group) => (7, group.to_vec()),
             Self::Compare(group) => (8, group.to_vec()),
+            Self::Record => (9, Vec::new()),
+            Self::QueueConfig(group) => (10, group.to_vec()),
+            Self::Blocklist => (11, Vec::new()),
+            Self::FriendshipToken => (12, Vec::new()),
+            Self::GiveToken(group) => (13, group.to_vec()),
         }
     }
 }
@@ -180,6 +195,11 @@ pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
             6 => Chore::AliasPackages(AliasId(array(&argument)?)),
             7 => Chore::Settle(decoded(&argument)?),
             8 => Chore::Compare(decoded(&argument)?),
+            9 => Chore::Record,
+            10 => Chore::QueueConfig(decoded(&argument)?),
+            11 => Chore::Blocklist,
+            12 => Chore::FriendshipToken,
+            13 => Chore::GiveToken(decoded(&argument)?),
             _ => return Err(ClientError::storage("an unknown chore")),
         })
     })

@@ -1,13 +1,14 @@
-//! How far each queue has been processed: the incarnation, the next wanted entry, and the ratchet that opens it.
+//! How far each queue has been processed: the incarnation, the next wanted entry, the ratchet that opens it, and the keys that
+//! its secrets are sent to.
 
 use rusqlite::Connection;
 
-use super::{array, execute, first};
+use super::{all, array, execute, first};
 use crate::{
     base::{AliasId, Secret},
     client::error::ClientError,
-    crypto::ratchet::Ratchet,
-    wire::queue::Incarnation,
+    crypto::{Rng, hpke::HpkePrivateKey, random_secret, ratchet::Ratchet},
+    wire::{credential::HpkePublicKey, queue::Incarnation},
 };
 
 /// The client's queues.
@@ -75,12 +76,51 @@ pub fn load(connection: &Connection, queue: Queue) -> Result<Cursor, ClientError
 
 /// Records where a queue stands.
 pub fn store(connection: &Connection, queue: Queue, cursor: &Cursor) -> Result<(), ClientError> {
-    let sql = "INSERT OR REPLACE INTO queues (name, incarnation, next, ratchet) VALUES (?, ?, ?, ?)";
+    let sql = "INSERT INTO queues (name, incarnation, next, ratchet) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE
+        SET incarnation = excluded.incarnation, next = excluded.next, ratchet = excluded.ratchet";
     let ratchet = cursor.ratchet.as_ref().map(|ratchet| ratchet.secret().expose());
     execute(connection, sql, (queue.key(), cursor.incarnation, cursor.next.cast_signed(), ratchet)).map(drop)
 }
 
-/// Forgets where a queue stands that is no more.
+/// Forgets a queue that is no more.
 pub fn remove(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM queue_keys WHERE queue = ?", [queue.key()])?;
     execute(connection, "DELETE FROM queues WHERE name = ?", [queue.key()]).map(drop)
+}
+
+/// Whether the homeserver has been asked to start the ratchet anew, and has not yet.
+pub fn is_restarting(connection: &Connection, queue: Queue) -> Result<bool, ClientError> {
+    let sql = "SELECT 1 FROM queues WHERE name = ? AND restarting";
+    Ok(first(connection, sql, [queue.key()], |_| Ok(()))?.is_some())
+}
+
+/// Notes whether it has.
+pub fn set_restarting(connection: &Connection, queue: Queue, restarting: bool) -> Result<(), ClientError> {
+    execute(connection, "UPDATE queues SET restarting = ? WHERE name = ?", (restarting, queue.key())).map(drop)
+}
+
+/// A fresh key for a queue, which is the current one from now on.
+pub fn new_key(connection: &Connection, queue: Queue, rng: &mut dyn Rng) -> Result<(), ClientError> {
+    let sql = "INSERT INTO queue_keys (queue, secret) VALUES (?, ?)";
+    execute(connection, sql, (queue.key(), random_secret(rng).expose())).map(drop)
+}
+
+/// What opens secrets of a queue: numbered, the current key first. Those before it are kept until it was used.
+pub fn keys(connection: &Connection, queue: Queue) -> Result<Vec<(i64, HpkePrivateKey)>, ClientError> {
+    let sql = "SELECT number, secret FROM queue_keys WHERE queue = ? ORDER BY number DESC";
+    all(connection, sql, [queue.key()], |row| {
+        let secret = Secret::new(array(&row.get::<_, Vec<u8>>(1)?)?);
+        Ok((row.get(0)?, HpkePrivateKey::from_secret(secret)?))
+    })
+}
+
+/// The key that secrets of a queue are to be sent to.
+pub fn current_key(connection: &Connection, queue: Queue) -> Result<HpkePublicKey, ClientError> {
+    let mut keys = keys(connection, queue)?.into_iter();
+    keys.next().map(|(_, key)| key.public_key()).ok_or_else(|| ClientError::storage("a queue has no key"))
+}
+
+/// The homeserver uses a key: those before it will not be needed any more.
+pub fn retire_keys(connection: &Connection, queue: Queue, used: i64) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM queue_keys WHERE queue = ? AND number < ?", (queue.key(), used)).map(drop)
 }

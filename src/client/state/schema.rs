@@ -8,12 +8,15 @@ use rusqlite::Connection;
 use crate::client::{error::ClientError, mls::Json};
 
 /// Version of the tables below, in SQLite's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
--- How far a queue has been processed.
-CREATE TABLE queues (name TEXT PRIMARY KEY, incarnation BLOB NOT NULL, next INTEGER NOT NULL, ratchet BLOB);
+-- How far a queue has been processed, whether its ratchet is being started anew, and what opens its secrets.
+CREATE TABLE queues (
+    name TEXT PRIMARY KEY, incarnation BLOB NOT NULL, next INTEGER NOT NULL, ratchet BLOB,
+    restarting INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE queue_keys (number INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, secret BLOB NOT NULL);
 -- What verifies users of a domain, and the roots that were seen first.
 CREATE TABLE authorities (domain TEXT PRIMARY KEY, credentials BLOB NOT NULL, fetched INTEGER NOT NULL);
 CREATE TABLE pins (domain TEXT NOT NULL, root BLOB NOT NULL, PRIMARY KEY (domain, root)) WITHOUT ROWID;
@@ -26,8 +29,7 @@ CREATE TABLE key_packages (
     not_after INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0);
 -- This client's own aliases; the request is kept until it is answered.
 CREATE TABLE aliases (
-    id BLOB PRIMARY KEY, alias TEXT NOT NULL, seed BLOB NOT NULL, queue_key BLOB NOT NULL, state INTEGER NOT NULL,
-    request BLOB NOT NULL);
+    id BLOB PRIMARY KEY, alias TEXT NOT NULL, seed BLOB NOT NULL, state INTEGER NOT NULL, request BLOB NOT NULL);
 -- Connecting.
 CREATE TABLE offers (
     offer_id BLOB PRIMARY KEY, recipient BLOB NOT NULL, chat BLOB NOT NULL, reply_hash BLOB NOT NULL UNIQUE,
@@ -37,6 +39,9 @@ CREATE TABLE requests (
     expires INTEGER NOT NULL);
 CREATE TABLE contacts (
     user BLOB PRIMARY KEY, credential BLOB NOT NULL, friendship BLOB NOT NULL, chat BLOB NOT NULL);
+-- Users of whom nothing is wanted, and the groups of theirs whose messages the homeserver drops.
+CREATE TABLE blocked (user BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE blocked_groups (chat BLOB PRIMARY KEY, user BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE profiles (user BLOB PRIMARY KEY, name TEXT NOT NULL, fetched INTEGER NOT NULL);
 -- Chats; their MLS state is in the tables of OpenMLS.
 CREATE TABLE chats (

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     base::Status,
-    crypto::credential::fingerprint,
+    crypto::{credential::fingerprint, hpke::HpkePrivateKey},
     service::policy::{Policy, Rates},
     wire::{
         authentication::{FinishRegistration, InitRegistration, Revocation, RevocationReason},
@@ -117,7 +117,7 @@ async fn a_password_is_changed_by_whoever_knows_it_and_deletion_needs_it() {
         request: account.credential.request.clone(),
         record: vec![1; 192].into(),
         packages: vec![],
-        queue_key: account.keys.direct_queue.public_key(),
+        queue_key: HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key(),
         profile: vec![1; 300].into(),
         invitation: None,
     };

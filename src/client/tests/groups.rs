@@ -309,10 +309,10 @@ async fn a_member_whose_removal_is_proposed_comes_back_when_it_is_there_again() 
 
 /// A clock that begins some time ago, and that days can be added to. OpenMLS has a clock of its own, which must not be behind.
 #[derive(Default)]
-struct Later(std::sync::atomic::AtomicU64);
+pub(super) struct Later(std::sync::atomic::AtomicU64);
 
 impl Later {
-    fn pass(&self, days: u64) {
+    pub(super) fn pass(&self, days: u64) {
         self.0.fetch_add(days * 86_400_000, std::sync::atomic::Ordering::SeqCst);
     }
 }

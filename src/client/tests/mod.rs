@@ -3,6 +3,7 @@
 
 mod account;
 mod aliases;
+mod blocking;
 mod flows;
 mod groups;
 mod growth;
@@ -12,6 +13,7 @@ mod isolation;
 mod model;
 mod offers;
 mod quic;
+mod records;
 mod stops;
 mod tokens;
 
@@ -34,8 +36,10 @@ use crate::{
     service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
-    wire::{Decode, Method, Request},
+    wire::{Decode, Method, Request, queue::Incarnation},
 };
+
+const INCARNATION: Incarnation = [9; 16];
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -162,7 +166,13 @@ impl Homeserver {
 
     /// Starts anew on what is stored: nothing is left of what was in memory, connections included.
     async fn restart(&self) {
+        self.restart_as(INCARNATION).await;
+    }
+
+    /// The same, as after a restored backup if the incarnation is another.
+    async fn restart_as(&self, incarnation: Incarnation) {
         let parts = Self::parts(&self.store, QueueLimits::default(), Policy::default(), &self.clock);
+        let parts = Parts { incarnation, ..parts };
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         *self.handler.dispatcher.write().unwrap() = dispatcher;
         self.handler.disconnect();
@@ -173,7 +183,7 @@ impl Homeserver {
             domain: "a.test".parse().unwrap(),
             store: store.clone(),
             storage_key: StorageKey::new(Secret::new([7; 32])),
-            incarnation: [9; 16],
+            incarnation: INCARNATION,
             clock: clock.clone(),
             entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
             queue_limits,
@@ -291,6 +301,7 @@ impl User {
         let text = |content| match content {
             Content::Text(text) => text.0,
             Content::File(file) => file.name.0,
+            Content::Friendship(_) => panic!("it is not for people"),
         };
         unread.into_iter().map(|message| (message.name, text(message.content))).collect()
     }

@@ -277,6 +277,7 @@ async fn whoever_uses_an_alias_wrongly_is_told_so() {
     assert_eq!(status(register(Some((bobby, &key)), unusable).await), Status::Malformed);
 
     let first = request("Bobby", &key);
+    let queue_key = first.queue_key.clone();
     let registered = register(Some((bobby, &key)), first.clone()).await.unwrap();
     assert_eq!(register(Some((bobby, &key)), first).await.unwrap(), registered, "the same again");
     assert_eq!(status(register(Some((bobby, &key)), request("bobby", &key)).await), Status::AlreadyExists);
@@ -287,13 +288,13 @@ async fn whoever_uses_an_alias_wrongly_is_told_so() {
     let wrong = alice.ask::<call::AsDequeueAlias>(Some((bobby, &other)), &dequeue).await.unwrap_err();
     let unknown = alice.ask::<call::AsDequeueAlias>(Some((id("robert"), &key)), &dequeue).await.unwrap_err();
     assert_eq!((format!("{wrong:?}"), wrong.status()), (format!("{unknown:?}"), "unauthenticated"));
-    let publish = PublishAliasPackages { packages: vec![alias_package(today..=today)] };
+    let publish = PublishAliasPackages { packages: vec![alias_package(today..=today)], queue_key };
     alice.ask::<call::AsPublishAliasPackages>(Some((bobby, &key)), &publish).await.unwrap();
     assert_eq!(
         status(alice.ask::<call::AsPublishAliasPackages>(Some((bobby, &other)), &publish).await),
         Status::Unauthenticated
     );
-    let none = PublishAliasPackages { packages: Vec::new() };
+    let none = PublishAliasPackages { packages: Vec::new(), ..publish };
     assert_eq!(status(alice.ask::<call::AsPublishAliasPackages>(Some((bobby, &key)), &none).await), Status::Malformed);
     assert_eq!(status(alice.ask::<call::AsDeleteAlias>(None, &DeleteAlias {}).await), Status::Unauthenticated);
 

@@ -58,7 +58,7 @@ impl Dispatcher {
         let request = call.body()?;
         let mut scope = self.locked(("alias", call.presented().alias()?)).await;
         let sender = call.alias(&scope.context()).await?;
-        let outcome = auth::publish_alias_packages::handle(&scope.context(), &sender, &request)?;
+        let outcome = auth::publish_alias_packages::handle(&scope.context(), &sender, request)?;
         scope.commit(outcome).await
     }
 

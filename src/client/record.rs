@@ -1,0 +1,245 @@
+//! What this client is to the QS: its record there. The record's keys are replaced from time to time; where the QS does not have
+//! it any more, because the client was silent for too long or the homeserver was restored, it is made anew.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{
+    account::{FRIENDSHIP_TOKEN, Keys, PSEUDONYM, QUEUING_CLIENT_KEY, QUEUING_USER},
+    aliases::is_unproven,
+    blocking,
+    connector::Isolation,
+    core::{ATTEMPTS, Core},
+    error::ClientError,
+    network::Sender,
+    outgoing::lane_of,
+    packages,
+    state::{
+        chats, inbox, meta,
+        outbox::{self, Chore, Kind, New},
+        queues::{self, Cursor, Queue},
+    },
+};
+use crate::{
+    base::{Day, GroupId, Secret, Status, Timestamp},
+    crypto::{random_secret, signature::SigningKey, system_rng},
+    wire::{
+        Encode, Method,
+        delivery::{GroupAccess, UpdateQueueInfo},
+        method::call,
+        queuing::{
+            CreateQueuingClient, CreateQueuingUser, DeleteQueuingClient, QueuingClient, QueuingHpkeKey,
+            QueuingUserCreated, UpdateQueuingClient,
+        },
+    },
+};
+
+/// One change of the record at a time.
+const LANE: &[u8] = b"queuing record";
+
+/// Where the key is that takes the place of the record's, until the QS has it.
+const NEXT_KEY: &str = "next queuing client key";
+
+/// When the record's keys were made, in milliseconds.
+const MADE: &str = "queuing record made";
+
+/// The key that queue configs are sealed to, and the day on which it was asked for.
+const QUEUING_KEY: &str = "queuing key";
+const QUEUING_KEY_DAY: &str = "queuing key day";
+
+/// The record as the QS is to have it.
+fn queuing_client(connection: &Connection, key: &SigningKey) -> Result<QueuingClient, ClientError> {
+    let queue_key = queues::current_key(connection, Queue::Client)?;
+    Ok(QueuingClient { auth_key: key.verifying_key(), queue_key, push_token: None })
+}
+
+/// The request that makes a user with this client.
+pub fn creation(connection: &Connection, keys: &Keys) -> Result<CreateQueuingUser, ClientError> {
+    Ok(CreateQueuingUser {
+        auth_key: keys.queuing_user.verifying_key(),
+        friendship_token: keys.friendship.friendship_token.clone(),
+        client: queuing_client(connection, &keys.queuing_client)?,
+    })
+}
+
+/// The QS has the record.
+pub fn created(connection: &Connection, created: &QueuingUserCreated, now: Timestamp) -> Result<(), ClientError> {
+    meta::put(connection, PSEUDONYM, &created.client)?;
+    meta::put(connection, QUEUING_USER, &created.user)?;
+    meta::put(connection, MADE, &now.0)?;
+    queues::store(connection, Queue::Client, &Cursor::start(created.incarnation, 0))
+}
+
+/// Has the record's keys replaced if they were made before `time`, in milliseconds.
+pub fn renew_before(connection: &Connection, time: u64) -> Result<(), ClientError> {
+    if meta::get::<u64>(connection, MADE)?.unwrap_or_default() >= time
+        || meta::get::<Secret>(connection, NEXT_KEY)?.is_some()
+    {
+        return Ok(());
+    }
+    meta::put(connection, NEXT_KEY, &random_secret(&mut system_rng()))?;
+    queues::new_key(connection, Queue::Client, &mut system_rng())?;
+    outbox::add_chore(connection, &Chore::Record)
+}
+
+/// Whether it is time to ask for the key that queue configs are sealed to.
+pub fn is_due(connection: &Connection, today: Day) -> Result<bool, ClientError> {
+    Ok(meta::get::<u32>(connection, QUEUING_KEY_DAY)? != Some(today.0))
+}
+
+/// Remembers the key that queue configs are sealed to. If it is another than before, those that are out there are replaced.
+pub fn seal_to(connection: &Connection, key: &QueuingHpkeKey, today: Day) -> Result<(), ClientError> {
+    let before = meta::get::<QueuingHpkeKey>(connection, QUEUING_KEY)?;
+    meta::put(connection, QUEUING_KEY, key)?;
+    meta::put(connection, QUEUING_KEY_DAY, &today.0)?;
+    if before.is_some_and(|before| before.key_id != key.key_id) { seal_anew(connection) } else { Ok(()) }
+}
+
+/// Has all queue configs replaced: those in KeyPackages, and those that the DSs have.
+fn seal_anew(connection: &Connection) -> Result<(), ClientError> {
+    outbox::add_chore(connection, &Chore::KeyPackages)?;
+    for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state.is_live()) {
+        outbox::add_chore(connection, &Chore::QueueConfig(chat.group))?;
+    }
+    Ok(())
+}
+
+impl Core {
+    /// Has the QS replace the record's keys by those that are stored for that.
+    pub async fn renew_record(self: &Arc<Self>) -> Result<(), ClientError> {
+        let _turn = self.lane(LANE).await;
+        let (account, prepare) = (self.account(), self.account());
+        let prepared = self.database.run(move |connection| {
+            let current = prepare.keys.queuing_client.seed().clone();
+            let seed = meta::get::<Secret>(connection, NEXT_KEY)?.unwrap_or(current);
+            let next = SigningKey::from_seed(seed)?;
+            Ok::<_, ClientError>((UpdateQueuingClient { client: queuing_client(connection, &next)? }, next))
+        });
+        let (request, next) = prepared.await?;
+        // An earlier attempt may have been carried out.
+        for key in [&account.keys.queuing_client, &next] {
+            let sender = Sender::Signed(account.queuing_client(), key);
+            let update =
+                self.network.call::<call::QsUpdateClient>(self.domain(), Isolation::Pseudonym, sender, &request);
+            match update.await {
+                Err(error) if is_unproven(&error) => {}
+                outcome => {
+                    outcome?;
+                    let (seed, now) = (next.seed().clone(), self.trust.now());
+                    self.database.run(move |connection| promote(connection, &seed, now)).await?;
+                    self.reload_account().await?;
+                    return self.drain(Queue::Client).await;
+                }
+            }
+        }
+        self.make_record(request.client, next).await
+    }
+
+    /// The QS does not have the record: makes another, and has everybody told where messages go now.
+    async fn make_record(self: &Arc<Self>, client: QueuingClient, key: SigningKey) -> Result<(), ClientError> {
+        let account = self.account();
+        let (domain, user) = (self.domain(), || Sender::Signed(account.queuing_user(), &account.keys.queuing_user));
+        let create = CreateQueuingClient { client };
+        let answer = self.network.call::<call::QsCreateClient>(domain, Isolation::Pseudonym, user(), &create).await;
+        let made = match answer {
+            Err(error) if is_unproven(&error) => self.make_user(create.client).await?,
+            answer => {
+                let answer = answer?;
+                if answer.client != account.pseudonym {
+                    // Its key is lost, or it is gone already.
+                    let delete = DeleteQueuingClient { client: account.pseudonym };
+                    let deleted =
+                        self.network.call::<call::QsDeleteClient>(domain, Isolation::Pseudonym, user(), &delete);
+                    match deleted.await {
+                        Ok(_) | Err(ClientError::Refused(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                QueuingUserCreated {
+                    user: account.queuing_user,
+                    client: answer.client,
+                    incarnation: answer.incarnation,
+                }
+            }
+        };
+        let now = self.trust.now();
+        self.database
+            .run(move |connection| {
+                promote(connection, key.seed(), now)?;
+                created(connection, &made, now)?;
+                for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state.is_live()) {
+                    outbox::add_chore(connection, &Chore::Compare(chat.group))?;
+                }
+                seal_anew(connection)?;
+                outbox::add_chore(connection, &Chore::Blocklist)?;
+                let text =
+                    "the homeserver does not have this client's queue any more, nor what was in it: it has a new one";
+                inbox::problem(connection, text, now)
+            })
+            .await?;
+        self.reload_account().await
+    }
+
+    /// Makes a user at the QS, with this client.
+    async fn make_user(self: &Arc<Self>, client: QueuingClient) -> Result<QueuingUserCreated, ClientError> {
+        for _ in 0..ATTEMPTS {
+            let keys = &self.account().keys;
+            let request = CreateQueuingUser {
+                auth_key: keys.queuing_user.verifying_key(),
+                friendship_token: keys.friendship.friendship_token.clone(),
+                client: client.clone(),
+            };
+            let (domain, sender) = (self.domain(), Sender::Nobody);
+            let answer = self.network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, sender, &request).await;
+            match answer {
+                Err(ClientError::Refused(refusal)) if refusal.status == Status::AlreadyExists => {
+                    // The token is of a record whose key is lost: contacts are given another.
+                    self.database
+                        .run(|connection| {
+                            meta::put(connection, FRIENDSHIP_TOKEN, &random_secret(&mut system_rng()))?;
+                            blocking::give_token_to_all(connection)
+                        })
+                        .await?;
+                    self.reload_account().await?;
+                }
+                answer => return answer,
+            }
+        }
+        Err(ClientError::invalid("the homeserver has every friendship token"))
+    }
+
+    /// Tells the DS of a group where this client's messages go.
+    pub async fn seal_queue_config(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        let (key, lane) = (self.queuing_key().await?, lane_of(group));
+        let _turn = self.lane(&lane).await;
+        let (core, group) = (self.clone(), group.clone());
+        let prepare = move |connection: &Connection| {
+            let chore = Chore::QueueConfig(group.clone());
+            outbox::remove_chore(connection, &chore)?;
+            let Some(chat) = chats::find(connection, &group)?.filter(|chat| chat.state.is_live()) else {
+                return Ok(());
+            };
+            let queue_config = packages::queue_config(&core.account(), &key, &mut system_rng())?;
+            let access = GroupAccess { group: group.clone(), ear_key: chat.ear_key };
+            let new = New {
+                domain: group.domain.clone(),
+                group: Some(group),
+                kind: Kind::Simple,
+                method: Method::DsUpdateQueueInfo,
+                body: UpdateQueueInfo { access, queue_config }.to_vec(),
+                extra: Vec::new(),
+            };
+            outbox::insert(connection, new).map(drop)
+        };
+        self.database.run(prepare).await?;
+        self.send_lane(&lane, None).await.map(drop)
+    }
+}
+
+/// The QS has the record with this key.
+fn promote(connection: &Connection, seed: &Secret, now: Timestamp) -> Result<(), ClientError> {
+    meta::put(connection, QUEUING_CLIENT_KEY, seed)?;
+    meta::remove(connection, NEXT_KEY)?;
+    meta::put(connection, MADE, &now.0)
+}
