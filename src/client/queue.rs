@@ -182,19 +182,18 @@ impl Core {
     /// Processes entries; returns the next wanted one. If the queue has a new incarnation, only that is recorded.
     pub async fn take_in(self: &Arc<Self>, queue: Queue, batch: QueueEntries) -> Result<u64, ClientError> {
         let QueueEntries { incarnation, first, entries, .. } = batch;
-        let known = self.database.run(move |connection| queues::load(connection, queue)).await?.incarnation;
-        if known != incarnation {
-            let (cursor, now) = (Cursor::start(incarnation, first), self.trust.now());
-            let begun = self.database.run(move |connection| begin(connection, queue, known, &cursor, now));
+        let (known, now) =
+            (self.database.run(move |connection| queues::load(connection, queue)).await?, self.trust.now());
+        if known.incarnation != incarnation {
+            let cursor = Cursor::start(incarnation, first);
+            let begun = self.database.run(move |connection| begin(connection, queue, &known, &cursor, now));
             self.publish(begun.await?).await;
             return Ok(first);
         }
-        let now = self.trust.now();
-        let skipped = self.database.run(move |connection| {
-            let mut cursor = queues::load(connection, queue)?;
-            skip(connection, queue, &mut cursor, first, now)
-        });
-        self.publish(skipped.await?).await;
+        if first > known.next {
+            let skipped = self.database.run(move |connection| skip(connection, queue, &mut known.clone(), first, now));
+            self.publish(skipped.await?).await;
+        }
         for entry in entries {
             self.take_entry(queue, incarnation, entry).await?;
         }
@@ -466,12 +465,12 @@ impl Work<'_> {
 fn begin(
     connection: &Connection,
     queue: Queue,
-    known: Incarnation,
+    known: &Cursor,
     cursor: &Cursor,
     now: Timestamp,
 ) -> Result<Vec<Event>, ClientError> {
     queues::store(connection, queue, cursor)?;
-    if known == Incarnation::default() {
+    if known.incarnation == Incarnation::default() {
         return Ok(Vec::new());
     }
     let text = format!("the homeserver was restored from a backup: the {} queue begins anew", queue.name());

@@ -49,18 +49,15 @@ const QUEUING_KEY: &str = "queuing key";
 const QUEUING_KEY_DAY: &str = "queuing key day";
 
 /// The record as the QS is to have it.
-fn queuing_client(connection: &Connection, key: &SigningKey) -> Result<QueuingClient, ClientError> {
+pub fn queuing_client(connection: &Connection, key: &SigningKey) -> Result<QueuingClient, ClientError> {
     let queue_key = queues::current_key(connection, Queue::Client)?;
     Ok(QueuingClient { auth_key: key.verifying_key(), queue_key, push_token: None })
 }
 
 /// The request that makes a user with this client.
-pub fn creation(connection: &Connection, keys: &Keys) -> Result<CreateQueuingUser, ClientError> {
-    Ok(CreateQueuingUser {
-        auth_key: keys.queuing_user.verifying_key(),
-        friendship_token: keys.friendship.friendship_token.clone(),
-        client: queuing_client(connection, &keys.queuing_client)?,
-    })
+pub fn creation(keys: &Keys, client: QueuingClient) -> CreateQueuingUser {
+    let (auth_key, friendship_token) = (keys.queuing_user.verifying_key(), keys.friendship.friendship_token.clone());
+    CreateQueuingUser { auth_key, friendship_token, client }
 }
 
 /// The QS has the record.
@@ -109,6 +106,16 @@ impl Core {
     /// Has the QS replace the record's keys by those that are stored for that.
     pub async fn renew_record(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(LANE).await;
+        let outcome = self.try_to_renew_record().await;
+        if let Err(ClientError::Refused(_)) = &outcome {
+            let now = self.trust.now();
+            self.database.run(move |connection| stay(connection, now)).await?;
+        }
+        outcome
+    }
+
+    /// The caller holds the lane.
+    async fn try_to_renew_record(self: &Arc<Self>) -> Result<(), ClientError> {
         let (account, prepare) = (self.account(), self.account());
         let prepared = self.database.run(move |connection| {
             let current = prepare.keys.queuing_client.seed().clone();
@@ -184,12 +191,7 @@ impl Core {
     /// Makes a user at the QS, with this client.
     async fn make_user(self: &Arc<Self>, client: QueuingClient) -> Result<QueuingUserCreated, ClientError> {
         for _ in 0..ATTEMPTS {
-            let keys = &self.account().keys;
-            let request = CreateQueuingUser {
-                auth_key: keys.queuing_user.verifying_key(),
-                friendship_token: keys.friendship.friendship_token.clone(),
-                client: client.clone(),
-            };
+            let request = creation(&self.account().keys, client.clone());
             let (domain, sender) = (self.domain(), Sender::Nobody);
             let answer = self.network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, sender, &request).await;
             match answer {
@@ -242,4 +244,12 @@ fn promote(connection: &Connection, seed: &Secret, now: Timestamp) -> Result<(),
     meta::put(connection, QUEUING_CLIENT_KEY, seed)?;
     meta::remove(connection, NEXT_KEY)?;
     meta::put(connection, MADE, &now.0)
+}
+
+/// The QS does not take another key: the record stays as it is for another while. What waits for the queue to begin anew asks
+/// for that again.
+fn stay(connection: &Connection, now: Timestamp) -> Result<(), ClientError> {
+    meta::remove(connection, NEXT_KEY)?;
+    meta::put(connection, MADE, &now.0)?;
+    queues::set_restarting(connection, Queue::Client, false)
 }

@@ -195,7 +195,12 @@ async fn join_queuing(
     let queuing = network.call::<call::QsGetKeys>(domain, Isolation::Anonymous, Sender::Nobody, &get).await?;
     let queuing_key = queuing.hpke_keys.into_iter().next();
     let queuing_key = queuing_key.ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
-    let request = database.run(|connection| record::creation(connection, &Keys::load(connection)?)).await?;
+    let prepare = |connection: &Connection| {
+        let keys = Keys::load(connection)?;
+        let client = record::queuing_client(connection, &keys.queuing_client)?;
+        Ok::<_, ClientError>(record::creation(&keys, client))
+    };
+    let request = database.run(prepare).await?;
     let created = network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, Sender::Nobody, &request).await?;
     let (now, domain) = (trust.now(), domain.clone());
     database

@@ -511,3 +511,55 @@ async fn what_every_group_must_have_cannot_be_taken_out() {
     assert!(everything(&server).await == before, "refused means unchanged");
     all_is_well(&users, &group).await;
 }
+
+/// Each of them would be accepted on its own: a different one from each connection, of three members, all for one epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_commits_sent_at_once_from_32_connections_one_is_accepted() {
+    let server = Homeserver::start().await;
+    let (users, group) = group_of(&server).await;
+    let mut commits = Vec::new();
+    for number in 0..32 {
+        let member = Hostile::of(&users[number % 3], &group).await;
+        let body = member.honest(Intent::Update).await;
+        let sender = SenderId::DsLeaf(LeafId { group: group.clone(), leaf: member.chat.leaf });
+        commits.push((body, sender, member.key));
+    }
+    let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for (body, sender, key) in commits {
+        let (start, clock) = (start.clone(), server.clock.clone());
+        let connection = server.connector();
+        let database = users[0].client.0.database.clone();
+        tasks.spawn(async move {
+            let network = network::Network::new(connection, Duration::ZERO, Tokens::new(database, clock));
+            let request = UpdateClient::from_slice(&body).unwrap();
+            let domain = "a.test".parse().unwrap();
+            // Connected before it starts.
+            let ask = crate::wire::queuing::GetQueuingKeys {};
+            network.call::<call::QsGetKeys>(&domain, Isolation::Delivery, network::Sender::Nobody, &ask).await.unwrap();
+            start.wait().await;
+            let sender = network::Sender::Signed(sender, &key);
+            match network.call::<call::DsUpdateClient>(&domain, Isolation::Delivery, sender, &request).await {
+                Ok(_) => Status::Ok,
+                Err(ClientError::Refused(refusal)) => refusal.status,
+                Err(other) => panic!("{other}"),
+            }
+        });
+    }
+    let outcomes = tasks.join_all().await;
+    assert_eq!(outcomes.iter().filter(|status| **status == Status::Ok).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|status| **status == Status::WrongEpoch).count(), 31, "{outcomes:?}");
+    // Whoever it was has forgotten it, and comes back like who has lost its state.
+    for user in &users[..3] {
+        user.client.sync().await.unwrap();
+    }
+    for (from, name) in users[..3].iter().zip(["Alice", "Mallory", "Carol"]) {
+        for user in &users[..3] {
+            user.client.sync().await.unwrap();
+        }
+        from.say(&group, "I am here").await;
+        for user in users[..3].iter().filter(|user| user.id() != from.id()) {
+            assert_eq!(user.hear().await.last(), Some(&said(name, "I am here")));
+        }
+    }
+}

@@ -17,7 +17,7 @@ use crate::client::{
 };
 
 /// Replies that get lost now and then.
-const LOSSY: [Method; 8] = [
+const LOSSY: [Method; 9] = [
     Method::DsSendMessage,
     Method::DsAddUsers,
     Method::DsRemoveUsers,
@@ -26,6 +26,7 @@ const LOSSY: [Method; 8] = [
     Method::DsSelfRemove,
     Method::DsResync,
     Method::QsDequeue,
+    Method::QsUpdateClient,
 ];
 
 /// What an operation may be refused with: somebody else was first, or the one who asks may not.
@@ -129,7 +130,13 @@ impl Model {
                 self.hear(at).await;
                 return;
             }
-            27..31 => {
+            27 => {
+                // With the next command the QS is given other keys, and the queue begins anew.
+                let renew = |connection: &rusqlite::Connection| record::renew_before(connection, u64::MAX);
+                self.user(at).client.0.database.run(renew).await.unwrap();
+                return;
+            }
+            28..31 => {
                 let user = self.users[at].take().unwrap();
                 self.users[at] = Some(user.reopen().await);
                 return;
