@@ -169,6 +169,7 @@ fn code_points_and_limits() {
         ("shared_body_size", limits::SHARED_BODY_SIZE.to_string()),
         ("shared_body_queues", limits::SHARED_BODY_QUEUES.to_string()),
         ("message_floor", padding::MESSAGE_FLOOR.to_string()),
+        ("group_info_extensions", limits::MAX_GROUP_INFO_EXTENSIONS.to_string()),
         ("max_domain", bennu::base::id::MAX_DOMAIN.to_string()),
     ];
     same("Limits", &table("Limits", 2), &rows(&limits));

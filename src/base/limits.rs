@@ -21,3 +21,6 @@ pub const SHARED_BODY_SIZE: usize = 4 << 10;
 
 /// See [`SHARED_BODY_SIZE`].
 pub const SHARED_BODY_QUEUES: usize = 3;
+
+/// Largest `extensions` of a GroupInfo, in bytes as encoded: a key, and room for what a client of another kind puts in.
+pub const MAX_GROUP_INFO_EXTENSIONS: usize = 4 << 10;

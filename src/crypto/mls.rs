@@ -2,16 +2,17 @@
 //! member must have, and reading them out of MLS objects (`wire-spec/mls.md`).
 
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, Extension, ExtensionType, ExternalSender,
+    Capabilities, Ciphersuite, Credential, CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
     GroupId as MlsGroupId, KeyPackage, KeyPackageIn, LeafNode, ProposalType, ProtocolVersion,
     RequiredCapabilitiesExtension, SenderExtensionIndex, SignaturePublicKey as MlsSignatureKey, UnknownExtension,
+    group_info::GroupInfo,
 };
 pub use openmls_rust_crypto::RustCrypto;
-use tls_codec::DeserializeBytes as _;
+use tls_codec::{DeserializeBytes as _, Size as _};
 
 use super::CryptoError;
 use crate::{
-    base::{Day, GroupId},
+    base::{Day, GroupId, limits::MAX_GROUP_INFO_EXTENSIONS},
     wire::{
         Decode, Encode,
         credential::{LeafCredential, SignaturePublicKey},
@@ -36,17 +37,30 @@ pub fn capabilities() -> Capabilities {
             ExtensionType::Unknown(QUEUE_CONFIG_EXTENSION),
         ]),
         Some(&[ProposalType::SelfRemove]),
-        Some(&[CredentialType::Other(LEAF_CREDENTIAL)]),
+        Some(&[CredentialType::Other(LEAF_CREDENTIAL), CredentialType::Basic]),
     )
 }
 
-/// The required capabilities of every group.
+/// The required capabilities of every group. Basic credentials are what the DS has as an external sender: not all
+/// implementations of MLS are content if some member does not list them.
 pub fn required_capabilities() -> RequiredCapabilitiesExtension {
     RequiredCapabilitiesExtension::new(
         &[ExtensionType::Unknown(ROLES_EXTENSION), ExtensionType::Unknown(GROUP_DATA_EXTENSION)],
         &[ProposalType::SelfRemove],
-        &[CredentialType::Other(LEAF_CREDENTIAL)],
+        &[CredentialType::Other(LEAF_CREDENTIAL), CredentialType::Basic],
     )
+}
+
+/// Whether a group requires what every group must and nothing else, so that whoever can be in one can be in all. The lists
+/// have no order (RFC 9420 section 11.1).
+pub fn requires_what_it_must(required: &RequiredCapabilitiesExtension) -> bool {
+    fn same<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+        one.iter().all(|item| other.contains(item)) && other.iter().all(|item| one.contains(item))
+    }
+    let ours = required_capabilities();
+    same(ours.extension_types(), required.extension_types())
+        && same(ours.proposal_types(), required.proposal_types())
+        && same(ours.credential_types(), required.credential_types())
 }
 
 /// The MLS group id of a group: the encoding of its id.
@@ -104,6 +118,18 @@ pub fn group_data<'a>(extensions: impl Iterator<Item = &'a Extension>) -> Option
 /// An extension of one of our types.
 pub fn extension(kind: u16, content: Vec<u8>) -> Extension {
     Extension::Unknown(kind, UnknownExtension(content))
+}
+
+/// Checks that a GroupInfo lets others join and has no ratchet tree in it, which the DS sends on its own. What else is in
+/// it is nobody's business (RFC 9420 section 13: unknown extensions of a GroupInfo are ignored), within bounds.
+///
+/// # Errors
+/// [`CryptoError::Form`] otherwise.
+pub fn check_group_info_extensions(extensions: &Extensions<GroupInfo>) -> Result<(), CryptoError> {
+    let fits = extensions.external_pub().is_some()
+        && extensions.ratchet_tree().is_none()
+        && extensions.tls_serialized_len() <= MAX_GROUP_INFO_EXTENSIONS;
+    if fits { Ok(()) } else { Err(CryptoError::Form) }
 }
 
 /// The external-senders entry by which a DS may propose removals.
@@ -164,7 +190,7 @@ pub fn validate_key_package(encoded: &[u8]) -> Result<ValidKeyPackage, CryptoErr
 pub fn inspect_key_package(key_package: KeyPackage) -> Result<ValidKeyPackage, CryptoError> {
     let leaf = key_package.leaf_node();
     let credential = leaf_credential(leaf)?;
-    if key_package.ciphersuite() != CIPHERSUITE || !supports_required(leaf.capabilities()) {
+    if key_package.ciphersuite() != CIPHERSUITE || !supports_what_it_must(leaf) {
         return Err(CryptoError::Form);
     }
     let config = unknown(key_package.extensions().iter(), QUEUE_CONFIG_EXTENSION).ok_or(CryptoError::Form)?;
@@ -173,9 +199,20 @@ pub fn inspect_key_package(key_package: KeyPackage) -> Result<ValidKeyPackage, C
     Ok(ValidKeyPackage { credential, queue_config, last_resort, key_package })
 }
 
-fn supports_required(capabilities: &Capabilities) -> bool {
-    let extensions = [ExtensionType::Unknown(ROLES_EXTENSION), ExtensionType::Unknown(GROUP_DATA_EXTENSION)];
-    extensions.iter().all(|wanted| capabilities.extensions().contains(wanted))
-        && capabilities.proposals().contains(&ProposalType::SelfRemove)
-        && capabilities.credentials().contains(&CredentialType::Other(LEAF_CREDENTIAL))
+/// Whether a leaf's capabilities have what is required of every member, and the types of its own extensions, which OpenMLS
+/// looks at only when the leaf is added. What else they list is ignored, be it GREASE or not (RFC 9420 sections 7.2, 7.3
+/// and 13.5).
+fn supports_what_it_must(leaf: &LeafNode) -> bool {
+    let (required, capabilities) = (required_capabilities(), leaf.capabilities());
+    let is_listed =
+        |kind: ExtensionType| kind == ExtensionType::ApplicationId || capabilities.extensions().contains(&kind);
+    capabilities.versions().contains(&ProtocolVersion::Mls10)
+        && capabilities.ciphersuites().contains(&CIPHERSUITE.into())
+        && required.extension_types().iter().all(|wanted| capabilities.extensions().contains(wanted))
+        && required.proposal_types().iter().all(|wanted| capabilities.proposals().contains(wanted))
+        && required.credential_types().iter().all(|wanted| capabilities.credentials().contains(wanted))
+        && leaf.extensions().iter().all(|extension| is_listed(extension.extension_type()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,7 @@
 use openmls::{
     group::StagedCommit,
     prelude::{
-        ConfirmationTag, Extension, Extensions, KeyPackage, LeafNode, LeafNodeIndex, OpenMlsSignaturePublicKey,
-        Verifiable as _,
+        ConfirmationTag, Extensions, KeyPackage, LeafNode, LeafNodeIndex, OpenMlsSignaturePublicKey, Verifiable as _,
         group_info::{GroupInfo, VerifiableGroupInfo},
     },
 };
@@ -13,6 +12,7 @@ use tls_codec::DeserializeBytes as _;
 
 use super::{
     commit::{Changing, Commit},
+    create_group,
     ending::Applied,
     group::{Joiner, Member},
     tree::{Change, forget_rows},
@@ -53,7 +53,8 @@ impl Changing {
         let group_context = staged.group_context().clone();
         let epoch = group_context.epoch().as_u64();
 
-        let placed: Vec<u32> = self.free_leaves(&removed, added.len())?;
+        let taken = |leaf| self.group.member(leaf).is_some() && !removed.contains(&leaf);
+        let placed = free_leaves(taken, added.len());
         let mut member_infos = self.waiting.infos(&self.tree);
         member_infos.extend(removed.iter().map(|leaf| (*leaf, None)));
         member_infos.extend(placed.iter().copied().zip(aad.added.into_iter().map(Some)));
@@ -126,12 +127,6 @@ impl Changing {
         }
     }
 
-    /// Where RFC 9420 section 7.7 puts added members: the leftmost blank leaves after the removals.
-    fn free_leaves(&self, removed: &[u32], added: usize) -> Result<Vec<u32>, Refusal> {
-        let taken = |leaf: u32| self.group.member(leaf).is_some() && !removed.contains(&leaf);
-        Ok((0..u32::MAX).filter(|leaf| !taken(*leaf)).take(added).collect())
-    }
-
     fn verify_group_info(
         &self,
         group_context: openmls::group::GroupContext,
@@ -142,10 +137,8 @@ impl Changing {
         let refused = || Refusal::invalid_mls("the GroupInfo of the new epoch is not valid");
         let extensions =
             Extensions::tls_deserialize_exact_bytes(update.extensions.as_slice()).map_err(|_| refused())?;
-        let kinds_fit = extensions.iter().all(|extension| matches!(extension, Extension::ExternalPub(_)));
-        if !kinds_fit || extensions.iter().count() != 1 {
-            return Err(Refusal::invalid_mls("the GroupInfo must have the external_pub extension and no other"));
-        }
+        mls::check_group_info_extensions(&extensions)
+            .map_err(|_| Refusal::invalid_mls(create_group::GROUP_INFO_EXTENSIONS))?;
         let index = LeafNodeIndex::new(signer);
         let leaf = self.tree.public.leaf(index).ok_or_else(refused)?;
         let algorithm = self.tree.public.ciphersuite().signature_algorithm();
@@ -278,6 +271,11 @@ pub struct Joined {
     pub reference: Opaque,
     /// Where its messages go.
     pub queue_config: ClientQueueConfig,
+}
+
+/// Where RFC 9420 section 7.7 puts added members: the leftmost blank leaves after the removals.
+pub(super) fn free_leaves(taken: impl Fn(u32) -> bool, added: usize) -> Vec<u32> {
+    (0..u32::MAX).filter(|leaf| !taken(*leaf)).take(added).collect()
 }
 
 fn taken_identity() -> Refusal {

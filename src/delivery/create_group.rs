@@ -25,6 +25,10 @@ use crate::{
     },
 };
 
+/// Why a GroupInfo is refused whose extensions are not as they must be.
+pub(super) const GROUP_INFO_EXTENSIONS: &str =
+    "the GroupInfo must have the external_pub extension, no ratchet tree, and at most 4096 bytes of extensions";
+
 /// A new group that has been validated; its sender is not proven yet.
 pub struct Validated {
     request: CreateGroup,
@@ -77,10 +81,7 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
     if roles.admins.iter().any(|identity| *identity != credential.identity) {
         return Err(invalid("the roles list somebody who is not there"));
     }
-    let external_pub_only = info.extensions().iter().all(|extension| matches!(extension, Extension::ExternalPub(_)));
-    if !external_pub_only || info.extensions().iter().count() != 1 {
-        return Err(invalid("the GroupInfo must have the external_pub extension and no other"));
-    }
+    mls::check_group_info_extensions(info.extensions()).map_err(|_| invalid(GROUP_INFO_EXTENSIONS))?;
     let extensions = info.extensions().tls_serialize_detached().map_err(damaged)?;
     // OpenMLS gives a signature's bytes as `opaque signature<V>` only.
     let signature = info.signature().tls_serialize_detached().map_err(damaged)?;
@@ -95,7 +96,7 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
 /// `invalid_mls_message` for what is missing, or is not as it must be.
 pub(super) fn check_extensions(service: &Delivery, group: &GroupContext) -> Result<Roles, Refusal> {
     let extensions = || group.extensions().iter();
-    if group.extensions().required_capabilities() != Some(&mls::required_capabilities()) {
+    if !group.extensions().required_capabilities().is_some_and(mls::requires_what_it_must) {
         return Err(Refusal::invalid_mls("the required capabilities are not those of this protocol"));
     }
     let expected = mls::external_sender(&service.verifying_key);

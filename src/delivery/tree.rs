@@ -512,3 +512,6 @@ impl PublicStorageProvider<CURRENT_VERSION> for Recorder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod vectors;

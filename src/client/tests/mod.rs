@@ -9,6 +9,7 @@ mod groups;
 mod growth;
 mod hostile;
 mod impostors;
+mod interop;
 mod isolation;
 mod model;
 mod offers;
