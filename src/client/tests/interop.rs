@@ -208,7 +208,8 @@ impl<C: MlsConfig> Other<'_, C> {
         let mut found = Vec::new();
         for entry in entries.entries {
             let aad = entry_aad(cursor.incarnation, entry.sequence, entry.kind.clone());
-            let own = &core.account().keys.client_queue;
+            let keys = core.database.run(|connection| queues::keys(connection, Queue::Client)).await.unwrap();
+            let (_, own) = &keys[0];
             let ratchet = cursor.ratchet.take();
             cursor.ratchet = Some(match (&entry.kind, ratchet) {
                 (EntryKind::Secret, _) => Ratchet::accept(own, &aad, &entry.ciphertext).unwrap(),
