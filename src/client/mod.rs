@@ -23,6 +23,7 @@ mod mls;
 mod network;
 mod outgoing;
 mod packages;
+mod push;
 mod queue;
 mod receive;
 mod register;

@@ -73,7 +73,8 @@ impl Scope<'_> {
         let changed = resolved.submitted();
         self.guards.clear();
         commit.await.map_err(store_failure)?;
-        dispatcher.queues.wake(&changed);
+        let unheard = dispatcher.queues.wake(changed);
+        dispatcher.pushes.want(unheard);
         Ok(reply.to_vec())
     }
 }

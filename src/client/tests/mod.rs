@@ -11,6 +11,7 @@ mod impostors;
 mod isolation;
 mod model;
 mod offers;
+mod push;
 mod quic;
 mod stops;
 mod tokens;
