@@ -11,7 +11,7 @@ use crate::{
     crypto::push::VapidKey,
     push::{Counts, PushService, Recipients},
     queuing::records,
-    service::{Outcome, QueueId, queue::read},
+    service::{Outcome, Push, QueueId, queue::read},
     store::Batch,
     wire::server::Done,
 };
@@ -59,8 +59,8 @@ impl Dispatcher {
 
 #[async_trait]
 impl Recipients for Dispatcher {
-    fn is_listening(&self, client: QsClientId) -> bool {
-        self.queues.is_listened_to(QueueId::client(client))
+    fn is_listening(&self, push: &Push) -> bool {
+        self.queues.leave_to_listener(push)
     }
 
     async fn token(&self, client: QsClientId) -> Option<Vec<u8>> {

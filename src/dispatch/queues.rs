@@ -293,23 +293,31 @@ impl Queues {
             return pushes;
         }
         let listeners = self.listeners();
-        pushes.retain(|push| match listeners.get(&QueueId::client(push.client)) {
-            Some(listener) => {
-                *listener.push() = Some(push.clone());
-                false
-            }
-            None => true,
-        });
+        pushes.retain(|push| !leave_to(&listeners, push));
         for listener in queues.iter().filter_map(|id| listeners.get(id)) {
             listener.wake.notify_one();
         }
         pushes
     }
 
+    /// Leaves a push to whoever listens to the client's queue; whether somebody does.
+    pub fn leave_to_listener(&self, push: &Push) -> bool {
+        leave_to(&self.listeners(), push)
+    }
+
     fn listeners(&self) -> std::sync::MutexGuard<'_, HashMap<QueueId, Arc<Listener>>> {
         // The map is whole between any two of its operations. Its size is bounded by the connections' streams.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The client takes in what it listens to: it is pushed only if that ends too early.
+fn leave_to(listeners: &HashMap<QueueId, Arc<Listener>>, push: &Push) -> bool {
+    let listener = listeners.get(&QueueId::client(push.client));
+    if let Some(listener) = listener {
+        *listener.push() = Some(push.clone());
+    }
+    listener.is_some()
 }
 
 /// The head of a queue, which may have to begin anew in this life of the store: then the batch has rows.

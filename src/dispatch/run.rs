@@ -1,5 +1,5 @@
 //! The one way in which requests change anything: lock, read, decide, submit as one batch, unlock, wait until it is
-//! durable, wake who is concerned, reply.
+//! durable, wake or push who is concerned, reply.
 
 use std::hash::Hash;
 

@@ -52,8 +52,8 @@ pub trait PushService: Send + Sync {
 /// What is known of those who are pushed.
 #[async_trait]
 pub trait Recipients: Send + Sync {
-    /// Whether a client listens to its queue now.
-    fn is_listening(&self, client: QsClientId) -> bool;
+    /// Whether a client listens to its queue now: then the push is left to that, and asked for again if it ends too early.
+    fn is_listening(&self, push: &service::Push) -> bool;
 
     /// The sealed push token of a client, if it has one and something in its queue.
     async fn token(&self, client: QsClientId) -> Option<Vec<u8>>;
@@ -88,7 +88,7 @@ impl Limits {
             longest_retry: Duration::from_secs(3_600),
             attempts: 5,
             clients: 16_384,
-            in_flight: 64,
+            in_flight: 256,
         }
     }
 }

@@ -129,7 +129,7 @@ impl WebPush {
         Some(value)
     }
 
-    /// Connects, sends and reads the head of the answer. `None` if anything fails that may not fail another time.
+    /// Connects, sends, and reads the head of the answer.
     async fn send(&self, endpoint: Endpoint, request: Request<Full<Bytes>>) -> Result<StatusAndHeaders, PushError> {
         let later = PushError::RetryLater(None);
         let stream = self.connect(&endpoint).await?;

@@ -9,10 +9,7 @@ use tokio::{
 };
 
 use super::{PushError, PushService, Recipients, Shared, count};
-use crate::{
-    base::{QsClientId, Secret},
-    crypto::push::open_token,
-};
+use crate::{base::QsClientId, crypto::push::open_token, service::Push};
 
 /// What all tasks have.
 struct Worker {
@@ -75,12 +72,12 @@ impl Worker {
         is_over
     }
 
-    /// All that has come up to now is one push. Gives the key of the client's token.
-    fn take(&self, client: QsClientId) -> Option<Secret> {
+    /// All that has come up to now is one push.
+    fn take(&self, client: QsClientId) -> Option<Push> {
         let mut turns = self.shared.turns();
         let turn = turns.get_mut(&client)?;
         turn.wanted = false;
-        Some(turn.token_key.clone())
+        Some(Push { client, token_key: turn.token_key.clone() })
     }
 
     /// Pushes a client, several times if it fails; whether it was tried at all.
@@ -113,12 +110,12 @@ impl Worker {
     /// Pushes a client once, if there is still a reason to. A place is taken for as long as the push is under way.
     async fn attempt(&self, client: QsClientId) -> Option<Result<(), PushError>> {
         let _place = self.in_flight.acquire().await.ok()?;
-        let token_key = self.take(client)?;
-        if self.recipients.is_listening(client) {
+        let push = self.take(client)?;
+        if self.recipients.is_listening(&push) {
             return None;
         }
         let sealed = self.recipients.token(client).await?;
-        let token = open_token(&token_key, client, &sealed).ok()?;
+        let token = open_token(&push.token_key, client, &sealed).ok()?;
         let result = self.service.push(&token).await;
         if result == Err(PushError::Gone) {
             self.recipients.forget_token(client, &sealed).await;

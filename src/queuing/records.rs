@@ -108,8 +108,11 @@ impl ClientRecord {
     }
 }
 
-/// What the owner of a client gives: its keys and its push token, checked.
-fn owned(client: &QueuingClient) -> Result<(Vec<u8>, Vec<u8>, Option<Vec<u8>>), Refusal> {
+/// What the owner of a client gives: its keys and its push token.
+type Owned = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+/// The same, checked.
+fn owned(client: &QueuingClient) -> Result<Owned, Refusal> {
     check_auth_key(&client.auth_key)?;
     let push_token = client.push_token.as_ref().map(|token| token.as_slice().to_vec());
     if push_token.as_ref().is_some_and(|token| token.len() != SEALED_PUSH_TOKEN) {

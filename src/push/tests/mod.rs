@@ -44,6 +44,8 @@ struct Script {
     hangs: Mutex<HashSet<QsClientId>>,
     panics: AtomicBool,
     listening: Mutex<HashSet<QsClientId>>,
+    /// Whose pushes were left to their listening.
+    left: Mutex<Vec<QsClientId>>,
     forgotten: Mutex<Vec<QsClientId>>,
 }
 
@@ -65,8 +67,13 @@ impl PushService for Recorder {
 
 #[async_trait]
 impl Recipients for Script {
-    fn is_listening(&self, client: QsClientId) -> bool {
-        self.listening.lock().unwrap().contains(&client)
+    fn is_listening(&self, push: &service::Push) -> bool {
+        let listens = self.listening.lock().unwrap().contains(&push.client);
+        if listens {
+            assert_eq!(push.token_key, KEY);
+            self.left.lock().unwrap().push(push.client);
+        }
+        listens
     }
 
     async fn token(&self, client: QsClientId) -> Option<Vec<u8>> {
@@ -183,6 +190,7 @@ async fn whoever_listens_in_the_meantime_is_not_pushed() {
     // One waits for its next turn, the other to be tried again.
     *world.script.listening.lock().unwrap() = HashSet::from([client(1), client(2)]);
     assert!(world.is_silent().await);
+    assert_eq!(*world.script.left.lock().unwrap(), [client(1), client(2)]);
 }
 
 #[tokio::test(start_paused = true)]
