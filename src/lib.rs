@@ -23,6 +23,8 @@ pub mod dispatch;
 #[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]
+pub mod push;
+#[cfg(feature = "server")]
 pub mod queuing;
 #[cfg(feature = "server")]
 pub mod service;

@@ -301,6 +301,8 @@ fn tls_field(kind: &str, name: &str) -> String {
     let inside = |prefix: &str| kind.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('>'));
     if let Some(length) = kind.strip_prefix("[u8; ") {
         format!("opaque {name}[{length}")
+    } else if let Some(length) = inside("Secret<") {
+        format!("opaque {name}[{length}]")
     } else if let Some(element) = inside("Vec<") {
         format!("{} {name}<V>", simple(element))
     } else if let Some(element) = inside("Option<") {

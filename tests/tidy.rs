@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("authentication", &["base", "wire", "crypto", "store", "service"]),
     ("queuing", &["base", "wire", "crypto", "store", "service"]),
     ("delivery", &["base", "wire", "crypto", "store", "service", "queuing"]),
+    ("push", &["base", "wire", "crypto", "transport", "service"]),
     ("federation", &["base", "wire", "crypto", "store", "transport"]),
     ("client", &["base", "wire", "crypto", "transport"]),
     (
@@ -38,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "authentication",
             "queuing",
             "delivery",
+            "push",
             "federation",
         ],
     ),
@@ -53,6 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "authentication",
             "queuing",
             "delivery",
+            "push",
             "federation",
             "dispatch",
         ],

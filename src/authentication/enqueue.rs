@@ -27,6 +27,6 @@ pub(super) fn append(queue: QueueId, message: DirectMessage) -> Outcome<Done> {
         0 => Ok(Done {}),
         _ => Err(Refusal::quota_exceeded("the queue is full")),
     }));
-    let append = Append { queue, content, class: Class::Application, origin: None };
+    let append = Append { queue, content, class: Class::Application, origin: None, push: None };
     Outcome { batch: Batch::new(), appends: vec![append], changes: Vec::new(), reply }
 }

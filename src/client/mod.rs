@@ -24,6 +24,7 @@ mod mls;
 mod network;
 mod outgoing;
 mod packages;
+mod push;
 mod queue;
 mod receive;
 mod record;

@@ -8,6 +8,7 @@ use super::{
     account::Account,
     error::ClientError,
     mls::{self, Provider},
+    push,
     state::keys::{self, ConnectionKey, PackageKey},
 };
 use crate::base::ClientId;
@@ -179,7 +180,7 @@ pub fn queue_config(
     let content = QueueConfigContent {
         client: account.pseudonym,
         blocklist_key: Secret::new(*account.keys.blocklist.expose()),
-        push_token_key: None,
+        push_token_key: Some(push::token_key(account)),
         salt: random(rng),
     };
     let signature = account.keys.queuing_client.sign(SignatureLabel::QueueConfig, &content);

@@ -14,7 +14,7 @@ use super::{
     error::ClientError,
     network::Sender,
     outgoing::lane_of,
-    packages,
+    packages, push,
     state::{
         chats, inbox, meta,
         outbox::{self, Chore, Kind, New},
@@ -25,7 +25,7 @@ use crate::{
     base::{Day, GroupId, Secret, Status, Timestamp},
     crypto::{random_secret, signature::SigningKey, system_rng},
     wire::{
-        Encode, Method,
+        Encode, Method, Opaque,
         delivery::{GroupAccess, UpdateQueueInfo},
         method::call,
         queuing::{
@@ -48,10 +48,14 @@ const MADE: &str = "queuing record made";
 const QUEUING_KEY: &str = "queuing key";
 const QUEUING_KEY_DAY: &str = "queuing key day";
 
-/// The record as the QS is to have it.
-pub fn queuing_client(connection: &Connection, key: &SigningKey) -> Result<QueuingClient, ClientError> {
+/// The record as the QS is to have it. A push token is for one that it has.
+pub fn queuing_client(
+    connection: &Connection,
+    key: &SigningKey,
+    push_token: Option<Opaque>,
+) -> Result<QueuingClient, ClientError> {
     let queue_key = queues::current_key(connection, Queue::Client)?;
-    Ok(QueuingClient { auth_key: key.verifying_key(), queue_key, push_token: None })
+    Ok(QueuingClient { auth_key: key.verifying_key(), queue_key, push_token })
 }
 
 /// The request that makes a user with this client.
@@ -121,7 +125,8 @@ impl Core {
             let current = prepare.keys.queuing_client.seed().clone();
             let seed = meta::get::<Secret>(connection, NEXT_KEY)?.unwrap_or(current);
             let next = SigningKey::from_seed(seed)?;
-            Ok::<_, ClientError>((UpdateQueuingClient { client: queuing_client(connection, &next)? }, next))
+            let push_token = push::sealed_token(connection, &prepare)?;
+            Ok::<_, ClientError>((UpdateQueuingClient { client: queuing_client(connection, &next, push_token)? }, next))
         });
         let (request, next) = prepared.await?;
         // An earlier attempt may have been carried out.
@@ -147,7 +152,8 @@ impl Core {
     async fn make_record(self: &Arc<Self>, client: QueuingClient, key: SigningKey) -> Result<(), ClientError> {
         let account = self.account();
         let (domain, user) = (self.domain(), || Sender::Signed(account.queuing_user(), &account.keys.queuing_user));
-        let create = CreateQueuingClient { client };
+        let had_token = client.push_token.is_some();
+        let create = CreateQueuingClient { client: QueuingClient { push_token: None, ..client } };
         let answer = self.network.call::<call::QsCreateClient>(domain, Isolation::Pseudonym, user(), &create).await;
         let made = match answer {
             Err(error) if is_unproven(&error) => self.make_user(create.client).await?,
@@ -180,6 +186,10 @@ impl Core {
                 }
                 seal_anew(connection)?;
                 outbox::add_chore(connection, &Chore::Blocklist)?;
+                if had_token {
+                    // It is sealed for the record that there is now.
+                    outbox::add_chore(connection, &Chore::Record)?;
+                }
                 let text =
                     "the homeserver does not have this client's queue any more, nor what was in it: it has a new one";
                 inbox::problem(connection, text, now)

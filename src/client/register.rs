@@ -197,7 +197,7 @@ async fn join_queuing(
     let queuing_key = queuing_key.ok_or_else(|| ClientError::untrusted("the QS has no key"))?;
     let prepare = |connection: &Connection| {
         let keys = Keys::load(connection)?;
-        let client = record::queuing_client(connection, &keys.queuing_client)?;
+        let client = record::queuing_client(connection, &keys.queuing_client, None)?;
         Ok::<_, ClientError>(record::creation(&keys, client))
     };
     let request = database.run(prepare).await?;

@@ -11,6 +11,7 @@ pub mod mls;
 pub mod opaque;
 pub mod privacy_pass;
 pub mod proof;
+pub mod push;
 pub mod ratchet;
 pub mod signature;
 

@@ -129,7 +129,7 @@ fn accepted(
     context: &mut Context<'_>,
 ) -> Outcome<CommitAccepted> {
     let answer = answer.map(|answer| answer.prepare(context));
-    let Delivery { appends, unreachable } = delivery;
+    let Delivery { appends, unreachable, .. } = delivery;
     let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
         let accepted = CommitAccepted { epoch, unreached: unreachable + appended.refused };
         if let Some(answer) = answer {

@@ -35,7 +35,8 @@ pub async fn handle(
 
     let mut batch = Batch::new();
     let configs = group.queue_configs(|member| member == leaf)?;
-    let mut telling = Telling { services, delivery: fan_out::Delivery::default() };
+    let delivery = fan_out::Delivery { no_push: request.no_push, ..Default::default() };
+    let mut telling = Telling { services, delivery };
     let message = FanOutContent::Application(request.message);
     let news = telling.tell(&mut group, context, &mut batch, message, &configs).await?;
     let touched = group.touch(leaf, context.now.day());
@@ -43,7 +44,7 @@ pub async fn handle(
         group.save(context, &mut batch)?;
     }
     let answer = answer.prepare(context);
-    let fan_out::Delivery { appends, unreachable } = telling.delivery;
+    let fan_out::Delivery { appends, unreachable, .. } = telling.delivery;
     let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
         let sent = MessageSent { unreached: unreachable + appended.refused };
         answer.store(&sent, batch);

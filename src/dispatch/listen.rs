@@ -25,7 +25,8 @@ pub struct Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.dispatcher.queues.unlisten(self.id, &self.listener);
+        let unheard = self.dispatcher.queues.unlisten(self.id, &self.listener);
+        self.dispatcher.pushes.want(unheard);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod admin;
 mod credit;
 mod listen;
 mod locks;
+mod push;
 mod queues;
 mod rates;
 mod routes;
@@ -14,7 +15,7 @@ mod session;
 mod tests;
 mod upkeep;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::{
     base::{Clock, Domain, Refusal, Status, limits},
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
+    push::{Limits, Pushes},
     queuing::Queuing,
     service::{Context, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
     store::{Batch, Store},
@@ -71,6 +73,7 @@ pub struct Dispatcher {
     queuing: Queuing,
     delivery: Delivery,
     queues: Queues,
+    pushes: Pushes,
     locks: Locks,
     counters: Counters,
 }
@@ -90,8 +93,9 @@ impl Dispatcher {
         drop(context);
         parts.store.submit(batch).map_err(store_failure)?.await.map_err(store_failure)?;
         let queues = Queues::new(parts.queue_limits);
-        let counters = Counters::new(parts.policy.rates.clone());
-        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, locks: Locks::new(), counters }))
+        let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
+        let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
+        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, pushes, locks, counters }))
     }
 
     fn server_info(&self) -> server::ServerInfo {

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify};
 use crate::{
     base::{Cache, Refusal},
     service::{
-        Append, Appended, Context, QueueChange, QueueId,
+        Append, Appended, Context, Push, QueueChange, QueueId,
         queue::{Queue, QueueLimits, read},
         store_failure,
     },
@@ -42,6 +42,8 @@ pub struct Listener {
     wake: Notify,
     replaced: AtomicBool,
     ended: AtomicBool,
+    /// What would have been pushed if nobody had listened.
+    push: Mutex<Option<Push>>,
 }
 
 impl Listener {
@@ -59,6 +61,10 @@ impl Listener {
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
+
+    fn push(&self) -> std::sync::MutexGuard<'_, Option<Push>> {
+        self.push.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Appends that were resolved into a batch which is not submitted yet.
@@ -66,17 +72,24 @@ pub struct Resolved<'a> {
     guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
     changed: Vec<QueueId>,
     closed: Vec<QueueId>,
+    pushes: Vec<Push>,
     /// What became of them.
     pub appended: Appended,
 }
 
+/// What is left to do when a batch is durable.
+pub struct Changed {
+    queues: Vec<QueueId>,
+    pushes: Vec<Push>,
+}
+
 impl Resolved<'_> {
-    /// The batch was submitted: lets the heads go. What is left to do is to wake these queues when it is durable.
-    pub fn submitted(mut self) -> Vec<QueueId> {
+    /// The batch was submitted: lets the heads go. What is left to do is to wake who is concerned when it is durable.
+    pub fn submitted(mut self) -> Changed {
         for id in std::mem::take(&mut self.closed) {
             self.forget(&id);
         }
-        std::mem::take(&mut self.changed)
+        Changed { queues: std::mem::take(&mut self.changed), pushes: std::mem::take(&mut self.pushes) }
     }
 
     /// The head of a queue whose shard is locked, to be changed.
@@ -135,13 +148,23 @@ impl Queues {
             // In ascending order, everywhere: no two requests wait for each other.
             guards.insert(shard, self.shards[shard].lock().await);
         }
-        let mut resolved = Resolved { guards, changed: Vec::new(), closed: Vec::new(), appended: Appended::default() };
+        let mut resolved = Resolved {
+            guards,
+            changed: Vec::new(),
+            closed: Vec::new(),
+            pushes: Vec::new(),
+            appended: Appended::default(),
+        };
         appends.sort_by_key(|append| append.queue);
         for append in appends {
             let accepted = match resolved.open(append.queue, context, batch).await? {
                 // Whoever sends does not learn what others have blocked.
                 Some(queue) if queue.blocks(append.origin.as_ref()) => true,
-                Some(queue) => queue.append(&append.content, append.class, &self.limits, context, batch)?,
+                Some(queue) => {
+                    let accepted = queue.append(&append.content, append.class, &self.limits, context, batch)?;
+                    resolved.pushes.extend(append.push.filter(|_| accepted));
+                    accepted
+                }
                 None => false,
             };
             resolved.appended.refused += u32::from(!accepted);
@@ -233,18 +256,22 @@ impl Queues {
     pub fn listen(&self, id: QueueId) -> Arc<Listener> {
         let listener = Arc::new(Listener::default());
         if let Some(older) = self.listeners().insert(id, listener.clone()) {
+            *listener.push() = older.push().take();
             older.replaced.store(true, Ordering::Release);
             older.wake.notify_one();
         }
         listener
     }
 
-    /// Ends a listening, unless a newer one has taken the queue over.
-    pub fn unlisten(&self, id: QueueId, listener: &Arc<Listener>) {
+    /// Ends a listening, unless a newer one has taken the queue over. Whoever listened may have been out of reach for a while:
+    /// gives who is to be pushed if it has left something in its queue.
+    pub fn unlisten(&self, id: QueueId, listener: &Arc<Listener>) -> Option<Push> {
         let mut listeners = self.listeners();
-        if listeners.get(&id).is_some_and(|current| Arc::ptr_eq(current, listener)) {
-            listeners.remove(&id);
+        if !listeners.get(&id).is_some_and(|current| Arc::ptr_eq(current, listener)) {
+            return None;
         }
+        listeners.remove(&id);
+        listener.push().take()
     }
 
     /// Whether somebody listens to a queue now.
@@ -260,21 +287,37 @@ impl Queues {
         }
     }
 
-    /// Wakes those who listen to these queues, and nobody else.
-    pub fn wake(&self, changed: &[QueueId]) {
-        if changed.is_empty() {
-            return;
+    /// Wakes those who listen to the queues that have changed, and nobody else. Gives who does not listen and is to be pushed.
+    pub fn wake(&self, Changed { queues, mut pushes }: Changed) -> Vec<Push> {
+        if queues.is_empty() {
+            return pushes;
         }
         let listeners = self.listeners();
-        for listener in changed.iter().filter_map(|id| listeners.get(id)) {
+        pushes.retain(|push| !leave_to(&listeners, push));
+        for listener in queues.iter().filter_map(|id| listeners.get(id)) {
             listener.wake.notify_one();
         }
+        pushes
+    }
+
+    /// Leaves a push to whoever listens to the client's queue; whether somebody does.
+    pub fn leave_to_listener(&self, push: &Push) -> bool {
+        leave_to(&self.listeners(), push)
     }
 
     fn listeners(&self) -> std::sync::MutexGuard<'_, HashMap<QueueId, Arc<Listener>>> {
         // The map is whole between any two of its operations. Its size is bounded by the connections' streams.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The client takes in what it listens to: it is pushed only if that ends too early.
+fn leave_to(listeners: &HashMap<QueueId, Arc<Listener>>, push: &Push) -> bool {
+    let listener = listeners.get(&QueueId::client(push.client));
+    if let Some(listener) = listener {
+        *listener.push() = Some(push.clone());
+    }
+    listener.is_some()
 }
 
 /// The head of a queue, which may have to begin anew in this life of the store: then the batch has rows.

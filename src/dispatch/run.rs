@@ -1,5 +1,5 @@
 //! The one way in which requests change anything: lock, read, decide, submit as one batch, unlock, wait until it is
-//! durable, wake who is concerned, reply.
+//! durable, wake or push who is concerned, reply.
 
 use std::hash::Hash;
 
@@ -73,7 +73,8 @@ impl Scope<'_> {
         let changed = resolved.submitted();
         self.guards.clear();
         commit.await.map_err(store_failure)?;
-        dispatcher.queues.wake(&changed);
+        let unheard = dispatcher.queues.wake(changed);
+        dispatcher.pushes.want(unheard);
         Ok(reply.to_vec())
     }
 }

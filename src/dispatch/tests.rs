@@ -1,5 +1,6 @@
 //! The pipeline against a store that fails: what is not on disk is never acknowledged.
 
+mod push;
 mod queuing;
 
 use std::sync::{

@@ -313,6 +313,7 @@ impl Operator {
     /// Counts. None of them joins a user with anything.
     async fn stats(&self) -> Result<Vec<Value>, Refusal> {
         let count = async |table| self.dispatcher.count(table).await;
+        let pushes = self.dispatcher.push_counts();
         Ok(vec![json!({
             "users": count(Table::AsClients).await?,
             "aliases": count(Table::AsAliases).await?,
@@ -321,6 +322,11 @@ impl Operator {
             "queue_clients": count(Table::QsClients).await?,
             "queued_entries": count(Table::QueueEntries).await?,
             "groups": count(Table::DsMeta).await?,
+            // Since the start.
+            "pushes_sent": pushes.sent(),
+            "pushes_failed": pushes.failed(),
+            "pushes_dropped": pushes.dropped(),
+            "push_tokens_gone": pushes.gone(),
         })])
     }
 

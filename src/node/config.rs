@@ -13,7 +13,7 @@ use super::NodeError;
 use crate::{
     base::Domain,
     service::{
-        policy::{Groups, Policy, Queues, Rates},
+        policy::{Groups, Policy, Push, Queues, Rates},
         queue::QueueLimits,
     },
     transport::Settings,
@@ -71,6 +71,8 @@ struct File {
     queues: Queues,
     #[serde(default)]
     groups: Groups,
+    #[serde(default)]
+    push: Push,
     #[serde(default)]
     rates: Rates,
 }
@@ -199,11 +201,13 @@ impl Config {
         super::policy::check_rates(&file.rates)?;
         super::policy::check_groups(&file.groups)?;
         super::policy::check_queues(&file.queues)?;
+        super::policy::check_push(&file.push)?;
         let policy = Policy {
             registration: file.registration.policy(),
             tokens: file.tokens.check()?,
             groups: file.groups,
             queues: file.queues,
+            push: file.push,
             rates: file.rates,
         };
         Ok(Self {

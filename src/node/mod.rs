@@ -15,12 +15,16 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use rustls::RootCertStore;
 
 use crate::{
     base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
+    push::{WebPush, web_push},
     service::work::Workers,
     store::{Batch, Engine, Key, Store, StoreError, Table},
     transport::{Endpoint, Settings, TlsError, tls},
@@ -71,11 +75,15 @@ pub enum NodeError {
     Refused(Refusal),
 }
 
+/// How long one push may take.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A running homeserver.
 pub struct Node {
     endpoint: Endpoint,
     store: Store,
     jobs: tokio::task::JoinHandle<()>,
+    pushing: Option<tokio::task::JoinHandle<()>>,
     serving: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<()>,
 }
@@ -121,6 +129,8 @@ impl Node {
         .await
         .map_err(NodeError::Service)?;
 
+        let pushing = push_service(config, &dispatcher, clock.clone(), roots.clone())?;
+        let pushing = pushing.map(|service| tokio::spawn(dispatcher.clone().run_pushes(Arc::new(service))));
         let listen_error = |error| NodeError::Listen { address: config.listen, error };
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
         let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?;
@@ -128,7 +138,7 @@ impl Node {
         let operator = Operator { dispatcher: dispatcher.clone(), domain: config.domain.clone(), clock: clock.clone() };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
         let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher));
-        Ok(Self { endpoint, store, jobs, serving, admin })
+        Ok(Self { endpoint, store, jobs, pushing, serving, admin })
     }
 
     /// Where it listens.
@@ -144,12 +154,16 @@ impl Node {
     /// # Errors
     /// [`NodeError::Store`] if something that was submitted could not be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { endpoint, store, jobs, mut serving, admin } = self;
+        let Self { endpoint, store, jobs, pushing, mut serving, admin } = self;
         tokio::select! {
             () = stop => {}
             _ = &mut serving => {}
         }
         tracing::info!("shutting down");
+        // First: whoever is told that this homeserver stops needs no push for it.
+        if let Some(pushing) = pushing {
+            pushing.abort();
+        }
         endpoint.shutdown().await;
         serving.abort();
         jobs.abort();
@@ -158,6 +172,24 @@ impl Node {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// What wakes devices, if the operator wants that.
+fn push_service(
+    config: &Config,
+    dispatcher: &Dispatcher,
+    clock: Arc<dyn Clock>,
+    roots: Arc<RootCertStore>,
+) -> Result<Option<WebPush>, NodeError> {
+    let push = &config.policy.push;
+    let settings = web_push::Settings {
+        ttl: Duration::from_secs(push.ttl.into()),
+        contact: push.contact.clone().unwrap_or_else(|| format!("https://{}", config.domain)),
+        allow_private_addresses: push.allow_private_addresses,
+        timeout: PUSH_TIMEOUT,
+    };
+    let service = |key| WebPush::new(settings, key, clock, roots);
+    Ok(dispatcher.push_key().map(service).transpose()?)
 }
 
 /// The key must be the one that wrapped what is in the database; a new database remembers it.

@@ -1,5 +1,6 @@
-//! The tables `[registration]`, `[tokens]`, `[queues]`, `[groups]` and `[rates]` of the configuration: what an operator decides about
-//! who may register, what requests cost and how often they may be made, and how long groups are kept.
+//! The tables `[registration]`, `[tokens]`, `[queues]`, `[groups]`, `[push]` and `[rates]` of the configuration: what an operator
+//! decides about who may register, what requests cost and how often they may be made, how long groups are kept, and how
+//! devices are woken.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +8,7 @@ use serde::Deserialize;
 
 use super::NodeError;
 use crate::{
-    service::policy::{self, Groups, Queues, Rate, Rates},
+    service::policy::{self, Groups, Push, Queues, Rate, Rates},
     wire::{Method, method::Credit, server::RegistrationPolicy},
 };
 
@@ -123,6 +124,22 @@ pub fn check_queues(queues: &Queues) -> Result<(), NodeError> {
     within("queues.inactive_days", queues.inactive_days.into(), 7, 3_650)
 }
 
+/// Checks the table `[push]`.
+///
+/// # Errors
+/// As [`check_rates`].
+pub fn check_push(push: &Push) -> Result<(), NodeError> {
+    within("push.min_interval", push.min_interval, 1, 3_600)?;
+    within("push.ttl", push.ttl.into(), 0, 28 * 86_400)?;
+    let is_url = |url: &String| ["mailto:", "https:"].iter().any(|scheme| url.starts_with(scheme)) && url.len() <= 256;
+    match &push.contact {
+        Some(contact) if !is_url(contact) => {
+            Err(NodeError::Config("push.contact is a mailto: or https: URL of at most 256 bytes".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -133,7 +150,7 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError
 /// The tables as `bennu init` writes them: commented out, with the defaults.
 pub fn template() -> String {
     let (tokens, rates) = (Tokens::default(), Rates::default());
-    let (queues, groups) = (Queues::default(), Groups::default());
+    let (queues, groups, push) = (Queues::default(), Groups::default(), Push::default());
     let mut text = format!(
         "\n[registration]\n\
          # Who may register: \"open\", \"invitation\" (bennu admin invite create) or \"closed\".\n\
@@ -154,6 +171,14 @@ pub fn template() -> String {
          # inactive_days = {inactive}          # after so long without a sign of life a member's removal is proposed\n\
          # unused_months = {unused}          # after so long a group is dropped\n\
          \n\
+         # How devices are woken that are not connected: through the push service that each has chosen (Web Push).\n\
+         [push]\n\
+         # enabled = {enabled}\n\
+         # min_interval = {interval}          # seconds from one push of a device to the next\n\
+         # ttl = {ttl}               # seconds for which a push service keeps a push\n\
+         # contact = \"mailto:operator@example.org\" # told to push services; the home domain if not set\n\
+         # allow_private_addresses = {private}  # for push services that are not on the public internet\n\
+         \n\
          # How often in an hour.\n\
          [rates]\n",
         required = tokens.required,
@@ -164,6 +189,10 @@ pub fn template() -> String {
         silent = queues.inactive_days,
         inactive = groups.inactive_days,
         unused = groups.unused_months,
+        enabled = push.enabled,
+        interval = push.min_interval,
+        ttl = push.ttl,
+        private = push.allow_private_addresses,
     );
     for rate in Rate::ALL {
         text += &format!("# {} = {}\n", rate.name(), rates.per_hour(*rate));
@@ -214,6 +243,9 @@ mod tests {
             ("[tokens.prices]\nAsEnqueue = 33\n", "tokens.prices.AsEnqueue is between 0 and 32"),
             ("[tokens.prices]\nAsListen = 1\n", "tokens.prices.AsListen: this method never costs anything"),
             ("[tokens.prices]\nNothing = 1\n", "no method \"Nothing\""),
+            ("[push]\nmin_interval = 0\n", "push.min_interval is between 1 and 3600"),
+            ("[push]\nttl = 2419201\n", "push.ttl"),
+            ("[push]\ncontact = \"operator\"\n", "push.contact"),
             ("[rates]\noffers_per_queue = 0\n", "rates.offers_per_queue is between 1 and 1000000"),
             ("[rates]\noffers = 5\n", "offers"),
         ] {
@@ -232,6 +264,8 @@ mod tests {
         assert_eq!(format!("{:?}", said.rates), format!("{:?}", default.rates));
         let tokens = policy::Tokens { prices: vec![(Method::AsEnqueue, 1)], ..default.tokens };
         assert_eq!(format!("{:?}", said.tokens), format!("{tokens:?}"));
+        let push = Push { contact: Some("mailto:operator@example.org".into()), ..default.push };
+        assert_eq!(format!("{:?}", said.push), format!("{push:?}"));
         assert!(parse(&template()).is_ok());
     }
 }

@@ -12,14 +12,14 @@ use crate::{
         limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
     },
     crypto::{aead, random, random_secret, sha256, signature::verify},
-    service::{Append, Class, Context, Origin, QueueId},
+    service::{Append, Class, Context, Origin, Push, QueueId},
     store::{Batch, Key, Table},
     wire::{
         Encode,
         credential::{HpkeCiphertext, SignaturePublicKey},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad, unpad_value},
-        queue::{FanOut, QueueMessage, SharedBody},
+        queue::{FanOut, FanOutContent, QueueMessage, SharedBody},
         queuing::{ClientQueueConfig, QueueConfig},
     },
 };
@@ -34,6 +34,8 @@ pub struct Delivery {
     pub appends: Vec<Append>,
     /// How many configs lead nowhere.
     pub unreachable: u32,
+    /// Whether clients that do not listen are left alone, whatever is sent.
+    pub no_push: bool,
 }
 
 impl Delivery {
@@ -54,7 +56,7 @@ impl Delivery {
         let (mut queues, mut gone) = (BTreeMap::new(), Vec::new());
         for (at, config) in configs.iter().enumerate() {
             match service.open(context, config).await? {
-                Destination::Queue(queue, blocklist_key) => _ = queues.insert(queue, blocklist_key),
+                Destination::Queue(config) => _ = queues.insert(config.queue, config),
                 Destination::Gone => {
                     self.unreachable += 1;
                     gone.push(at);
@@ -63,12 +65,21 @@ impl Delivery {
             }
         }
         let group = Bytes::from(message.group.to_vec());
+        let pushes = pushes(&message.content) && !self.no_push;
         let content = content(context, batch, message, queues.len());
-        self.appends.extend(queues.into_iter().map(|(queue, blocklist_key)| {
+        self.appends.extend(queues.into_iter().map(|(queue, OpenedConfig { blocklist_key, push, .. })| {
             let origin = Some(Origin { blocklist_key, group: group.clone() });
-            Append { queue, content: content.clone(), class, origin }
+            Append { queue, content: content.clone(), class, origin, push: push.filter(|_| pushes) }
         }));
         Ok(gone)
+    }
+}
+
+/// Whether a person would want to be woken for it (`wire-spec/queuing.md`, "Push").
+const fn pushes(content: &FanOutContent) -> bool {
+    match content {
+        FanOutContent::Application(_) | FanOutContent::Welcome(_) => true,
+        FanOutContent::Commit(_) | FanOutContent::Proposal(_) | FanOutContent::GroupDeleted(_) => false,
     }
 }
 
@@ -114,6 +125,8 @@ pub struct Opened {
 struct OpenedConfig {
     queue: QueueId,
     blocklist_key: Secret,
+    /// If its client has a push token, and the config the key of it.
+    push: Option<Push>,
     /// The last day on which both keys that it rests on are good.
     until: Day,
 }
@@ -134,8 +147,8 @@ impl Opened {
 
 /// Where a config leads.
 enum Destination {
-    /// To a queue; its owner's blocklist key.
-    Queue(QueueId, Secret),
+    /// To a queue.
+    Queue(OpenedConfig),
     /// To a queue that there was.
     Gone,
     /// It is not for this QS, does not open, or was not made by the client that it names.
@@ -149,7 +162,7 @@ impl Queuing {
         let changes = {
             let mut opened = self.opened();
             if let Some(known) = opened.configs.get(&name).filter(|known| known.until >= today) {
-                return Ok(Destination::Queue(known.queue, known.blocklist_key.clone()));
+                return Ok(Destination::Queue(known.clone()));
             }
             opened.changes
         };
@@ -165,12 +178,14 @@ impl Queuing {
             return Ok(Destination::Nowhere);
         };
         let (queue, until) = (QueueId::client(content.client), opens_until.min(signed_until));
-        let known = OpenedConfig { queue, blocklist_key: content.blocklist_key.clone(), until };
+        let token_key = content.push_token_key.clone().filter(|_| record.push_token.is_some());
+        let push = token_key.map(|token_key| Push { client: content.client, token_key });
+        let known = OpenedConfig { queue, blocklist_key: content.blocklist_key.clone(), push, until };
         let mut opened = self.opened();
         if opened.changes == changes {
             opened.configs.insert(name, known.clone());
         }
-        Ok(Destination::Queue(queue, known.blocklist_key))
+        Ok(Destination::Queue(known))
     }
 
     /// What is in a config, and the last day of the key that it is sealed to.

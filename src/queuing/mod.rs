@@ -16,14 +16,14 @@ pub mod update_blocklist;
 pub mod update_client;
 pub mod update_user;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config_keys::ConfigKeys;
 use fan_out::Opened;
 
 use crate::{
-    base::{QsClientId, Refusal},
-    crypto::signature::SigningKey,
+    base::{QsClientId, Refusal, Secret},
+    crypto::{push::VapidKey, signature::SigningKey},
     service::{Context, QueueId, damaged, keys},
     store::{Batch, Table},
     wire::{credential::SignaturePublicKey, queuing::QueuingKeys},
@@ -34,6 +34,8 @@ pub struct Queuing {
     /// To which configs are sealed.
     pub config_keys: ConfigKeys,
     verifying_key: SignaturePublicKey,
+    /// By which push services know it; none if it does not push.
+    pub push_key: Option<Arc<VapidKey>>,
     opened: Mutex<Opened>,
 }
 
@@ -46,12 +48,21 @@ impl Queuing {
         let config_keys = ConfigKeys::start(context, batch).await?;
         let signing_key = keys::secret(context, batch, Table::QsKeys, "signing key").await?;
         let verifying_key = SigningKey::from_seed(signing_key).map_err(damaged)?.verifying_key();
-        Ok(Self { config_keys, verifying_key, opened: Mutex::default() })
+        let push_key = match context.policy.push.enabled {
+            true => Some(Arc::new(push_key(context, batch).await?)),
+            false => None,
+        };
+        Ok(Self { config_keys, verifying_key, push_key, opened: Mutex::default() })
     }
 
-    /// The endpoint GetKeys: the keys for sealing queue configs, and the key that verifies what the QS signs.
+    /// The endpoint GetKeys: the keys for sealing queue configs, the key that verifies what the QS signs, and the one by which
+    /// push services know it.
     pub fn keys(&self) -> QueuingKeys {
-        QueuingKeys { hpke_keys: self.config_keys.public(), verifying_key: self.verifying_key.clone() }
+        QueuingKeys {
+            hpke_keys: self.config_keys.public(),
+            verifying_key: self.verifying_key.clone(),
+            push_key: self.push_key.as_ref().map(|key| *key.public_key()),
+        }
     }
 
     /// A client's record has changed, or is gone: its queue configs are opened and checked anew.
@@ -63,4 +74,12 @@ impl Queuing {
         // The cache is whole between any two of its operations.
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Loads the key by which push services know the QS, or makes it.
+async fn push_key(context: &mut Context<'_>, batch: &mut Batch) -> Result<VapidKey, Refusal> {
+    let fresh = VapidKey::generate(context.rng).map_err(damaged)?;
+    let stored = keys::bytes(context, batch, Table::QsKeys, "push key", fresh.secret().expose()).await?;
+    let secret = stored[..].try_into().map(Secret::new).map_err(damaged)?;
+    VapidKey::from_secret(secret).map_err(damaged)
 }

@@ -7,7 +7,10 @@ use crate::{
     crypto::{mls::MAX_PACKAGE_DAYS, sha256},
     service::{Context, QueueChange, QueueId, damaged},
     store::{Batch, Key, Table, record},
-    wire::{credential::SignaturePublicKey, queuing::QueuingClient},
+    wire::{
+        credential::SignaturePublicKey,
+        queuing::{QueuingClient, SEALED_PUSH_TOKEN},
+    },
 };
 
 const USER_VERSION: u8 = 1;
@@ -45,7 +48,7 @@ pub struct ClientRecord {
     pub replaced: Vec<(Vec<u8>, u32)>,
     /// The key that its queue's secrets are sent to, by which a repeated request is known.
     pub queue_key: Vec<u8>,
-    /// Where to push, under a key that the server does not keep.
+    /// Where to push, sealed under a key that the server does not keep (`wire-spec/queuing.md`, "Push").
     pub push_token: Option<Vec<u8>>,
     /// When it last did something.
     pub active: u32,
@@ -57,7 +60,7 @@ impl ClientRecord {
     /// The record of a client as its owner gives it.
     ///
     /// # Errors
-    /// `malformed` for an authentication key that is none.
+    /// `malformed` for an authentication key or a push token that is none.
     pub fn new(user: QsUserId, client: &QueuingClient, today: Day) -> Result<Self, Refusal> {
         let (auth_key, queue_key, push_token) = owned(client)?;
         let replaced = Vec::new();
@@ -67,7 +70,7 @@ impl ClientRecord {
     /// Takes over what its owner gives in its place.
     ///
     /// # Errors
-    /// `malformed` for an authentication key that is none, `quota_exceeded` if too many keys were replaced lately.
+    /// `malformed` for an authentication key or a push token that is none, `quota_exceeded` if too many keys were replaced lately.
     pub fn replace(&mut self, client: &QueuingClient, today: Day) -> Result<(), Refusal> {
         let (auth_key, queue_key, push_token) = owned(client)?;
         self.replaced.retain(|(key, until)| *until >= today.0 && *key != auth_key);
@@ -105,10 +108,16 @@ impl ClientRecord {
     }
 }
 
-/// What the owner of a client gives: its keys and its push token, checked.
-fn owned(client: &QueuingClient) -> Result<(Vec<u8>, Vec<u8>, Option<Vec<u8>>), Refusal> {
+/// What the owner of a client gives: its keys and its push token.
+type Owned = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+/// The same, checked.
+fn owned(client: &QueuingClient) -> Result<Owned, Refusal> {
     check_auth_key(&client.auth_key)?;
     let push_token = client.push_token.as_ref().map(|token| token.as_slice().to_vec());
+    if push_token.as_ref().is_some_and(|token| token.len() != SEALED_PUSH_TOKEN) {
+        return Err(Refusal::malformed("a sealed push token has 1,056 octets"));
+    }
     Ok((client.auth_key.as_slice().to_vec(), client.queue_key.as_slice().to_vec(), push_token))
 }
 

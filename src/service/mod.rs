@@ -11,7 +11,7 @@ pub mod work;
 use bytes::Bytes;
 
 use crate::{
-    base::{Domain, Refusal, Secret, Timestamp},
+    base::{Domain, QsClientId, Refusal, Secret, Timestamp},
     crypto::{Rng, aead::blocked_group, at_rest::StorageKey},
     store::{Batch, Key, StoreError, Table, View, record},
     wire::{credential::HpkePublicKey, queue::Incarnation, queuing::BlockedGroup},
@@ -113,6 +113,17 @@ pub struct Append {
     pub class: Class,
     /// Where it comes from, for a queue that may have a blocklist.
     pub origin: Option<Origin>,
+    /// Who is pushed when it is in the queue and nobody listens.
+    pub push: Option<Push>,
+}
+
+/// A client that wants to be pushed when it does not listen.
+#[derive(Clone)]
+pub struct Push {
+    /// Which.
+    pub client: QsClientId,
+    /// Opens its push token. It is never stored.
+    pub token_key: Secret,
 }
 
 /// Where a message comes from, so that a queue can tell whether its owner has blocked that.

@@ -16,6 +16,8 @@ pub struct Policy {
     pub groups: Groups,
     /// How long queues last without one.
     pub queues: Queues,
+    /// How clients that do not listen are woken.
+    pub push: Push,
     /// How often.
     pub rates: Rates,
 }
@@ -27,6 +29,7 @@ impl Default for Policy {
             tokens: Tokens::default(),
             groups: Groups::default(),
             queues: Queues::default(),
+            push: Push::default(),
             rates: Rates::default(),
         }
     }
@@ -59,6 +62,28 @@ pub struct Queues {
 impl Default for Queues {
     fn default() -> Self {
         Self { inactive_days: 90 }
+    }
+}
+
+/// How clients that do not listen are woken.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Push {
+    /// Whether they are.
+    pub enabled: bool,
+    /// Seconds from one push of a client to the next, at least.
+    pub min_interval: u64,
+    /// Seconds for which a push service keeps a push for a device that it cannot reach.
+    pub ttl: u32,
+    /// Where push services find the operator: a `mailto:` or `https:` URL. The home domain, if there is none.
+    pub contact: Option<String>,
+    /// Whether push services may have addresses that are not of the public internet.
+    pub allow_private_addresses: bool,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self { enabled: true, min_interval: 10, ttl: 7 * 86_400, contact: None, allow_private_addresses: false }
     }
 }
 

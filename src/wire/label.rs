@@ -90,6 +90,8 @@ labels! {
         WelcomeAttribution = "welcome attribution";
         /// A shared body, from its own random key.
         SharedBody = "shared body";
+        /// A push token, from the client's push token key.
+        PushToken = "push token";
         /// A server's secret at rest, from the data directory's key.
         AtRest = "at rest";
         /// The key of stateless resets (RFC 9000 section 10.3), from the data directory's key.

@@ -9,6 +9,9 @@ pub const MESSAGE_FLOOR: usize = 256;
 /// Floor of connection offers and of their refusals, which the AS carries and must not tell apart.
 pub const OFFER_FLOOR: usize = 4096;
 
+/// Floor of push tokens, which all look alike.
+pub const PUSH_TOKEN_FLOOR: usize = 1024;
+
 /// Floor of group state at rest.
 pub const STATE_FLOOR: usize = 4096;
 

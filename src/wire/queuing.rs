@@ -13,6 +13,15 @@ pub type HpkeKeyId = [u8; 8];
 /// Names a group in a blocklist: derived from the client's blocklist key, which only queue configs carry.
 pub type BlockedGroup = [u8; 32];
 
+/// A point of P-256, uncompressed (SEC 1 section 2.3.3).
+pub type P256PublicKey = [u8; 65];
+
+/// Octets of a sealed [`PushToken`], whatever is in it: `1024` padded, and what sealing adds.
+pub const SEALED_PUSH_TOKEN: usize = 1_056;
+
+/// Most octets of the endpoint of a [`WebPushSubscription`].
+pub const MAX_PUSH_ENDPOINT: usize = 512;
+
 wire_structs! {
     /// Asks for the QS's keys.
     pub struct GetQueuingKeys {}
@@ -23,6 +32,8 @@ wire_structs! {
         pub hpke_keys: Vec<QueuingHpkeKey>,
         /// Verifies what the QS signs.
         pub verifying_key: SignaturePublicKey,
+        /// By which push services know this QS (RFC 8292); none if it does not push.
+        pub push_key: Option<P256PublicKey>,
     }
 
     /// A key for sealing queue configs.
@@ -49,7 +60,7 @@ wire_structs! {
         pub auth_key: SignaturePublicKey,
         /// Secrets of its queue are sent to this key.
         pub queue_key: HpkePublicKey,
-        /// Where to push, under a key that travels in the queue configs.
+        /// A sealed [`PushToken`], under a key that travels in the queue configs.
         pub push_token: Option<Opaque>,
     }
 
@@ -197,5 +208,25 @@ wire_structs! {
         pub push_token_key: Option<Secret>,
         /// Random, so that no two configs are alike.
         pub salt: [u8; 16],
+    }
+}
+
+wire_selects! {
+    /// Where a client is woken when it does not listen.
+    pub enum PushToken: u8 {
+        /// Through Web Push (RFC 8030), which UnifiedPush speaks.
+        WebPush(WebPushSubscription) = 1,
+    }
+}
+
+wire_structs! {
+    /// What a client is told when it subscribes at a push service.
+    pub struct WebPushSubscription {
+        /// The push resource (RFC 8030 section 5): an `https` URL in ASCII.
+        pub endpoint: Opaque,
+        /// Pushes are encrypted to this key (RFC 8291 section 2.1).
+        pub public_key: P256PublicKey,
+        /// And authenticated by this secret (RFC 8291 section 3.2).
+        pub auth: Secret<16>,
     }
 }

@@ -434,7 +434,7 @@ pub fn text(text: impl Into<String>) -> Content {
 pub fn text_of(message: &Message) -> &str {
     match &message.content {
         Content::Text(text) => &text.0,
-        Content::File(_) => panic!("a file, not a text"),
+        _ => panic!("it is no text"),
     }
 }
 

@@ -13,6 +13,7 @@ mod interop;
 mod isolation;
 mod model;
 mod offers;
+mod push;
 mod quic;
 mod records;
 mod stops;

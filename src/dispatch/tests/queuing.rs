@@ -14,6 +14,7 @@ use crate::{
     queuing::{fan_out::Delivery, records},
     service::{Append, Appended, Class, Outcome, Reply},
     store::{Batch, Key, Limit, Table},
+    transport::Frames,
     wire::{
         SenderId,
         label::{HpkeLabel, SignatureLabel},
@@ -29,7 +30,7 @@ use crate::{
 
 /// A clock that the test sets, by days.
 #[derive(Clone)]
-struct Days(Arc<AtomicU64>);
+pub(super) struct Days(Arc<AtomicU64>);
 
 const START: u64 = 20_000;
 
@@ -49,20 +50,31 @@ impl Clock for Days {
     }
 }
 
-struct World {
+pub(super) struct World {
     engine: MemoryEngine,
     clock: Days,
-    dispatcher: Arc<Dispatcher>,
-    connection: Connection,
+    pub dispatcher: Arc<Dispatcher>,
+    pub connection: Connection,
 }
 
 impl World {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::over(MemoryEngine::new(), Days(Arc::new(AtomicU64::new(START))), [1; 16]).await
+    }
+
+    /// One whose writes can be held up.
+    pub async fn with_faults(faults: &Faults) -> Self {
+        let (engine, clock) = (MemoryEngine::new(), Days(Arc::new(AtomicU64::new(START))));
+        let store = Store::open(faults.around(engine.clone()), Options::new(|error| panic!("{error}"))).unwrap();
+        Self::on(store, engine, clock, [1; 16]).await
     }
 
     async fn over(engine: MemoryEngine, clock: Days, incarnation: Incarnation) -> Self {
         let store = Store::open(engine.clone(), Options::new(|error| panic!("{error}"))).unwrap();
+        Self::on(store, engine, clock, incarnation).await
+    }
+
+    async fn on(store: Store, engine: MemoryEngine, clock: Days, incarnation: Incarnation) -> Self {
         let parts = Parts { clock: Arc::new(clock.clone()), incarnation, ..parts(store) };
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         let connection = memory::connect(Arc::new(Service(dispatcher.clone())));
@@ -75,7 +87,11 @@ impl World {
         Self::over(self.engine, self.clock, [2; 16]).await
     }
 
-    async fn ask<C: Call>(&self, by: (SenderId, &SigningKey), request: &C::Request) -> Result<C::Response, Refusal> {
+    pub async fn ask<C: Call>(
+        &self,
+        by: (SenderId, &SigningKey),
+        request: &C::Request,
+    ) -> Result<C::Response, Refusal> {
         let (exchange, body) = (self.connection.open().await.unwrap(), request.to_vec());
         let binding = self.connection.binding();
         let context =
@@ -87,7 +103,7 @@ impl World {
         Ok(C::Response::from_bytes(body).unwrap())
     }
 
-    async fn create(&self) -> Owner {
+    pub async fn create(&self) -> Owner {
         let (key, queue_key) = (signing_key(), queue_key());
         let token = random_secret(&mut system_rng());
         let mut owner = Owner { key, queue_key, token, user: QsUserId([0; 16]), client: QsClientId([0; 16]) };
@@ -96,12 +112,17 @@ impl World {
         owner
     }
 
-    async fn seal(&self, owner: &Owner) -> ClientQueueConfig {
+    pub async fn seal(&self, owner: &Owner) -> ClientQueueConfig {
+        self.seal_with(owner, None).await
+    }
+
+    /// The same, with a key for its push token.
+    pub async fn seal_with(&self, owner: &Owner, push_token_key: Option<Secret>) -> ClientQueueConfig {
         let keys = ask::<call::QsGetKeys>(&self.connection, &GetQueuingKeys {}).await.unwrap();
         let content = QueueConfigContent {
             client: owner.client,
             blocklist_key: Secret::new([5; 32]),
-            push_token_key: None,
+            push_token_key,
             salt: [6; 16],
         };
         let signature = owner.key.sign(SignatureLabel::QueueConfig, &content);
@@ -113,10 +134,15 @@ impl World {
     }
 
     /// Sends a message of a group to who is behind a config; how many did not get it.
-    async fn send(&self, config: &ClientQueueConfig, group: &GroupId) -> u32 {
+    pub async fn send(&self, config: &ClientQueueConfig, group: &GroupId) -> u32 {
+        let content = FanOutContent::Application(b"hello".to_vec().into());
+        self.tell(config, FanOut { group: group.clone(), content }, false).await
+    }
+
+    /// Sends whatever a DS sends.
+    pub async fn tell(&self, config: &ClientQueueConfig, message: FanOut, no_push: bool) -> u32 {
         let mut scope = self.dispatcher.unlocked();
-        let (mut batch, mut delivery) = (Batch::new(), Delivery::default());
-        let message = FanOut { group: group.clone(), content: FanOutContent::Application(b"hello".to_vec().into()) };
+        let (mut batch, mut delivery) = (Batch::new(), Delivery { no_push, ..Delivery::default() });
         let (service, configs) = (&self.dispatcher.queuing, std::slice::from_ref(config));
         let context = &mut scope.context();
         delivery.add(service, context, &mut batch, message, configs, Class::Application).await.unwrap();
@@ -132,9 +158,21 @@ impl World {
         unreachable + refused.await.unwrap()
     }
 
-    async fn entries(&self, owner: &Owner, incarnation: Incarnation, start: u64) -> QueueEntries {
+    pub async fn entries(&self, owner: &Owner, incarnation: Incarnation, start: u64) -> QueueEntries {
         let dequeue = Dequeue { incarnation, start, max: 100 };
         self.ask::<call::QsDequeue>(owner.as_client(), &dequeue).await.unwrap()
+    }
+
+    /// Listens to the owner's queue, from the entry `start` on.
+    pub async fn listen(&self, owner: &Owner, start: u64) -> Box<dyn Frames> {
+        let listen = Listen { incarnation: [1; 16], start }.to_vec();
+        let exchange = self.connection.open().await.unwrap();
+        let binding = self.connection.binding();
+        let method = call::QsListen::METHOD as u16;
+        let context = RequestContext { method, token: None, body: &listen, binding, stream: exchange.id() };
+        let auth = vec![context.sign(owner.as_client().0, &owner.key)];
+        let request = Request { version: VERSION, method, auth, token: None, body: listen.into() };
+        exchange.streaming(request.to_vec().into(), 1 << 20).await.unwrap().1
     }
 
     async fn is_client(&self, owner: &Owner) -> bool {
@@ -155,24 +193,24 @@ impl World {
 }
 
 /// A user of the QS with one client; one key proves both.
-struct Owner {
+pub(super) struct Owner {
     key: SigningKey,
     queue_key: HpkePrivateKey,
     token: Secret,
     user: QsUserId,
-    client: QsClientId,
+    pub client: QsClientId,
 }
 
 impl Owner {
-    fn as_user(&self) -> (SenderId, &SigningKey) {
+    pub fn as_user(&self) -> (SenderId, &SigningKey) {
         (SenderId::QsUser(self.user), &self.key)
     }
 
-    fn as_client(&self) -> (SenderId, &SigningKey) {
+    pub fn as_client(&self) -> (SenderId, &SigningKey) {
         (SenderId::QsClient(self.client), &self.key)
     }
 
-    fn queuing_client(&self) -> QueuingClient {
+    pub fn queuing_client(&self) -> QueuingClient {
         let (auth_key, queue_key) = (self.key.verifying_key(), self.queue_key.public_key());
         QueuingClient { auth_key, queue_key, push_token: None }
     }
@@ -191,7 +229,7 @@ fn queue_key() -> HpkePrivateKey {
     HpkePrivateKey::generate(&mut system_rng()).unwrap()
 }
 
-fn group(number: u8) -> GroupId {
+pub(super) fn group(number: u8) -> GroupId {
     GroupId { uuid: [number; 16], domain: "a.test".parse().unwrap() }
 }
 
@@ -275,14 +313,7 @@ async fn a_deleted_user_is_gone_with_its_queue_and_who_listens_is_told() {
     let (owner, other) = (world.create().await, world.create().await);
     let config = world.seal(&owner).await;
     assert_eq!(world.send(&config, &group(1)).await, 0);
-    let listen = Listen { incarnation: [1; 16], start: 2 }.to_vec();
-    let exchange = world.connection.open().await.unwrap();
-    let binding = world.connection.binding();
-    let method = call::QsListen::METHOD as u16;
-    let context = RequestContext { method, token: None, body: &listen, binding, stream: exchange.id() };
-    let auth = vec![context.sign(owner.as_client().0, &owner.key)];
-    let request = Request { version: VERSION, method, auth, token: None, body: listen.into() };
-    let (_, mut frames) = exchange.streaming(request.to_vec().into(), 1 << 20).await.unwrap();
+    let mut frames = world.listen(&owner, 2).await;
 
     world.ask::<call::QsDeleteUser>(owner.as_user(), &DeleteQueuingUser {}).await.unwrap();
     assert!(frames.next().await.is_ok_and(|frame| frame.is_none()), "the stream ends");
