@@ -265,16 +265,18 @@ async fn fixture(world: &World) -> Fixture {
     let (alias_key, queuing_key) =
         (SigningKey::generate(&mut system_rng()).unwrap(), SigningKey::generate(&mut system_rng()).unwrap());
     let connection = world.connection().await;
-    let create = || create_queuing_user(&queuing_key.verifying_key());
-    let queuing = [
-        call::<call::QsCreateUser>(&connection, None, &create()).await.unwrap(),
-        call::<call::QsCreateUser>(&connection, None, &create()).await.unwrap(),
-    ];
-    let (request, tokens) = issue_request(&connection, 2).await;
+    let (request, tokens) = issue_request(&connection, 4).await;
     let alice_key = alice.identity();
     let sender = Some((SenderId::AsClient(alice.client()), &alice_key));
     let issued = call::<call::AsIssueTokens>(&connection, sender, &request).await.unwrap();
     let tokens = tokens.finish(issued.response.as_slice()).unwrap();
+    let mut queuing = Vec::new();
+    for token in &tokens[2..] {
+        let body = create_queuing_user(&queuing_key.verifying_key()).to_vec();
+        let case = Case { body, sender: None, right: Status::Ok };
+        let created = paid(&connection, Method::QsCreateUser, &case, Some(token)).await.unwrap();
+        queuing.push(QueuingUserCreated::from_bytes(created).unwrap());
+    }
     for (name, token) in ["leaver", "resident"].into_iter().zip(&tokens) {
         let sender = Some((SenderId::AsAlias(alias_id(name)), &alias_key));
         let case = Case { body: alias_request(name, &alias_key), sender, right: Status::Ok };
@@ -307,7 +309,7 @@ async fn fixture(world: &World) -> Fixture {
         leave: (leave_chat, leave_body),
         friendship_token: bob.secret("friendship token"),
         issue: issue.to_vec(),
-        queuing,
+        queuing: queuing.try_into().unwrap(),
         queuing_key,
         alias_key,
     }

@@ -514,4 +514,4 @@ impl PublicStorageProvider<CURRENT_VERSION> for Recorder {
 }
 
 #[cfg(test)]
-mod vectors;
+mod tests;

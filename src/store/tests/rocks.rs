@@ -164,7 +164,8 @@ async fn purging_leaves_nothing_of_what_was_overwritten_or_deleted() {
         let files = fs::read_dir(directory.path()).unwrap().filter_map(|file| fs::read(file.unwrap().path()).ok());
         files.filter(|file| file.windows(needle.len()).any(|window| window == needle.as_bytes())).count()
     };
-    for value in ["needle one", "needle two", "needle three"] {
+    // Fewer flushes than the engine compacts by itself.
+    for value in ["needle one", "needle two"] {
         store.submit(put(Table::AsKeys, 1, value)).unwrap().await.unwrap();
         store.submit(put(Table::AsKeys, 2, "needle to be deleted")).unwrap().await.unwrap();
         store.flush().unwrap();
@@ -175,8 +176,8 @@ async fn purging_leaves_nothing_of_what_was_overwritten_or_deleted() {
     store.flush().unwrap();
     assert!(files_with("needle one") > 0 && files_with("to be deleted") > 0, "what a plain flush leaves");
     store.purge(Table::AsKeys).await.unwrap();
-    assert_eq!((files_with("needle one"), files_with("needle two"), files_with("to be deleted")), (0, 0, 0));
-    assert_eq!(get(store.durable(), Table::AsKeys, 1).await.as_deref(), Some("needle three"));
+    assert_eq!((files_with("needle one"), files_with("to be deleted")), (0, 0));
+    assert_eq!(get(store.durable(), Table::AsKeys, 1).await.as_deref(), Some("needle two"));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use openmls_traits::{storage::StorageProvider as _, types::HpkePrivateKey};
 use serde::Deserializer;
 use serde_json::json;
 
-use super::*;
+use super::super::*;
 use crate::{
     base::hex,
     crypto::{CryptoError, mls::RustCrypto},
@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Hex {
 
 macro_rules! vectors {
     ($kind:ty, $name:literal) => {{
-        let text = include_str!(concat!("../../../tests/vectors/mls/", $name, ".json"));
+        let text = include_str!(concat!("../../../../tests/vectors/mls/", $name, ".json"));
         let vectors: Vec<$kind> = serde_json::from_str(text).unwrap();
         assert!(!vectors.is_empty());
         vectors

@@ -1,0 +1,3 @@
+//! What the DS does with trees, against the published vectors.
+
+mod vectors;
