@@ -1,9 +1,11 @@
 //! Coming back: a client whose MLS state of a group is lost, rolled back or not what the DS has takes its old leaf's place
 //! by an external commit. The leaf keeps its key and its identity.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
-use openmls::prelude::{LeafNodeParameters, MlsGroup, MlsMessageBodyIn, OpenMlsProvider as _, PublicMessageIn};
+use openmls::prelude::{
+    GroupEpoch, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, OpenMlsProvider as _, PublicMessageIn,
+};
 use rusqlite::Connection;
 use tls_codec::Serialize as _;
 
@@ -65,6 +67,7 @@ impl Core {
         let of = group.clone();
         let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
         let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
+        let before = self.epoch(group).await?;
         let info = match self.external_commit_info(&chat, chat.leaf).await {
             Err(ClientError::Refused(refusal))
                 if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
@@ -74,6 +77,10 @@ impl Core {
             info => info?,
         };
         let queuing_key = self.queuing_key().await?;
+        if !needed {
+            // Whatever led to the state that the DS has told of is in the queue.
+            self.drain(Queue::Client).await?;
+        }
         let core = self.clone();
         let (prepared, events) = self
             .database
@@ -82,7 +89,7 @@ impl Core {
                     return Ok((None, Vec::new()));
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
-                Build { connection, account, trust, chat, info, queuing_key }.run(needed, extra)
+                Build { connection, account, trust, chat, before, info, queuing_key }.run(needed, extra)
             })
             .await?;
         self.publish(events).await;
@@ -92,17 +99,19 @@ impl Core {
     /// The DS does not know this client as the member that it was. Unless the queue tells how that came about, it was removed
     /// while it could not read that.
     async fn give_up(self: &Arc<Self>, chat: Chat) -> Result<(), ClientError> {
-        let epoch = async || {
-            let group = chat.group.clone();
-            let find = move |connection: &Connection| mls::find(&Provider::new(connection), &group);
-            Ok::<_, ClientError>(self.database.run(find).await?.map(|state| state.epoch()))
-        };
-        let before = epoch().await?;
+        let before = self.epoch(&chat.group).await?;
         self.drain(Queue::Client).await?;
-        if epoch().await? != before {
+        if self.epoch(&chat.group).await? != before {
             return Ok(());
         }
         self.database.run(move |connection| removed(connection, &chat.group)).await
+    }
+
+    /// The epoch of a group as it is here, unless its state is lost.
+    async fn epoch(&self, group: &GroupId) -> Result<Option<GroupEpoch>, ClientError> {
+        let group = group.clone();
+        let find = move |connection: &Connection| mls::find(&Provider::new(connection), &group);
+        Ok(self.database.run(find).await?.map(|state| state.epoch()))
     }
 
     /// Whether a Resync whose answer is not known was accepted: then the new leaf is a member.
@@ -152,6 +161,8 @@ struct Build<'a> {
     account: &'a Account,
     trust: &'a Trust,
     chat: Chat,
+    /// The epoch that this client was in before it asked for the DS's state.
+    before: Option<GroupEpoch>,
     info: ExternalCommitInfo,
     queuing_key: QueuingHpkeKey,
 }
@@ -164,10 +175,12 @@ impl Build<'_> {
             return Err(ClientError::untrusted("the DS gave another group than was asked for"));
         }
         let current = mls::load(&provider, &self.chat.group).ok();
-        // Every commit of another leaves another tree.
+        // Every commit of another leaves another tree. The group may have gone on since the DS was asked, but not before.
         let tree = |state: &MlsGroup| state.export_ratchet_tree().tls_serialize_detached().ok();
-        let same = current.is_some_and(|state| {
-            state.epoch() == info.epoch() && tree(&state).as_deref() == Some(self.info.ratchet_tree.as_slice())
+        let same = current.is_some_and(|state| match state.epoch().cmp(&info.epoch()) {
+            Ordering::Less => false,
+            Ordering::Equal => tree(&state).as_deref() == Some(self.info.ratchet_tree.as_slice()),
+            Ordering::Greater => self.before.is_some_and(|before| before <= info.epoch()),
         });
         if same && !needed {
             return Ok((None, Vec::new()));
