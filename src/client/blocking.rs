@@ -111,7 +111,7 @@ fn unblock(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
 }
 
 /// Has every contact given the friendship token.
-pub fn give_token_to_all(connection: &Connection) -> Result<(), ClientError> {
+fn give_token_to_all(connection: &Connection) -> Result<(), ClientError> {
     for contact in contacts::contacts(connection)? {
         if chats::find(connection, &contact.chat)?.is_some_and(|chat| chat.state == ChatState::Active) {
             outbox::add_chore(connection, &Chore::GiveToken(contact.chat))?;

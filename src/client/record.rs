@@ -6,11 +6,10 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{
-    account::{FRIENDSHIP_TOKEN, Keys, PSEUDONYM, QUEUING_CLIENT_KEY, QUEUING_USER},
+    account::{Keys, PSEUDONYM, QUEUING_CLIENT_KEY, QUEUING_USER},
     aliases::is_unproven,
-    blocking,
     connector::Isolation,
-    core::{ATTEMPTS, Core},
+    core::Core,
     error::ClientError,
     network::Sender,
     outgoing::lane_of,
@@ -22,15 +21,15 @@ use super::{
     },
 };
 use crate::{
-    base::{Day, GroupId, Secret, Status, Timestamp},
+    base::{Day, GroupId, Secret, Timestamp},
     crypto::{random_secret, signature::SigningKey, system_rng},
     wire::{
         Encode, Method, Opaque,
         delivery::{GroupAccess, UpdateQueueInfo},
         method::call,
         queuing::{
-            CreateQueuingClient, CreateQueuingUser, DeleteQueuingClient, QueuingClient, QueuingHpkeKey,
-            QueuingUserCreated, UpdateQueuingClient,
+            CreateQueuingClient, CreateQueuingUser, DeleteQueuingClient, GetQueuingUser, QueuingClient,
+            QueuingClientCreated, QueuingClientRecord, QueuingHpkeKey, QueuingUserCreated, UpdateQueuingClient,
         },
     },
 };
@@ -110,16 +109,20 @@ impl Core {
     /// Has the QS replace the record's keys by those that are stored for that.
     pub async fn renew_record(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(LANE).await;
-        let outcome = self.try_to_renew_record().await;
+        let outcome = match self.try_to_renew_record().await {
+            // A push token is sealed for the record that there is now.
+            Ok(true) => self.try_to_renew_record().await,
+            outcome => outcome,
+        };
         if let Err(ClientError::Refused(_)) = &outcome {
             let now = self.trust.now();
             self.database.run(move |connection| stay(connection, now)).await?;
         }
-        outcome
+        outcome.map(drop)
     }
 
-    /// The caller holds the lane.
-    async fn try_to_renew_record(self: &Arc<Self>) -> Result<(), ClientError> {
+    /// Whether there is another record now, which is to be given a push token. The caller holds the lane.
+    async fn try_to_renew_record(self: &Arc<Self>) -> Result<bool, ClientError> {
         let (account, prepare) = (self.account(), self.account());
         let prepared = self.database.run(move |connection| {
             let current = prepare.keys.queuing_client.seed().clone();
@@ -141,84 +144,53 @@ impl Core {
                     let (seed, now) = (next.seed().clone(), self.trust.now());
                     self.database.run(move |connection| promote(connection, &seed, now)).await?;
                     self.reload_account().await?;
-                    return self.drain(Queue::Client).await;
+                    self.drain(Queue::Client).await?;
+                    return Ok(false);
                 }
             }
         }
         self.make_record(request.client, next).await
     }
 
-    /// The QS does not have the record: makes another, and has everybody told where messages go now.
-    async fn make_record(self: &Arc<Self>, client: QueuingClient, key: SigningKey) -> Result<(), ClientError> {
+    /// The QS does not take the record's keys. If it has the record no more, or with a key that is lost, this makes another, and
+    /// has everybody told where messages go now.
+    async fn make_record(self: &Arc<Self>, client: QueuingClient, key: SigningKey) -> Result<bool, ClientError> {
         let account = self.account();
         let (domain, user) = (self.domain(), || Sender::Signed(account.queuing_user(), &account.keys.queuing_user));
         let had_token = client.push_token.is_some();
-        let create = CreateQueuingClient { client: QueuingClient { push_token: None, ..client } };
-        let answer = self.network.call::<call::QsCreateClient>(domain, Isolation::Pseudonym, user(), &create).await;
-        let made = match answer {
-            Err(error) if is_unproven(&error) => self.make_user(create.client).await?,
-            answer => {
-                let answer = answer?;
-                if answer.client != account.pseudonym {
-                    // Its key is lost, or it is gone already.
+        let client = QueuingClient { push_token: None, ..client };
+        let asked = self.network.call::<call::QsGetUser>(domain, Isolation::Pseudonym, user(), &GetQueuingUser {});
+        let made = match asked.await {
+            Err(error) if is_unproven(&error) => {
+                let request = creation(&account.keys, client);
+                let nobody = Sender::Nobody;
+                self.network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, nobody, &request).await?
+            }
+            record => {
+                let record = record?.clients.into_iter().find(|record| record.client == account.pseudonym);
+                let is_ours = |of: &QueuingClientRecord| {
+                    [&account.keys.queuing_client, &key].iter().any(|key| of.auth_key == key.verifying_key())
+                };
+                if record.as_ref().is_some_and(is_ours) {
+                    // Whatever the matter was, it is over.
+                    return Err(ClientError::Unreachable("the homeserver does not take a key that it has".into()));
+                }
+                let create = CreateQueuingClient { client };
+                let created = self.network.call::<call::QsCreateClient>(domain, Isolation::Pseudonym, user(), &create);
+                let QueuingClientCreated { client, incarnation } = created.await?;
+                if record.is_some() {
                     let delete = DeleteQueuingClient { client: account.pseudonym };
                     let deleted =
                         self.network.call::<call::QsDeleteClient>(domain, Isolation::Pseudonym, user(), &delete);
-                    match deleted.await {
-                        Ok(_) | Err(ClientError::Refused(_)) => {}
-                        Err(error) => return Err(error),
-                    }
+                    deleted.await?;
                 }
-                QueuingUserCreated {
-                    user: account.queuing_user,
-                    client: answer.client,
-                    incarnation: answer.incarnation,
-                }
+                QueuingUserCreated { user: account.queuing_user, client, incarnation }
             }
         };
         let now = self.trust.now();
-        self.database
-            .run(move |connection| {
-                promote(connection, key.seed(), now)?;
-                created(connection, &made, now)?;
-                for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state.is_live()) {
-                    outbox::add_chore(connection, &Chore::Compare(chat.group))?;
-                }
-                seal_anew(connection)?;
-                outbox::add_chore(connection, &Chore::Blocklist)?;
-                if had_token {
-                    // It is sealed for the record that there is now.
-                    outbox::add_chore(connection, &Chore::Record)?;
-                }
-                let text =
-                    "the homeserver does not have this client's queue any more, nor what was in it: it has a new one";
-                inbox::problem(connection, text, now)
-            })
-            .await?;
-        self.reload_account().await
-    }
-
-    /// Makes a user at the QS, with this client.
-    async fn make_user(self: &Arc<Self>, client: QueuingClient) -> Result<QueuingUserCreated, ClientError> {
-        for _ in 0..ATTEMPTS {
-            let request = creation(&self.account().keys, client.clone());
-            let (domain, sender) = (self.domain(), Sender::Nobody);
-            let answer = self.network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, sender, &request).await;
-            match answer {
-                Err(ClientError::Refused(refusal)) if refusal.status == Status::AlreadyExists => {
-                    // The token is of a record whose key is lost: contacts are given another.
-                    self.database
-                        .run(|connection| {
-                            meta::put(connection, FRIENDSHIP_TOKEN, &random_secret(&mut system_rng()))?;
-                            blocking::give_token_to_all(connection)
-                        })
-                        .await?;
-                    self.reload_account().await?;
-                }
-                answer => return answer,
-            }
-        }
-        Err(ClientError::invalid("the homeserver has every friendship token"))
+        self.database.run(move |connection| made_anew(connection, &made, &key, now)).await?;
+        self.reload_account().await?;
+        Ok(had_token)
     }
 
     /// Tells the DS of a group where this client's messages go.
@@ -262,4 +234,22 @@ fn stay(connection: &Connection, now: Timestamp) -> Result<(), ClientError> {
     meta::remove(connection, NEXT_KEY)?;
     meta::put(connection, MADE, &now.0)?;
     queues::set_restarting(connection, Queue::Client, false)
+}
+
+/// The QS has another record than before, with this key.
+fn made_anew(
+    connection: &Connection,
+    made: &QueuingUserCreated,
+    key: &SigningKey,
+    now: Timestamp,
+) -> Result<(), ClientError> {
+    promote(connection, key.seed(), now)?;
+    created(connection, made, now)?;
+    for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state.is_live()) {
+        outbox::add_chore(connection, &Chore::Compare(chat.group))?;
+    }
+    seal_anew(connection)?;
+    outbox::add_chore(connection, &Chore::Blocklist)?;
+    let text = "the homeserver does not have this client's queue any more, nor what was in it: it has a new one";
+    inbox::problem(connection, text, now)
 }

@@ -21,7 +21,7 @@ impl PushService for Recorder {
     }
 }
 
-fn subscription(endpoint: &str) -> WebPushSubscription {
+pub(super) fn subscription(endpoint: &str) -> WebPushSubscription {
     WebPushSubscription { endpoint: endpoint.as_bytes().into(), public_key: [4; 65], auth: Secret::new([5; 16]) }
 }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     client::state::queues::{self, Queue},
-    wire::queue::Incarnation,
+    wire::{method::call, queue::Incarnation, queuing::GetQueuingUser},
 };
 use groups::Later;
 
@@ -168,6 +168,7 @@ async fn whoever_comes_back_after_its_queue_was_deleted_gets_a_new_one() {
     let clock = Arc::new(Later::default());
     let server = Homeserver::start_under(QueueLimits::default(), Policy::default(), clock.clone()).await;
     let (alice, bob, chat, group) = pair(&server).await;
+    bob.client.set_push(Some(push::subscription("https://push.test/bob"))).await.unwrap();
     clock.pass(46);
     alice.sync().await;
     clock.pass(46);
@@ -178,6 +179,12 @@ async fn whoever_comes_back_after_its_queue_was_deleted_gets_a_new_one() {
     bob.sync().await;
     assert_ne!(bob.pseudonym().await, before);
     assert!(bob.problem("does not have this client's queue any more").await);
+    let account = bob.client.0.account();
+    let sender = network::Sender::Signed(account.queuing_user(), &account.keys.queuing_user);
+    let (network, domain) = (&bob.client.0.network, bob.id().domain);
+    let asked =
+        network.call::<call::QsGetUser>(&domain, Isolation::Pseudonym, sender, &GetQueuingUser {}).await.unwrap();
+    assert_eq!(asked.clients.iter().map(|of| (of.client, of.push)).collect::<Vec<_>>(), [(account.pseudonym, true)]);
     // Nobody has changed the groups meanwhile: it is a member as before.
     alice.sync().await;
     bob.sync().await;
