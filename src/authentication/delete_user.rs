@@ -41,10 +41,9 @@ pub async fn handle(
 pub async fn remove(service: &Authentication, context: &Context<'_>, user: &UserId) -> Result<Removal, Refusal> {
     let (mut batch, mut revoked, mut queues) = (Batch::new(), Changes::default(), Vec::new());
     for client in records::clients(context, user).await? {
-        let until = client.credential.request.payload.validity.not_after;
-        for name in client.names() {
+        for revocation in client.names() {
             // With a full list contacts learn of it when they next look the user up: nobody is kept from leaving.
-            if let Err(refusal) = service.revocations.add((name, until), Revoked, &mut batch, &mut revoked) {
+            if let Err(refusal) = service.revocations.add(revocation, Revoked, &mut batch, &mut revoked) {
                 tracing::warn!(reason = %refusal.message, "a deleted user is not listed as revoked");
             }
         }

@@ -58,7 +58,11 @@ pub async fn handle(
     let mut batch = Batch::new();
     let credential = issue_client(request.request, &signing_key);
     admission.use_up(&mut batch)?;
-    records::insert(&mut batch, &user, &records::Client { credential: credential.clone(), disabled: false })?;
+    records::insert(
+        &mut batch,
+        &user,
+        &records::Client { credential: credential.clone(), earlier: Vec::new(), disabled: false },
+    )?;
     batch.put(Table::AsUsers, records::profile_key(&client.user), request.profile.0);
     let key = &credential.request.payload.verifying_key;
     replace_packages(context, &mut batch, client, key, &request.packages)?;

@@ -22,6 +22,10 @@ const VERSION: u8 = 1;
 /// Most keys of a kind whose tokens are still redeemed.
 pub const MAX_KEYS: usize = 8;
 
+/// Most that there may be after an operator's rotation. The rest is for those that follow by themselves until the oldest go: there
+/// is always one that issues.
+pub const MAX_ROTATED: usize = MAX_KEYS - 2;
+
 /// A key is followed by another this long before it stops to issue, in seconds, or after three quarters of its life if
 /// that is later: clients that have just learned of it can still use it.
 const OVERLAP: u64 = 86_400;
@@ -183,11 +187,11 @@ impl Issuers {
     /// A new key of a kind takes over at once. Whoever calls this holds the lock of the keys.
     ///
     /// # Errors
-    /// `quota_exceeded` if tokens of [`MAX_KEYS`] keys are still redeemed.
+    /// `quota_exceeded` if tokens of [`MAX_ROTATED`] keys are still redeemed.
     pub fn rotate(&self, kind: Kind, context: &mut Context<'_>, batch: &mut Batch) -> Result<Change, Refusal> {
         let mut keys = Keys::clone(&self.keys());
-        if keys.of(kind) >= MAX_KEYS {
-            return Err(Refusal::quota_exceeded("there are 8 issuer keys already whose tokens are still redeemed"));
+        if keys.of(kind) >= MAX_ROTATED {
+            return Err(Refusal::quota_exceeded("there are 6 issuer keys already whose tokens are still redeemed"));
         }
         keys.add(kind, context)?;
         keys.store(context, batch)?;

@@ -2,6 +2,7 @@
 
 use crate::{
     base::Refusal,
+    crypto::hpke,
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table},
     wire::{
@@ -76,5 +77,5 @@ pub async fn take<P: Decode>(
 
 /// Whether offers can be encrypted to the key.
 pub fn is_usable(ciphersuite: u16, key: &HpkePublicKey) -> bool {
-    ciphersuite == CIPHERSUITE && key.as_slice().len() == 32
+    ciphersuite == CIPHERSUITE && hpke::is_usable(key)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{ClientId, Refusal, UserId},
+    base::{ClientId, Refusal, Timestamp, UserId},
     crypto::credential::fingerprint,
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table, record},
@@ -17,7 +17,10 @@ use crate::{
 const MAX_CLIENTS: usize = 100;
 
 const USER_VERSION: u8 = 1;
-const CLIENT_VERSION: u8 = 1;
+const CLIENT_VERSION: u8 = 2;
+
+/// Most credentials of a client that were renewed and are still valid.
+const MAX_EARLIER: usize = 16;
 
 /// A user: its OPAQUE registration record.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct UserRecord {
 pub struct Client {
     /// What the AS certified.
     pub credential: ClientCredential,
+    /// Those that it took the place of: their fingerprints, and the last second in which each is valid.
+    pub earlier: Vec<(Fingerprint, u64)>,
     /// Whether the operator has taken it out of use.
     pub disabled: bool,
 }
@@ -37,6 +42,7 @@ pub struct Client {
 #[derive(Serialize, Deserialize)]
 struct ClientRecord {
     credential: Vec<u8>,
+    earlier: Vec<(Fingerprint, u64)>,
     disabled: bool,
 }
 
@@ -119,10 +125,22 @@ pub async fn clients(context: &Context<'_>, user: &UserId) -> Result<Vec<Client>
 }
 
 impl Client {
-    /// Fingerprints of its credential, and of the one before, which is valid still.
-    pub fn names(&self) -> impl Iterator<Item = Fingerprint> {
-        let before = self.credential.request.payload.predecessor;
-        std::iter::once(fingerprint(&self.credential)).chain(before)
+    /// Fingerprints of its credential and of those before that may be valid still, each with the last second in which it is.
+    pub fn names(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
+        let until = self.credential.request.payload.validity.not_after;
+        std::iter::once((fingerprint(&self.credential), until)).chain(self.earlier.iter().copied())
+    }
+
+    /// The client with a new credential in place of this one.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if too many were renewed that are still valid.
+    pub fn renewed(self, credential: ClientCredential, now: Timestamp) -> Result<Self, Refusal> {
+        let earlier: Vec<_> = self.names().filter(|(_, until)| *until >= now.seconds()).collect();
+        if earlier.len() > MAX_EARLIER {
+            return Err(Refusal::quota_exceeded("this credential was renewed too often"));
+        }
+        Ok(Self { credential, earlier, disabled: self.disabled })
     }
 
     /// A stored client.
@@ -135,7 +153,7 @@ impl Client {
 
     fn decode(record: ClientRecord) -> Result<Self, Refusal> {
         let credential = ClientCredential::from_slice(&record.credential).map_err(damaged)?;
-        Ok(Self { credential, disabled: record.disabled })
+        Ok(Self { credential, earlier: record.earlier, disabled: record.disabled })
     }
 }
 
@@ -166,7 +184,8 @@ pub fn put_user(batch: &mut Batch, id: &UserId, user: &UserRecord) -> Result<(),
 /// `internal` if it cannot be encoded.
 pub fn put_client(batch: &mut Batch, client: &Client) -> Result<(), Refusal> {
     let key = client_key(&client.credential.request.payload.client);
-    let record = ClientRecord { credential: client.credential.to_vec(), disabled: client.disabled };
+    let (credential, earlier) = (client.credential.to_vec(), client.earlier.clone());
+    let record = ClientRecord { credential, earlier, disabled: client.disabled };
     batch.put(Table::AsClients, key, record::encode(CLIENT_VERSION, &record).map_err(damaged)?);
     Ok(())
 }

@@ -14,7 +14,8 @@ use crate::{
 /// credential, so that a lost reply does no harm.
 ///
 /// # Errors
-/// `malformed` if the old key has not signed for the new one, `forbidden` for a request that the AS does not certify.
+/// `malformed` if the old key has not signed for the new one, `forbidden` for a request that the AS does not certify,
+/// `quota_exceeded` for a credential that was renewed too often.
 pub async fn handle(
     service: &Authentication,
     context: &mut Context<'_>,
@@ -23,11 +24,11 @@ pub async fn handle(
 ) -> Result<Outcome<CredentialRenewed>, Refusal> {
     let client = sender.get();
     let request = request.request;
-    let old = records::client(context, client).await?.ok_or_else(unproven)?;
-    if old.request == request {
-        return Ok(Outcome::unchanged(CredentialRenewed { credential: old }));
+    let old = records::find(context, client).await?.filter(|old| !old.disabled).ok_or_else(unproven)?;
+    if old.credential.request == request {
+        return Ok(Outcome::unchanged(CredentialRenewed { credential: old.credential }));
     }
-    if !is_renewal_of(&request, &old) {
+    if !is_renewal_of(&request, &old.credential) {
         return Err(Refusal::malformed("the request is not signed by the key that it is to take the place of"));
     }
     let keyring = service.keyring();
@@ -36,6 +37,6 @@ pub async fn handle(
     check_client_request(&request, signer, context.now).map_err(refused)?;
     let credential = issue_client(request, &key);
     let mut batch = Batch::new();
-    records::put_client(&mut batch, &records::Client { credential: credential.clone(), disabled: false })?;
+    records::put_client(&mut batch, &old.renewed(credential.clone(), context.now)?)?;
     Ok(Outcome::write(batch, CredentialRenewed { credential }))
 }

@@ -19,6 +19,10 @@ use crate::{
 /// Most revocations at a time: what every client can be sent.
 const MAX_REVOKED: usize = 100_000;
 
+/// So many of them are left for users that the operator disables: whoever registers and leaves again and again cannot keep the
+/// operator from that.
+const RESERVED: usize = 10_000;
+
 /// Rows read in one go.
 const PAGE: usize = 10_000;
 
@@ -89,7 +93,8 @@ impl Revocations {
         batch: &mut Batch,
         changes: &mut Changes,
     ) -> Result<(), Refusal> {
-        if self.count() + changes.added.len() >= MAX_REVOKED {
+        let room = if reason == RevocationReason::OnHold { MAX_REVOKED } else { MAX_REVOKED - RESERVED };
+        if self.count() + changes.added.len() >= room {
             return Err(Refusal::quota_exceeded("the list of revoked credentials is full"));
         }
         let row = record::encode(VERSION, &(until, reason == RevocationReason::OnHold)).map_err(damaged)?;
@@ -124,5 +129,31 @@ impl Revocations {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, Entry>> {
         // The map is whole between any two of its operations.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_leaves_again_and_again_keeps_no_operator_from_disabling_users() {
+        let list = Revocations(Mutex::default());
+        let add = |count: usize, reason| {
+            let (mut batch, mut changes) = (Batch::new(), Changes::default());
+            for number in list.count()..list.count() + count {
+                let mut name = [0; 32];
+                name[..8].copy_from_slice(&number.to_be_bytes());
+                list.add((name, 1), reason, &mut batch, &mut changes)?;
+            }
+            list.apply(changes);
+            Ok::<_, Refusal>(())
+        };
+        add(MAX_REVOKED - RESERVED, RevocationReason::Revoked).unwrap();
+        let full = crate::base::Status::QuotaExceeded;
+        assert_eq!(add(1, RevocationReason::Revoked).unwrap_err().status, full);
+        add(RESERVED, RevocationReason::OnHold).unwrap();
+        assert_eq!(add(1, RevocationReason::OnHold).unwrap_err().status, full);
+        assert_eq!(list.count(), MAX_REVOKED);
     }
 }

@@ -380,14 +380,14 @@ fn stats_line(stats: &Value) -> String {
 
 fn key_line(key: &Value) -> String {
     let (kind, name) = (word(key, "kind"), word(key, "fingerprint"));
-    if key["valid_until"].is_null() {
-        return format!("{kind:<12}  {name}");
+    let mut line = format!("{kind:<14}  {name}");
+    if !key["valid_until"].is_null() {
+        line += &format!("  until {}", time(key, "valid_until"));
     }
-    let mut line = format!("{kind:<12}  {name}  until {}", time(key, "valid_until"));
     for (is, said) in [
         (key["preferred"] == true, "  in use"),
         (key["key"] == "elsewhere", "  key kept elsewhere"),
-        (key["valid"] != true, "  not valid now"),
+        (key["valid"] == false, "  not valid now"),
     ] {
         if is {
             line += said;

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    base::{AliasId, Status, Timestamp},
+    base::{AliasId, Refusal, Status, Timestamp},
     crypto::{alias::Alias, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, SenderId, Text,
@@ -102,7 +102,11 @@ impl Core {
             (Queue::Direct, Err(error)) if is_unproven(&error) => {
                 self.fetch_authority(self.domain()).await?;
                 self.keep_credential().await?;
-                self.drain(queue).await
+                let gone = "the homeserver does not take this client any more: its user was deleted or disabled";
+                match self.drain(queue).await {
+                    Err(error) if is_unproven(&error) => Err(ClientError::Refused(Refusal::unauthenticated(gone))),
+                    outcome => outcome,
+                }
             }
             (Queue::Client, Err(error)) if is_unproven(&error) => {
                 self.renew_record().await?;

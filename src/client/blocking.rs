@@ -13,7 +13,7 @@ use super::{
     core::Core,
     error::{ClientError, Local},
     network::Sender,
-    outgoing::lane_of,
+    outgoing::{forget_commit, lane_of},
     state::{
         blocked,
         chats::{self, ChatKind, ChatState},
@@ -22,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    base::{GroupId, Secret, UserId},
+    base::{GroupId, Secret, Timestamp, UserId},
     crypto::{aead::blocked_group, random_secret, system_rng},
     wire::{
         Encode,
@@ -31,6 +31,9 @@ use crate::{
         queuing::{UpdateBlocklist, UpdateQueuingUser},
     },
 };
+
+/// When the current friendship token was made, if it is not the first, in milliseconds.
+const TOKEN_MADE: &str = "friendship token made";
 
 /// Where the friendship token is that takes the place of the current one, until the QS has it.
 const NEXT_TOKEN: &str = "next friendship token";
@@ -79,20 +82,39 @@ fn block(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
         return Ok(());
     }
     let with = |chat: &chats::Chat| chat.kind == ChatKind::Connection && chat.peer.as_ref() == Some(user);
+    let mut knows_token = contacts::contact(connection, user)?.is_some();
     for chat in chats::all_chats(connection)?.into_iter().filter(with) {
-        if chat.state == ChatState::Active {
-            outbox::clear(connection, &lane_of(&chat.group))?;
-            chats::set_state(connection, &chat.group, ChatState::Blocked)?;
-            blocked::insert_group(connection, &chat.group, user)?;
+        knows_token |= chat.state.is_live();
+        match chat.state {
+            ChatState::Active => {
+                outbox::clear(connection, &lane_of(&chat.group))?;
+                forget_commit(connection, &chat.group)?;
+                chats::set_state(connection, &chat.group, ChatState::Blocked)?;
+                blocked::insert_group(connection, &chat.group, user)?;
+            }
+            // An offer to it, which has the token in it.
+            ChatState::Waiting | ChatState::Starting => {
+                contacts::remove_offer(connection, &chat.group)?;
+                chats::set_state(connection, &chat.group, ChatState::Declined)?;
+                outbox::add_chore(connection, &Chore::Delete(chat.group))?;
+            }
+            _ => {}
         }
     }
     contacts::forget_requests_of(connection, user)?;
     outbox::add_chore(connection, &Chore::Blocklist)?;
-    if contacts::contact(connection, user)?.is_some() && meta::get::<Secret>(connection, NEXT_TOKEN)?.is_none() {
-        meta::put(connection, NEXT_TOKEN, &random_secret(&mut system_rng()))?;
-        outbox::add_chore(connection, &Chore::FriendshipToken)?;
+    if knows_token {
+        renew_token(connection)?;
     }
     Ok(())
+}
+
+/// Another friendship token is to take the place of the current one.
+pub fn renew_token(connection: &Connection) -> Result<(), ClientError> {
+    if meta::get::<Secret>(connection, NEXT_TOKEN)?.is_none() {
+        meta::put(connection, NEXT_TOKEN, &random_secret(&mut system_rng()))?;
+    }
+    outbox::add_chore(connection, &Chore::FriendshipToken)
 }
 
 fn unblock(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
@@ -106,6 +128,31 @@ fn unblock(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
             outbox::add_chore(connection, &Chore::Compare(group.clone()))?;
             outbox::add_chore(connection, &Chore::GiveToken(group))?;
         }
+    }
+    Ok(())
+}
+
+/// Goes on with a new friendship token that was refused.
+pub fn resume_token(connection: &Connection) -> Result<(), ClientError> {
+    match meta::get::<Secret>(connection, NEXT_TOKEN)? {
+        Some(_) => outbox::add_chore(connection, &Chore::FriendshipToken),
+        None => Ok(()),
+    }
+}
+
+/// The QS has another friendship token, which every contact is to be given.
+pub fn replace_token(connection: &Connection, token: &Secret, now: Timestamp) -> Result<(), ClientError> {
+    meta::put(connection, FRIENDSHIP_TOKEN, token)?;
+    meta::put(connection, TOKEN_MADE, &now.0)?;
+    meta::remove(connection, NEXT_TOKEN)?;
+    give_token_to_all(connection)
+}
+
+/// Somebody is a contact now: if the friendship token in the offer was replaced since, it is given the new one.
+pub fn connected(connection: &Connection, chat: &GroupId) -> Result<(), ClientError> {
+    let made = meta::get::<u64>(connection, TOKEN_MADE)?;
+    if made.is_some_and(|made| chats::created(connection, chat).is_ok_and(|created| created <= made)) {
+        return outbox::add_chore(connection, &Chore::GiveToken(chat.clone()));
     }
     Ok(())
 }
@@ -152,13 +199,8 @@ impl Core {
         let sender = Sender::Signed(account.queuing_user(), user);
         let network = &self.network;
         network.call::<call::QsUpdateUser>(self.domain(), Isolation::Pseudonym, sender, &request).await?;
-        self.database
-            .run(move |connection| {
-                meta::put(connection, FRIENDSHIP_TOKEN, &token)?;
-                meta::remove(connection, NEXT_TOKEN)?;
-                give_token_to_all(connection)
-            })
-            .await?;
+        let now = self.trust.now();
+        self.database.run(move |connection| replace_token(connection, &token, now)).await?;
         self.reload_account().await
     }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    aliases,
+    aliases, blocking,
     commit::Intent,
     core::Core,
     error::ClientError,
@@ -51,18 +51,27 @@ impl Core {
             self.queuing_key().await?;
         }
         // What is done may call for more.
+        // Once each: what could not be done is done next time.
+        let mut seen = Vec::new();
         for _ in 0..ROUNDS {
-            let chores = self.database.run(outbox::chores).await?;
+            let mut chores = self.database.run(outbox::chores).await?;
+            chores.retain(|(_, chore)| !seen.contains(chore));
             if chores.is_empty() {
                 break;
             }
-            for chore in chores {
-                match self.do_chore(&chore).await {
+            for (number, chore) in chores {
+                let outcome = self.do_chore(&chore).await;
+                match outcome {
                     Err(error) if error.is_passing() => return Err(error),
+                    Err(error) if error.is_busy() => {
+                        seen.push(chore);
+                        continue;
+                    }
                     Err(error) => self.note(format!("{chore:?}: {error}")).await?,
                     Ok(()) => {}
                 }
-                self.database.run(move |connection| outbox::remove_chore(connection, &chore)).await?;
+                self.database.run(move |connection| outbox::finish_chore(connection, number)).await?;
+                seen.push(chore);
             }
         }
         Ok(())
@@ -167,6 +176,7 @@ fn renew_what_is_old(connection: &rusqlite::Connection, now: Timestamp) -> Resul
     if register::key_packages_made(connection)?.0 < now.0.saturating_sub(KEY_LIFE) {
         outbox::add_chore(connection, &Chore::KeyPackages)?;
     }
+    blocking::resume_token(connection)?;
     aliases::refill_if_low(connection, None, now.seconds().saturating_add(packages::RENEWAL))?;
     record::renew_before(connection, now.0.saturating_sub(KEY_LIFE))
 }

@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// Most offers that wait for an answer.
+const MAX_REQUESTS: u32 = 500;
+
 /// How long an offer can be accepted, in seconds.
 const REQUEST_LIFE: u64 = 30 * 86_400;
 
@@ -76,6 +79,9 @@ fn offer(
     }
     let now = work.trust.now().seconds();
     refill_if_low(work.connection, through.as_ref(), now)?;
+    if contacts::count_requests(work.connection)? >= MAX_REQUESTS {
+        return Err(Stop::bad("an offer to connect while too many wait for an answer"));
+    }
     let id = request_id(&content);
     let expires = key.not_after.min(now.saturating_add(REQUEST_LIFE));
     if contacts::insert_request(work.connection, &id, &content, now, expires)? {

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     /// The homeserver refused the request; nothing of it took effect.
-    #[error("{}", .0.message)]
+    #[error("{}{}", .0.message, .0.retry_after.map(|wait| format!("; try again in {}", span(wait))).unwrap_or_default())]
     Refused(Refusal),
     /// No answer within the time allowed. What was being sent is kept and sent again with the next command.
     #[error("the homeserver cannot be reached: {0}")]
@@ -69,6 +69,12 @@ impl ClientError {
             Self::UsedUp(_) => Status::RateLimited.name(),
             Self::Local(kind, _) => kind.name(),
         }
+    }
+
+    /// Whether the homeserver refused this once only, for a reason that has nothing to do with it.
+    pub(super) const fn is_busy(&self) -> bool {
+        use Status::{Internal, Overloaded, RateLimited};
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status, Overloaded | RateLimited | Internal))
     }
 
     /// Whether the same may succeed later, so that nothing is to be given up.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::{
-    account_changes,
+    account_changes, blocking,
     commit::{Intent, Materials},
     core::{ATTEMPTS, Core},
     error::{ClientError, Local},
@@ -19,14 +19,14 @@ use super::{
         chats::{self, ChatKind, ChatState},
         contacts::{self, Contact},
         inbox,
-        outbox::{self, Kind, Pending},
-        queues::Queue,
+        outbox::{self, Chore, Kind, Pending},
+        queues::{self, Queue},
     },
 };
 use crate::{
-    base::{GroupId, Status},
+    base::{AliasId, GroupId, Status},
     crypto::{random, system_rng},
-    wire::{Decode, Encode, Method, content::ApplicationMessage},
+    wire::{Decode, Encode, Method, content::ApplicationMessage, method::ProofKind},
 };
 use openmls::prelude::OpenMlsProvider as _;
 
@@ -321,7 +321,8 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
             let user = &offer.credential.request.payload.client.user;
             contacts::put_name(connection, user, &super::direct::tidy(&offer.profile.name.0), now)?;
             let contact = Contact { credential: offer.credential, friendship: offer.friendship, chat: group };
-            contacts::insert_contact(connection, &contact)
+            contacts::insert_contact(connection, &contact)?;
+            blocking::connected(connection, &contact.chat)
         }
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_uploaded(connection),
         Kind::Leave => leaving::left(connection, &GroupId::from_slice(&pending.lane)?),
@@ -340,7 +341,7 @@ fn lose(connection: &Connection, pending: &Pending) -> Result<(), ClientError> {
 }
 
 /// The commit of this client that is under way will not come about.
-fn forget_commit(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+pub fn forget_commit(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
     chats::set_next_leaf(connection, group, None)?;
     let provider = Provider::new(connection);
     match mls::find(&provider, group)? {
@@ -355,6 +356,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
         return Ok(());
     }
     let provider = Provider::new(connection);
+    let is_busy = matches!(refused, Some(Status::Overloaded | Status::RateLimited | Status::Internal));
     match pending.kind {
         Kind::Simple
             if matches!(pending.method, Method::AsEnqueue | Method::AsEnqueueAlias) && !pending.lane.is_empty() =>
@@ -363,9 +365,30 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
             let group = GroupId::from_slice(&pending.lane)?;
             contacts::remove_offer(connection, &group)?;
             chats::set_state(connection, &group, ChatState::Declined)?;
-            outbox::add_chore(connection, &outbox::Chore::Delete(group))
+            outbox::add_chore(connection, &Chore::Delete(group))
         }
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_refused(connection),
+        Kind::Simple
+            if matches!(pending.method.proof(), ProofKind::AsClient | ProofKind::AsAlias | ProofKind::QsClient) =>
+        {
+            let (chore, queue) = match pending.method {
+                Method::AsPublishConnectionPackages => (Chore::ConnectionPackages, Queue::Direct),
+                Method::AsPublishAliasPackages => {
+                    let alias = AliasId(pending.extra[..].try_into().map_err(ClientError::storage)?);
+                    (Chore::AliasPackages(alias), Queue::Alias(alias))
+                }
+                Method::QsPublishKeyPackages => (Chore::KeyPackages, Queue::Client),
+                _ => return Ok(()),
+            };
+            if queue != Queue::Client {
+                // With it a queue that cannot be read may have been to begin anew: the next entry asks for that again.
+                queues::set_restarting(connection, queue, false)?;
+            }
+            if is_busy { outbox::add_chore(connection, &chore) } else { Ok(()) }
+        }
+        Kind::Simple if pending.method == Method::DsUpdateQueueInfo && is_busy => {
+            outbox::add_chore(connection, &Chore::QueueConfig(GroupId::from_slice(&pending.lane)?))
+        }
         Kind::Message | Kind::Simple => Ok(()),
         Kind::Commit => forget_commit(connection, &GroupId::from_slice(&pending.lane)?),
         Kind::Leave => leaving::stay(connection, &GroupId::from_slice(&pending.lane)?),
@@ -376,7 +399,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
                 return resync::removed(connection, &group);
             }
             mls::delete(&provider, &group)?;
-            outbox::add_chore(connection, &outbox::Chore::Compare(group))
+            outbox::add_chore(connection, &Chore::Compare(group))
         }
         Kind::Create => {
             let group = GroupId::from_slice(&pending.lane)?;

@@ -60,8 +60,7 @@ impl Client {
                 outbox::add_chore(connection, &Chore::Record)
             })
             .await?;
-        core.renew_record().await?;
-        core.database.run(|connection| outbox::remove_chore(connection, &Chore::Record)).await
+        core.renew_record().await
     }
 }
 

@@ -4,6 +4,7 @@ use openmls::prelude::OpenMlsProvider as _;
 use openmls::prelude::{ContentType, MlsGroup, ProcessedMessageContent, Proposal, Sender as MlsSender, StagedCommit};
 
 use super::{
+    blocking,
     event::Event,
     group as groups, join, members,
     mls::{self, Provider},
@@ -203,6 +204,15 @@ fn connected(
     if chat.state != ChatState::Waiting && chat.state != ChatState::Starting {
         return Ok(());
     }
+    if let Some(peer) = &peer
+        && blocked::contains(work.connection, peer)?
+    {
+        // It was blocked while the offer was on its way, or before it was known who is behind an alias.
+        chats::set_state(work.connection, &chat.group, ChatState::Declined)?;
+        contacts::remove_offer(work.connection, &chat.group)?;
+        blocking::renew_token(work.connection)?;
+        return Ok(outbox::add_chore(work.connection, &Chore::Delete(chat.group.clone()))?);
+    }
     let info = infos.iter().find(|(key, _)| key == joiner.key.as_slice()).map(|(_, info)| info);
     let (Some(info), Some(sealed)) = (info, &aad.friendship_package) else {
         return work.problem(format!("the other side of {} gave no friendship package", chat.group));
@@ -221,7 +231,7 @@ fn connected(
             let contact = Contact { credential: chain.credential, friendship, chat: chat.group.clone() };
             contacts::insert_contact(work.connection, &contact)?;
             work.events.push(Event::Connected { user, chat: chat.group.clone() });
-            Ok(())
+            Ok(blocking::connected(work.connection, &chat.group)?)
         }
         Err(_) => work.problem(format!("the friendship package from the other side of {} is unusable", chat.group)),
     }

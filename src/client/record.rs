@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::{
     account::{Keys, PSEUDONYM, QUEUING_CLIENT_KEY, QUEUING_USER},
     aliases::is_unproven,
+    blocking,
     connector::Isolation,
     core::Core,
     error::ClientError,
@@ -21,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    base::{Day, GroupId, Secret, Timestamp},
+    base::{Day, GroupId, Secret, Status, Timestamp},
     crypto::{random_secret, signature::SigningKey, system_rng},
     wire::{
         Encode, Method, Opaque,
@@ -115,8 +116,8 @@ impl Core {
             outcome => outcome,
         };
         if let Err(ClientError::Refused(_)) = &outcome {
-            let now = self.trust.now();
-            self.database.run(move |connection| stay(connection, now)).await?;
+            // What waits for the queue to begin anew asks for that again.
+            self.database.run(|connection| queues::set_restarting(connection, Queue::Client, false)).await?;
         }
         outcome.map(drop)
     }
@@ -133,12 +134,18 @@ impl Core {
         });
         let (request, next) = prepared.await?;
         // An earlier attempt may have been carried out.
-        for key in [&account.keys.queuing_client, &next] {
+        for (key, is_current) in [(&account.keys.queuing_client, true), (&next, false)] {
             let sender = Sender::Signed(account.queuing_client(), key);
             let update =
                 self.network.call::<call::QsUpdateClient>(self.domain(), Isolation::Pseudonym, sender, &request);
             match update.await {
                 Err(error) if is_unproven(&error) => {}
+                Err(error @ ClientError::Refused(_)) if is_current && !error.is_busy() => {
+                    // The QS takes the current key, so it has not taken the next one, and will not.
+                    let now = self.trust.now();
+                    self.database.run(move |connection| stay(connection, now)).await?;
+                    return Err(error);
+                }
                 outcome => {
                     outcome?;
                     let (seed, now) = (next.seed().clone(), self.trust.now());
@@ -161,11 +168,7 @@ impl Core {
         let client = QueuingClient { push_token: None, ..client };
         let asked = self.network.call::<call::QsGetUser>(domain, Isolation::Pseudonym, user(), &GetQueuingUser {});
         let made = match asked.await {
-            Err(error) if is_unproven(&error) => {
-                let request = creation(&account.keys, client);
-                let nobody = Sender::Nobody;
-                self.network.call::<call::QsCreateUser>(domain, Isolation::Pseudonym, nobody, &request).await?
-            }
+            Err(error) if is_unproven(&error) => self.make_user(client).await?,
             record => {
                 let record = record?.clients.into_iter().find(|record| record.client == account.pseudonym);
                 let is_ours = |of: &QueuingClientRecord| {
@@ -191,6 +194,22 @@ impl Core {
         self.database.run(move |connection| made_anew(connection, &made, &key, now)).await?;
         self.reload_account().await?;
         Ok(had_token)
+    }
+
+    /// Makes a user at the QS, with this client. Whoever was given the friendship token could take it while there was none.
+    async fn make_user(&self, client: QueuingClient) -> Result<QueuingUserCreated, ClientError> {
+        let request = creation(&self.account().keys, client);
+        let (domain, isolation) = (self.domain(), Isolation::Pseudonym);
+        let made = self.network.call::<call::QsCreateUser>(domain, isolation.clone(), Sender::Nobody, &request).await;
+        if !matches!(&made, Err(error) if error.status() == Status::AlreadyExists.name()) {
+            return made;
+        }
+        let token = random_secret(&mut system_rng());
+        let (stored, now) = (token.clone(), self.trust.now());
+        self.database.run(move |connection| blocking::replace_token(connection, &stored, now)).await?;
+        self.reload_account().await?;
+        let request = CreateQueuingUser { friendship_token: token, ..request };
+        self.network.call::<call::QsCreateUser>(domain, isolation, Sender::Nobody, &request).await
     }
 
     /// Tells the DS of a group where this client's messages go.
@@ -228,12 +247,10 @@ fn promote(connection: &Connection, seed: &Secret, now: Timestamp) -> Result<(),
     meta::put(connection, MADE, &now.0)
 }
 
-/// The QS does not take another key: the record stays as it is for another while. What waits for the queue to begin anew asks
-/// for that again.
+/// The QS does not take another key: the record stays as it is for another while.
 fn stay(connection: &Connection, now: Timestamp) -> Result<(), ClientError> {
     meta::remove(connection, NEXT_KEY)?;
-    meta::put(connection, MADE, &now.0)?;
-    queues::set_restarting(connection, Queue::Client, false)
+    meta::put(connection, MADE, &now.0)
 }
 
 /// The QS has another record than before, with this key.

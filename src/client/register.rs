@@ -155,7 +155,9 @@ async fn certify(database: &Database, network: &Network, trust: &Trust, domain: 
     let sender = Sender::Signed(SenderId::AsClient(client.clone()), &keys.identity);
     let body: Bytes = finish.0.clone();
     let answer = network.send(domain, Isolation::Identity, Method::AsFinishRegistration, sender, body).await;
-    if let Err(ClientError::Refused(_)) = &answer {
+    if let Err(error @ ClientError::Refused(_)) = &answer
+        && !error.is_busy()
+    {
         // The user does not come about: registration can be tried again from the start.
         database
             .run(|connection| {

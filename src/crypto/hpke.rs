@@ -113,6 +113,14 @@ fn seal_with(
     Ok(HpkeCiphertext { kem_output: ephemeral.public[..].into(), ciphertext: ciphertext.into() })
 }
 
+/// Whether something can be sealed to a key: it is no point of low order, with which every secret would be zero (RFC 7748
+/// section 6.1). Any secret tells, as all of them are multiples of eight.
+pub fn is_usable(key: &HpkePublicKey) -> bool {
+    let peer = UnparsedPublicKey::new(&X25519, key.as_slice());
+    let private = PrivateKey::from_private_key(&X25519, &[1; 32]);
+    private.is_ok_and(|private| agreement::agree(&private, peer, (), |_| Ok(())).is_ok())
+}
+
 fn info(label: HpkeLabel, context: &[u8]) -> Vec<u8> {
     let mut info = Opaque::from(label.as_str().as_bytes()).to_vec();
     Opaque::from(context).encode(&mut info);

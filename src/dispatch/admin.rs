@@ -11,16 +11,17 @@ use crate::{
         records,
         revocations::Changes,
     },
-    base::{Refusal, Timestamp, UserId},
+    base::{Day, Refusal, Timestamp, UserId},
     crypto::alias::Alias,
     service::{Context, Outcome, QueueChange, QueueId, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
     wire::{
         authentication::{
-            Revocation,
+            IssuerKey, Revocation,
             RevocationReason::{OnHold, Revoked},
         },
         credential::Fingerprint,
+        queuing::HpkeKeyId,
         server::Done,
     },
 };
@@ -89,13 +90,11 @@ impl Dispatcher {
         for client in clients {
             let payload = &client.credential.request.payload;
             queues.push(QueueId::direct(&payload.client));
-            for name in client.names() {
+            for revocation in client.names() {
                 if disabled {
-                    let until = payload.validity.not_after;
-                    let revocation = (name, until);
                     self.authentication.revocations.add(revocation, OnHold, &mut batch, &mut changes)?;
                 } else {
-                    self.authentication.revocations.lift(name, &mut batch, &mut changes);
+                    self.authentication.revocations.lift(revocation.0, &mut batch, &mut changes);
                 }
             }
             records::put_client(&mut batch, &records::Client { disabled, ..client })?;
@@ -172,6 +171,16 @@ impl Dispatcher {
     /// The AS's own credentials.
     pub fn keyring(&self) -> std::sync::Arc<Keyring> {
         self.authentication.keyring()
+    }
+
+    /// The keys that issue tokens, or whose tokens are redeemed, the newest first.
+    pub fn issuer_keys(&self) -> Vec<IssuerKey> {
+        self.authentication.issuers.public()
+    }
+
+    /// The keys that open queue configs, the preferred one first, and the last day of each.
+    pub fn config_keys(&self) -> Vec<(HpkeKeyId, Day)> {
+        self.queuing.config_keys.all()
     }
 
     /// The list of revoked credentials.

@@ -52,7 +52,7 @@ impl Dispatcher {
         let mut batch = Batch::new();
         records::put_client(&mut batch, client, &record)?;
         scope.commit(Outcome::write(batch, Done {})).await?;
-        self.queuing.forget(client);
+        self.queuing.forget(QueueId::client(client));
         Ok(())
     }
 }

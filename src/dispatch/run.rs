@@ -9,7 +9,7 @@ use super::{Dispatcher, context};
 use crate::{
     base::Refusal,
     crypto::Rng,
-    service::{Context, Outcome, Reply, store_failure},
+    service::{Context, Outcome, QueueChange, QueueId, Reply, store_failure},
     wire::Encode,
 };
 
@@ -55,6 +55,8 @@ impl Scope<'_> {
     pub async fn commit<R: Encode>(mut self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
         let dispatcher = self.dispatcher;
         let Outcome { mut batch, appends, changes, reply } = outcome;
+        let closes = |(id, change): &(QueueId, QueueChange)| matches!(change, QueueChange::Close).then_some(*id);
+        let closed: Vec<_> = changes.iter().filter_map(closes).collect();
         let resolved = dispatcher.queues.resolve(appends, changes, &mut self.context(), &mut batch).await?;
         let reply = match reply {
             Reply::Ready(reply) => Ok(reply),
@@ -73,6 +75,7 @@ impl Scope<'_> {
         let changed = resolved.submitted();
         self.guards.clear();
         commit.await.map_err(store_failure)?;
+        closed.into_iter().for_each(|queue| dispatcher.queuing.forget(queue));
         let unheard = dispatcher.queues.wake(changed);
         dispatcher.pushes.want(unheard);
         Ok(reply.to_vec())

@@ -1,5 +1,6 @@
 //! The pipeline against a store that fails: what is not on disk is never acknowledged.
 
+mod authentication;
 mod push;
 mod queuing;
 

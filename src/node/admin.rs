@@ -21,8 +21,8 @@ use tokio::{
 use super::NodeError;
 use crate::{
     authentication::issuers::Kind,
-    base::{Clock, Domain, Refusal, Secret, Timestamp, UserId, hex},
-    crypto::{alias::Alias, credential::fingerprint},
+    base::{Clock, Day, Domain, Refusal, Secret, Timestamp, UserId, hex},
+    crypto::{alias::Alias, credential::fingerprint, sha256},
     dispatch::Dispatcher,
     store::Table,
     wire::{Decode, Encode, authentication::RevocationReason, credential::AsIntermediateCredential},
@@ -372,6 +372,22 @@ impl Operator {
                 "signer": hex::encode(&payload.signer),
             }));
         }
+        results.extend(self.dispatcher.issuer_keys().into_iter().map(|key| {
+            json!({
+                "kind": if key.foreign { "foreign tokens" } else { "tokens" },
+                "fingerprint": hex::encode(&sha256(key.public_key.as_slice())),
+                "preferred": key.issues_until >= now.seconds(),
+                "valid": key.not_after >= now.seconds(),
+                "valid_until": key.not_after,
+            })
+        }));
+        results.extend(self.dispatcher.config_keys().into_iter().enumerate().map(|(at, (id, until))| {
+            let until = (until != Day(u32::MAX)).then(|| until.plus(1).start().seconds());
+            json!({
+                "kind": "queue configs", "fingerprint": hex::encode(&id), "preferred": at == 0, "valid": true,
+                "valid_until": until,
+            })
+        }));
         let revoked = self.dispatcher.revoked().into_iter();
         results.extend(revoked.map(|of| {
             let kind = match of.reason {

@@ -1,7 +1,12 @@
 //! Web Push: one POST to a push resource (RFC 8030) that says who sends it (RFC 8292) and nothing else: what is encrypted in
 //! it (RFC 8291) is always the same. The resource comes from outside, and so does all that it answers.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,10 +20,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls_pki_types::ServerName;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use web_push_native::{Auth, WebPushBuilder, p256};
 
@@ -62,12 +64,16 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
+/// Most look-ups of hosts under way.
+const LOOKUPS: usize = 16;
+
 /// Sends pushes to whatever push service a subscription is of.
 pub struct WebPush {
     settings: Settings,
     key: Arc<VapidKey>,
     clock: Arc<dyn Clock>,
     tls: TlsConnector,
+    lookups: Arc<Semaphore>,
 }
 
 /// Where a subscription leads.
@@ -90,7 +96,8 @@ impl WebPush {
     ) -> Result<Self, TlsError> {
         let mut config = tls::client_config(roots, None)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { settings, key, clock, tls: TlsConnector::from(Arc::new(config)) })
+        let lookups = Arc::new(Semaphore::new(LOOKUPS));
+        Ok(Self { settings, key, clock, tls: TlsConnector::from(Arc::new(config)), lookups })
     }
 
     /// The request for a subscription.
@@ -146,11 +153,23 @@ impl WebPush {
         Ok((head.status, head.headers))
     }
 
+    /// The addresses of an endpoint's host. A look-up cannot be broken off: few at a time are under way, so that those that hang
+    /// leave the threads to others.
+    async fn look_up(&self, endpoint: &Endpoint) -> Option<Vec<SocketAddr>> {
+        let permit = self.lookups.clone().acquire_owned().await.ok()?;
+        let (host, port) = (endpoint.host.clone(), endpoint.port);
+        let look_up = move || {
+            let found = (host.as_str(), port).to_socket_addrs().ok().map(|found| found.take(ADDRESSES).collect());
+            drop(permit);
+            found
+        };
+        tokio::task::spawn_blocking(look_up).await.ok()?
+    }
+
     async fn connect(&self, endpoint: &Endpoint) -> Result<TlsStream<TcpStream>, PushError> {
         let later = PushError::RetryLater(None);
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| PushError::Rejected)?;
-        let found = lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(|_| later)?;
-        let found: Vec<SocketAddr> = found.take(ADDRESSES).collect();
+        let found = self.look_up(endpoint).await.ok_or(later)?;
         let may = |address: &SocketAddr| self.settings.allow_private_addresses || is_public(address.ip());
         // What was checked is what is connected to: the name is not looked up again.
         let checked: Vec<SocketAddr> = found.iter().copied().filter(may).collect();

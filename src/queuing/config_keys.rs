@@ -62,6 +62,11 @@ impl ConfigKeys {
         self.keys().first().map(public).into_iter().collect()
     }
 
+    /// The names of all keys, the preferred one first, and the last day of each.
+    pub fn all(&self) -> Vec<(HpkeKeyId, Day)> {
+        self.keys().iter().map(|of| (of.id, of.until)).collect()
+    }
+
     /// The key of this name, if it opens configs today.
     pub fn find(&self, id: &HpkeKeyId, today: Day) -> Option<Arc<ConfigKey>> {
         self.keys().iter().find(|of| of.id == *id && of.until >= today).cloned()

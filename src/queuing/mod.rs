@@ -22,7 +22,7 @@ use config_keys::ConfigKeys;
 use fan_out::Opened;
 
 use crate::{
-    base::{QsClientId, Refusal, Secret},
+    base::{Refusal, Secret},
     crypto::{push::VapidKey, signature::SigningKey},
     service::{Context, QueueId, damaged, keys},
     store::{Batch, Table},
@@ -65,9 +65,9 @@ impl Queuing {
         }
     }
 
-    /// A client's record has changed, or is gone: its queue configs are opened and checked anew.
-    pub fn forget(&self, client: QsClientId) {
-        self.opened().forget(QueueId::client(client));
+    /// The record of the client whose queue this is has changed, or is gone: its queue configs are opened and checked anew.
+    pub fn forget(&self, queue: QueueId) {
+        self.opened().forget(queue);
     }
 
     fn opened(&self) -> MutexGuard<'_, Opened> {

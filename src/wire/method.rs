@@ -226,7 +226,7 @@ methods! {
     /// Replaces the sending user's key and friendship token.
     QsUpdateUser = 0x0203, QsUser, Charged, Once, KIB, queuing::UpdateQueuingUser => server::Done;
     /// The sending user's record.
-    QsGetUser = 0x0204, QsUser, Charged, Once, 64, queuing::GetQueuingUser => queuing::QueuingUserRecord;
+    QsGetUser = 0x0204, QsUser, Exempt, Once, 64, queuing::GetQueuingUser => queuing::QueuingUserRecord;
     /// Deletes the sending user with all its clients.
     QsDeleteUser = 0x0205, QsUser, Charged, Once, 64, queuing::DeleteQueuingUser => server::Done;
     /// Adds a client to the sending user.

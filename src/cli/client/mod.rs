@@ -80,6 +80,8 @@ enum Command {
     },
     /// List blocked users
     Blocked,
+    /// List what went wrong lately: what was received and could not be used, what could not be done
+    Problems,
     /// Say how many tokens are left, which pay for requests
     Tokens,
     /// List chats
@@ -138,6 +140,7 @@ impl Command {
             Self::Block { user } => people::block(client, &user, output).await,
             Self::Unblock { user } => people::unblock(client, &user, output).await,
             Self::Blocked => people::blocked(client, output).await,
+            Self::Problems => receive::problems(client, output).await,
             Self::Chats => groups::chats(client, output).await,
             Self::Group(command) => command.run(client, output).await,
             Self::Send(command) => command.run(client, output).await,

@@ -74,6 +74,18 @@ pub async fn print_unread(client: &Client, max: u64, output: Output) -> Result<u
     Ok(printed)
 }
 
+/// Lists what went wrong, the oldest first.
+///
+/// # Errors
+/// If the state cannot be read.
+pub async fn problems(client: &Client, output: Output) -> Result<(), Failure> {
+    for (time, text) in client.problems().await? {
+        let human = || format!("{}  {}", rfc3339(time), printable(&text));
+        output.line(human, || json!({ "time": rfc3339(time), "problem": text }))?;
+    }
+    Ok(())
+}
+
 fn human(message: &Message) -> String {
     let text = match &message.content {
         Content::Text(text) => printable(&text.0),

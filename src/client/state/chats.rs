@@ -170,6 +170,13 @@ pub fn all_chats(connection: &Connection) -> Result<Vec<Chat>, ClientError> {
     all(connection, &format!("SELECT {COLUMNS} FROM chats ORDER BY created, chat"), [], chat_of)
 }
 
+/// When a chat was created here, in milliseconds.
+pub fn created(connection: &Connection, group: &GroupId) -> Result<u64, ClientError> {
+    let sql = "SELECT created FROM chats WHERE chat = ?";
+    let created = first(connection, sql, [group.to_vec()], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
+    created.ok_or_else(|| ClientError::not_found("there is no such chat"))
+}
+
 /// The live chat that an alias was made an offer for.
 pub fn by_alias(connection: &Connection, alias: &AliasId) -> Result<Option<GroupId>, ClientError> {
     let chats = all(connection, &format!("SELECT {COLUMNS} FROM chats WHERE alias = ?"), [alias.0], chat_of)?;

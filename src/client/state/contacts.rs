@@ -74,6 +74,12 @@ pub fn insert_request(
     Ok(execute(connection, sql, row)? > 0)
 }
 
+/// How many offers wait for an answer.
+pub fn count_requests(connection: &Connection) -> Result<u32, ClientError> {
+    let count = first(connection, "SELECT COUNT(*) FROM requests WHERE offer IS NOT NULL", [], |row| Ok(row.get(0)?))?;
+    Ok(count.unwrap_or_default())
+}
+
 /// Whether an offer was received before, answered or not.
 pub fn knows_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<bool, ClientError> {
     Ok(first(connection, "SELECT 1 FROM requests WHERE offer_id = ?", [offer_id], |_| Ok(()))?.is_some())

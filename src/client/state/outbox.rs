@@ -173,17 +173,17 @@ impl Chore {
     }
 }
 
-/// Adds a chore, unless it is there.
+/// Adds a chore, once. One that is being done is to be done again after that.
 pub fn add_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientError> {
-    execute(connection, "INSERT OR IGNORE INTO chores (kind, argument) VALUES (?, ?)", chore.row()).map(drop)
+    execute(connection, "INSERT OR REPLACE INTO chores (kind, argument) VALUES (?, ?)", chore.row()).map(drop)
 }
 
-/// All chores, the oldest first.
-pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
+/// All chores, the oldest first, and what numbers them.
+pub fn chores(connection: &Connection) -> Result<Vec<(i64, Chore)>, ClientError> {
     use crate::wire::{Decode, Reader};
-    all(connection, "SELECT kind, argument FROM chores ORDER BY number", [], |row| {
-        let argument = row.get::<_, Vec<u8>>(1)?;
-        Ok(match row.get::<_, i64>(0)? {
+    all(connection, "SELECT number, kind, argument FROM chores ORDER BY number", [], |row| {
+        let argument = row.get::<_, Vec<u8>>(2)?;
+        let chore = match row.get::<_, i64>(1)? {
             1 => Chore::Delete(decoded(&argument)?),
             2 => {
                 let mut reader = Reader::new(argument.into());
@@ -201,11 +201,17 @@ pub fn chores(connection: &Connection) -> Result<Vec<Chore>, ClientError> {
             12 => Chore::FriendshipToken,
             13 => Chore::GiveToken(decoded(&argument)?),
             _ => return Err(ClientError::storage("an unknown chore")),
-        })
+        };
+        Ok((row.get(0)?, chore))
     })
 }
 
-/// A chore is done, or cannot be.
+/// A chore is done, or cannot be; unless it was added again meanwhile.
+pub fn finish_chore(connection: &Connection, number: i64) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM chores WHERE number = ?", [number]).map(drop)
+}
+
+/// A chore is done with everything that it was added for until now.
 pub fn remove_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM chores WHERE kind = ? AND argument = ?", chore.row()).map(drop)
 }

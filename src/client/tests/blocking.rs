@@ -126,7 +126,7 @@ async fn a_block_that_was_interrupted_anywhere_is_completed() {
             let block = move |client: Client| async move { _ = client.block(&user).await };
             let (alice, stopped) = alice.stopped(Hang { after, carried_out }, block).await;
             alice.client.sync().await.unwrap();
-            assert_eq!(alice.client.0.database.run(outbox::chores).await.unwrap(), []);
+            assert!(alice.client.0.database.run(outbox::chores).await.unwrap().is_empty());
             bob.say(&chat, "hello?").await;
             assert_eq!(alice.hear().await, []);
             let trap = bob.client.create_group("Trap").await.unwrap();

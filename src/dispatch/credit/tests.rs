@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::*;
 use crate::{
-    authentication::issuers::{Issuer, MAX_KEYS},
+    authentication::issuers::{Issuer, MAX_ROTATED},
     base::{ClientId, Clock, Secret, Timestamp, UserId},
     crypto::{
         at_rest::StorageKey,
@@ -479,7 +479,7 @@ async fn an_operator_replaces_keys_but_not_without_end() {
     let old = world.mint(Kind::Own, 1).remove(0);
     let foreign = world.issuer(Kind::Foreign).number;
     let mut numbers = vec![world.issuer(Kind::Own).number];
-    for _ in 1..MAX_KEYS {
+    for _ in 1..MAX_ROTATED {
         numbers.push(world.dispatcher.rotate_issuer(Kind::Own).await.unwrap());
     }
     assert!(numbers.is_sorted_by(|a, b| a < b));
@@ -491,7 +491,7 @@ async fn an_operator_replaces_keys_but_not_without_end() {
         world.dispatcher.authentication.issuers.public().iter().map(|key| key.public_key.clone()).collect();
     ids.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
     ids.dedup();
-    assert_eq!(ids.len(), MAX_KEYS + 1);
+    assert_eq!(ids.len(), MAX_ROTATED + 1);
 }
 
 #[test]

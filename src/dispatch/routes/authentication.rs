@@ -92,7 +92,7 @@ impl Dispatcher {
 
     pub(super) async fn update_user_profile(&self, call: &Call<'_>) -> Answer {
         let request = call.body()?;
-        let mut scope = self.unlocked();
+        let mut scope = self.locked(("user", call.presented().client()?.user.uuid)).await;
         let sender = call.client(&scope.context()).await?;
         let outcome = auth::update_user_profile::handle(&mut scope.context(), sender, request).await?;
         scope.commit(outcome).await

@@ -134,7 +134,7 @@ impl Dispatcher {
         let sender = call.qs_client(&scope.context()).await?;
         let outcome = queuing::update_client::handle(&scope.context(), sender, request).await?;
         let reply = scope.commit(outcome).await?;
-        self.queuing.forget(client);
+        self.queuing.forget(QueueId::client(client));
         Ok(reply)
     }
 
