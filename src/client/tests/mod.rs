@@ -16,6 +16,7 @@ mod offers;
 mod push;
 mod quic;
 mod records;
+mod refusals;
 mod stops;
 mod tokens;
 
@@ -32,13 +33,13 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    base::Secret,
+    base::{Refusal, Secret},
     crypto::{Rng, at_rest::StorageKey, system_rng},
     dispatch::{Dispatcher, Parts, Service, connection_limits},
     service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
-    wire::{Decode, Method, Request, queue::Incarnation},
+    wire::{Decode, Encode as _, Method, Request, Response, queue::Incarnation},
 };
 
 const INCARNATION: Incarnation = [9; 16];
@@ -54,8 +55,17 @@ struct Lossy {
     /// The exchange that is never answered, counted from now on.
     hang: Mutex<Option<Hang>>,
     hung: Notify,
+    fail: Mutex<Option<Failing>>,
     /// Nonces of tokens that were sent, and those that were sent again.
     tokens: Mutex<(HashSet<[u8; 32]>, usize)>,
+}
+
+/// A request to a method that is answered as if the homeserver had failed, after so many others to it.
+#[derive(Clone, Copy)]
+struct Failing {
+    method: Method,
+    after: usize,
+    carried_out: bool,
 }
 
 /// An exchange that is never answered.
@@ -110,6 +120,12 @@ impl Handler for Lossy {
             self.hung.notify_one();
             return std::future::pending().await;
         }
+        if let Some(Failing { carried_out, .. }) = self.failing(method) {
+            if carried_out {
+                self.service().exchange(session, stream, request).await;
+            }
+            return Reply::Once(Response::refused(&Refusal::internal("the store failed")).to_vec().into());
+        }
         let reply = self.service().exchange(session, stream, request).await;
         let mut lose = self.lose.lock().unwrap();
         if let Some((wanted, left)) = &mut *lose
@@ -126,6 +142,17 @@ impl Handler for Lossy {
 impl Lossy {
     fn service(&self) -> Service {
         Service(self.dispatcher.read().unwrap().clone())
+    }
+
+    /// Whether the request to this method is to fail.
+    fn failing(&self, method: u16) -> Option<Failing> {
+        let mut fail = self.fail.lock().unwrap();
+        let next = fail.as_mut().filter(|fail| fail.method as u16 == method)?;
+        if next.after == 0 {
+            return fail.take();
+        }
+        next.after -= 1;
+        None
     }
 
     fn disconnect(&self) {
@@ -161,6 +188,7 @@ impl Homeserver {
             lose: Mutex::default(),
             hang: Mutex::default(),
             hung: Notify::new(),
+            fail: Mutex::default(),
             tokens: Mutex::default(),
         });
         Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler, clock })
@@ -201,6 +229,14 @@ impl Homeserver {
 
     fn lose(&self, method: Method, times: usize) {
         *self.handler.lose.lock().unwrap() = Some((method, times));
+    }
+
+    fn fail(&self, method: Method, after: usize, carried_out: bool) {
+        *self.handler.fail.lock().unwrap() = Some(Failing { method, after, carried_out });
+    }
+
+    fn has_failed(&self) -> bool {
+        self.handler.fail.lock().unwrap().is_none()
     }
 
     fn lost_all(&self) -> bool {
