@@ -284,6 +284,62 @@ async fn a_chat_session_sends_lines_and_shows_what_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_shows_what_happens_to_the_group_while_others_change_it() {
+    let server = Server::start().await;
+    let ([alice, bob, carol], [_, bob_id, carol_id]) = three(&server).await;
+    let chat = create_group(&alice, "Book club").await;
+    alice.run(&["group", "invite", &chat, &bob_id]).await.one();
+    // An admin is somebody who has made a commit of its own: its leaf is no one else's word.
+    bob.run(&["name", "Robert"]).await.one();
+    let mut process = bob.command(["chat", &chat]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdin = process.stdin.take().unwrap();
+    let mut notices = BufReader::new(process.stderr.take().unwrap()).lines();
+    let mut told = async |what: &str| {
+        while !within(what, notices.next_line()).await.unwrap().expect("the session goes on").contains(what) {}
+    };
+    alice.run(&["group", "invite", &chat, &carol_id]).await.one();
+    told(&format!("{carol_id} is a member now")).await;
+    alice.run(&["group", "rename", &chat, "Reading club"]).await.one();
+    told("the group is called Reading club now").await;
+    alice.run(&["group", "admin", "add", &chat, &bob_id]).await.one();
+    told("the group has other admins now").await;
+    assert_eq!(carol.run(&["group", "rename", &chat, "Mine"]).await.failure(), "forbidden");
+    carol.run(&["group", "leave", &chat]).await.one();
+    told(&format!("{carol_id} leaves")).await;
+    told(&format!("{carol_id} is no member any more")).await;
+    assert_eq!(state_of(&carol, &chat).await, "left");
+    drop(stdin);
+    assert!(within("the end", process.wait()).await.unwrap().success());
+    // Bob is an admin now, and goes on without who made him one.
+    bob.run(&["group", "admin", "remove", &chat, &alice.run(&["whoami"]).await.one()["user_id"].as_str().unwrap()])
+        .await
+        .one();
+    assert_eq!(alice.run(&["group", "rename", &chat, "Mine"]).await.failure(), "forbidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_user_is_not_heard_until_it_is_unblocked() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.cli("Alice"), server.cli("Bob"));
+    let (alice_id, bob_id) = (alice.register().await, bob.register().await);
+    let chat = alice.connect(&bob, &bob_id).await;
+    assert_eq!(alice.run(&["unblock", &bob_id]).await.failure(), "not_found");
+    assert_eq!(alice.run(&["block", &alice_id]).await.failure(), "invalid");
+    let said = alice.run(&["block", &bob_id]).await;
+    assert_eq!((fields(said.one()), &said.one()["blocked"]), (vec!["blocked", "user_id"], &json!(true)));
+    assert_eq!(alice.run(&["blocked"]).await.one()["user_id"], *bob_id);
+    assert_eq!(state_of(&alice, &chat).await, "blocked");
+    bob.run(&["send", &chat, "hello?"]).await.one();
+    assert!(alice.run(&["receive"]).await.all().is_empty());
+    assert_eq!(alice.run(&["send", &chat, "?"]).await.failure(), "invalid");
+    alice.run(&["unblock", &bob_id]).await.one();
+    assert!(alice.run(&["blocked"]).await.all().is_empty());
+    bob.run(&["send", &chat, "at last"]).await.one();
+    assert_eq!(texts(alice.run(&["receive"]).await.all()), ["at last"]);
+    assert!(alice.run(&["problems"]).await.all().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failures_are_one_json_object_and_exit_code_1_and_wrong_usage_is_2() {
     let mut server = Server::start().await;
     let (alice, nobody) = (server.cli("Alice"), server.cli("Nobody"));

@@ -1,7 +1,7 @@
 //! `bennu admin`: what an operator does to a running homeserver, over its admin socket.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -210,7 +210,7 @@ impl Arguments {
                 // Written first, and only then taken out of the homeserver: it must not get lost in between.
                 let key = text(&ask(Ask::KeysExportRoot {}).await?, "key")?;
                 write_new(&out, &key)?;
-                ask(Ask::KeysForgetRoot { key }).await?;
+                ask(Ask::KeysForgetRoot { key: key.into() }).await?;
                 done(output, &format!("the root's key is in {}, and the homeserver has it no more", out.display()))
             }
             Command::Keys(command) => show(output, &ask(command.ask()?).await?, key_line),
@@ -244,7 +244,7 @@ impl Keys {
     fn ask(self) -> Result<Ask, Failure> {
         Ok(match self {
             Self::Import { credential } => Ask::KeysImport { credential: read(&credential)? },
-            Self::ImportRoot { root } => Ask::KeysImportRoot { key: read(&root)? },
+            Self::ImportRoot { root } => Ask::KeysImportRoot { key: read(&root)?.into() },
             Self::Revoke { fingerprint, sure } => Ask::KeysRevoke { fingerprint, sure },
             Self::Rotate { key } => Ask::KeysRotate { key: key.into() },
             Self::List | Self::Request { .. } | Self::Sign { .. } | Self::ExportRoot { .. } => Ask::KeysList {},
@@ -331,7 +331,10 @@ fn write_all(path: &Path, text: &str) -> Result<(), Failure> {
 fn write(options: &OpenOptions, path: &Path, text: &str) -> Result<(), Failure> {
     let written = options.open(path).and_then(|mut file| {
         writeln!(file, "{text}")?;
-        file.sync_all()
+        file.sync_all()?;
+        // Its name as well: a file that nobody finds again is lost.
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
     });
     written.map_err(|error| Failure::new("io", format!("{}: {error}", path.display())))
 }

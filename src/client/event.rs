@@ -64,6 +64,18 @@ pub enum Event {
         /// Who.
         user: UserId,
     },
+    /// Somebody leaves a chat: it is a member until the next commit.
+    Leaving {
+        /// Which.
+        chat: GroupId,
+        /// Who.
+        user: UserId,
+    },
+    /// Other members of a chat are its admins now.
+    AdminsChanged {
+        /// Which.
+        chat: GroupId,
+    },
     /// A chat has another name.
     Renamed {
         /// Which.
@@ -88,7 +100,7 @@ pub enum Event {
     },
     /// Something received could not be used; it was skipped.
     Problem(String),
-    /// A queue was full, so that messages were refused.
+    /// Something of a queue is missing: it was full, or its ratchet or this client's state was lost.
     Gap(Queue),
     /// A queue is being listened to.
     Listening(Queue),

@@ -76,6 +76,7 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
         Err(error) => return fallen_behind(work, &chat, &format!("a commit cannot be merged: {error}")),
     };
     let sender = processed.sender().clone();
+    let admins = protocol::roles(group.extensions().iter()).ok().map(|roles| roles.admins);
     // A commit is merged whatever its authenticated data: members that it does not explain are quarantined.
     let aad = CommitAad::from_slice(processed.aad()).unwrap_or(CommitAad {
         added: Vec::new(),
@@ -107,6 +108,9 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     }
     let before = chats::members(work.connection, &chat.group)?;
     let members = members::refresh(work, &chat, &group, &infos)?;
+    if protocol::roles(group.extensions().iter()).ok().map(|roles| roles.admins) != admins {
+        work.events.push(Event::AdminsChanged { chat: chat.group.clone() });
+    }
     if chat.kind == ChatKind::Connection {
         return connected(work, &chat, &members, &infos, &aad);
     }
@@ -301,6 +305,12 @@ fn receive_proposal(work: &mut Work<'_>, chat: &Chat, proposal: &Opaque) -> Resu
     let processed = group.process_message(&provider, message).map_err(mls::failed)?;
     match processed.into_content() {
         ProcessedMessageContent::ProposalMessage(proposal) => {
+            if let (Proposal::SelfRemove, MlsSender::Member(leaf)) = (proposal.proposal(), proposal.sender()) {
+                let members = chats::members(work.connection, &chat.group)?;
+                let leaving = members.iter().find(|member| member.leaf == leaf.u32()).and_then(Member::trusted);
+                let leaving = leaving.map(|user| Event::Leaving { chat: chat.group.clone(), user: user.clone() });
+                work.events.extend(leaving);
+            }
             group.store_pending_proposal(provider.storage(), *proposal)?;
             Ok(outbox::add_chore(work.connection, &Chore::Settle(chat.group.clone()))?)
         }

@@ -18,6 +18,8 @@ use tokio::{
     time::timeout,
 };
 
+use zeroize::{Zeroize as _, Zeroizing};
+
 use super::NodeError;
 use crate::{
     authentication::issuers::Kind,
@@ -38,6 +40,29 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_OPERATORS: usize = 8;
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// A root's key on its way, in hexadecimal. Never printed, and wiped.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct RootKey(String);
+
+impl From<String> for RootKey {
+    fn from(key: String) -> Self {
+        Self(key)
+    }
+}
+
+impl std::fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RootKey")
+    }
+}
+
+impl Drop for RootKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 /// What an operator asks for.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -102,12 +127,12 @@ pub enum Command {
     /// Takes the root's key away from whoever shows it: it is kept elsewhere.
     KeysForgetRoot {
         /// The key, in hexadecimal.
-        key: String,
+        key: RootKey,
     },
     /// Takes the root's key back.
     KeysImportRoot {
         /// The key, in hexadecimal.
-        key: String,
+        key: RootKey,
     },
     /// Revokes a credential of the AS that is not in use for new ones.
     KeysRevoke {
@@ -273,11 +298,11 @@ impl Operator {
                 Ok(vec![json!({ "key": hex::encode(key.expose()) })])
             }
             Command::KeysForgetRoot { key } => {
-                let key = root_key(&key)?;
+                let key = root_key(&key.0)?;
                 none(node.change_keyring(|keys, _| keys.forget_root(&key)).await)
             }
             Command::KeysImportRoot { key } => {
-                let key = root_key(&key)?;
+                let key = root_key(&key.0)?;
                 none(node.change_keyring(|keys, _| keys.import_root(key)).await)
             }
             Command::KeysRevoke { fingerprint, sure } => {
@@ -428,13 +453,16 @@ fn none(outcome: Result<(), Refusal>) -> Result<Vec<Value>, Refusal> {
 /// Asks a running homeserver; gives the results.
 ///
 /// # Errors
-/// [`NodeError::File`] if no homeserver answers on the socket, [`NodeError::Refused`] for what it refuses.
+/// [`NodeError::NotRunning`] if no homeserver answers on the socket, [`NodeError::File`] if the socket cannot be used, [`NodeError::Refused`] for what it refuses.
 pub async fn ask(path: &Path, command: &Command) -> Result<Vec<Value>, NodeError> {
     let failed = |error| NodeError::File { path: path.to_owned(), error };
-    let stream = UnixStream::connect(path).await.map_err(failed)?;
+    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => NodeError::NotRunning(path.to_owned()),
+        _ => failed(error),
+    })?;
     let (reader, mut writer) = stream.into_split();
     let broken = |error: serde_json::Error| failed(error.into());
-    let line = format!("{}\n", serde_json::to_string(command).map_err(broken)?);
+    let line = Zeroizing::new(serde_json::to_string(command).map_err(broken)? + "\n");
     writer.write_all(line.as_bytes()).await.map_err(failed)?;
     let mut lines = BufReader::new(reader).lines();
     let mut results = Vec::new();

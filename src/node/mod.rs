@@ -49,6 +49,9 @@ pub enum NodeError {
         /// Why.
         error: io::Error,
     },
+    /// Nobody answers on the admin socket.
+    #[error("no homeserver answers on {}: it is not running, or another configuration is its own", .0.display())]
+    NotRunning(PathBuf),
     /// The certificate or its key is not usable.
     #[error("the certificate is not usable: {0}")]
     Certificate(#[from] TlsError),

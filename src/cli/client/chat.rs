@@ -19,7 +19,7 @@ pub async fn run(client: &Client, chat: &GroupId, output: Output) -> Result<(), 
     let members = client.members(chat).await?;
     let names: Vec<_> = members.iter().map(|member| printable(&member.name)).collect();
     if output == Output::Human {
-        eprintln!("in the chat: {}. Type to send, Ctrl-D to leave.", names.join(", "));
+        eprintln!("in the chat: {}. Type to send, Ctrl-D to end.", names.join(", "));
     }
     print_unread(client, u64::MAX, output).await?;
     let mut events = client.events();
@@ -59,15 +59,19 @@ fn notice(event: &Event, here: &GroupId) -> Option<String> {
         Event::Joined { chat, by } => Some(format!("* {by} has added you to {chat}")),
         Event::MemberJoined { chat, user } if chat == here => Some(format!("* {user} is a member now")),
         Event::MemberLeft { chat, user } if chat == here => Some(format!("* {user} is no member any more")),
+        Event::Leaving { chat, user } if chat == here => Some(format!("* {user} leaves")),
+        Event::AdminsChanged { chat } if chat == here => Some("* the group has other admins now".into()),
         Event::Renamed { chat, name } if chat == here => Some(format!("* the group is called {} now", printable(name))),
         Event::Removed { chat } => Some(format!("* you were removed from {chat}")),
         Event::Deleted { chat } => Some(format!("* {chat} was deleted")),
         Event::IdentityChanged { user } => Some(format!("* {user} has a new identity key, unsigned by the old one")),
         Event::Problem(what) => Some(format!("* something received could not be used: {what}")),
-        Event::Gap(_) => Some("* a queue was full, messages are missing".into()),
+        Event::Gap(_) => Some("* messages may be missing".into()),
         Event::Interrupted(_) => Some("* connection lost, reconnecting".into()),
         Event::MemberJoined { .. }
         | Event::MemberLeft { .. }
+        | Event::Leaving { .. }
+        | Event::AdminsChanged { .. }
         | Event::Renamed { .. }
         | Event::Changed { .. }
         | Event::Message { .. }
