@@ -43,7 +43,7 @@ async fn users_are_listed_disabled_enabled_and_deleted() {
     assert_eq!(entry(&listed, &bob_id).unwrap()["disabled"], false);
 
     // Bob listens while he is disabled, and again when he is back.
-    assert_eq!(admin(&server, &["user", "disable", &bob_id]).await, Ok(Vec::new()));
+    admin(&server, &["user", "disable", &bob_id]).await.unwrap();
     assert_eq!(synchronised(&bob).await, "unauthenticated");
     assert_eq!(synchronised(&alice).await, "ok");
     let listed = admin(&server, &["user", "list"]).await.unwrap();
@@ -57,7 +57,7 @@ async fn users_are_listed_disabled_enabled_and_deleted() {
     assert_eq!(admin(&server, &["user", "disable", "nobody"]).await, Err("malformed".into()));
     // Bob loses an alias that the operator does not like, and nothing else.
     within("an alias", bob.register_alias("The.Mayor")).await.unwrap();
-    assert_eq!(admin(&server, &["alias", "delete", "the.mayor"]).await, Ok(Vec::new()));
+    admin(&server, &["alias", "delete", "the.mayor"]).await.unwrap();
     assert_eq!(admin(&server, &["alias", "delete", "the.mayor"]).await, Err("not_found".into()));
     assert_eq!(admin(&server, &["alias", "delete", "no alias"]).await, Err("malformed".into()));
     assert_eq!(synchronised(&bob).await, "ok");

@@ -1,6 +1,9 @@
 //! DeleteUser: everything of a user goes, for whoever has the client's key and knows the password.
 
-use super::{Authentication, records, revocations::Changes};
+use super::{
+    Authentication, records,
+    revocations::{By, Changes},
+};
 use crate::{
     base::{ClientId, Refusal, UserId},
     service::{Context, QueueId, Verified},
@@ -30,7 +33,7 @@ pub async fn handle(
 ) -> Result<Removal, Refusal> {
     let client = sender.get();
     service.logins.finish(client, &request.factor, context.now)?;
-    remove(service, context, &client.user).await
+    remove(service, context, &client.user, By::Owner).await
 }
 
 /// Everything of a user goes; its credentials are revoked, so that contacts learn of it and nobody who has a key of it can
@@ -38,12 +41,17 @@ pub async fn handle(
 ///
 /// # Errors
 /// `not_found` if there is no such user.
-pub async fn remove(service: &Authentication, context: &Context<'_>, user: &UserId) -> Result<Removal, Refusal> {
+pub async fn remove(
+    service: &Authentication,
+    context: &Context<'_>,
+    user: &UserId,
+    by: By,
+) -> Result<Removal, Refusal> {
     let (mut batch, mut revoked, mut queues) = (Batch::new(), Changes::default(), Vec::new());
     for client in records::clients(context, user).await? {
         for revocation in client.names() {
             // With a full list contacts learn of it when they next look the user up: nobody is kept from leaving.
-            if let Err(refusal) = service.revocations.add(revocation, Revoked, &mut batch, &mut revoked) {
+            if let Err(refusal) = service.revocations.add(revocation, Revoked, by, &mut batch, &mut revoked) {
                 tracing::warn!(reason = %refusal.message, "a deleted user is not listed as revoked");
             }
         }

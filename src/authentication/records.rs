@@ -20,7 +20,7 @@ const USER_VERSION: u8 = 1;
 const CLIENT_VERSION: u8 = 2;
 
 /// Most credentials of a client that were renewed and are still valid.
-const MAX_EARLIER: usize = 16;
+const MAX_EARLIER: usize = 8;
 
 /// A user: its OPAQUE registration record.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]

@@ -19,9 +19,17 @@ use crate::{
 /// Most revocations at a time: what every client can be sent.
 const MAX_REVOKED: usize = 100_000;
 
-/// So many of them are left for users that the operator disables: whoever registers and leaves again and again cannot keep the
-/// operator from that.
+/// So many of them are left for what the operator does: whoever registers and leaves again and again cannot keep it from that.
 const RESERVED: usize = 10_000;
+
+/// Who revokes a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Whose it is.
+    Owner,
+    /// The operator.
+    Operator,
+}
 
 /// Rows read in one go.
 const PAGE: usize = 10_000;
@@ -90,10 +98,11 @@ impl Revocations {
         &self,
         (name, until): (Fingerprint, u64),
         reason: RevocationReason,
+        by: By,
         batch: &mut Batch,
         changes: &mut Changes,
     ) -> Result<(), Refusal> {
-        let room = if reason == RevocationReason::OnHold { MAX_REVOKED } else { MAX_REVOKED - RESERVED };
+        let room = if by == By::Operator { MAX_REVOKED } else { MAX_REVOKED - RESERVED };
         if self.count() + changes.added.len() >= room {
             return Err(Refusal::quota_exceeded("the list of revoked credentials is full"));
         }
@@ -137,23 +146,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_leaves_again_and_again_keeps_no_operator_from_disabling_users() {
+    fn whoever_leaves_again_and_again_keeps_no_operator_from_revoking() {
         let list = Revocations(Mutex::default());
-        let add = |count: usize, reason| {
+        let add = |count: usize, by| {
             let (mut batch, mut changes) = (Batch::new(), Changes::default());
             for number in list.count()..list.count() + count {
                 let mut name = [0; 32];
                 name[..8].copy_from_slice(&number.to_be_bytes());
-                list.add((name, 1), reason, &mut batch, &mut changes)?;
+                list.add((name, 1), RevocationReason::Revoked, by, &mut batch, &mut changes)?;
             }
             list.apply(changes);
             Ok::<_, Refusal>(())
         };
-        add(MAX_REVOKED - RESERVED, RevocationReason::Revoked).unwrap();
+        add(MAX_REVOKED - RESERVED, By::Owner).unwrap();
         let full = crate::base::Status::QuotaExceeded;
-        assert_eq!(add(1, RevocationReason::Revoked).unwrap_err().status, full);
-        add(RESERVED, RevocationReason::OnHold).unwrap();
-        assert_eq!(add(1, RevocationReason::OnHold).unwrap_err().status, full);
+        assert_eq!(add(1, By::Owner).unwrap_err().status, full);
+        add(RESERVED, By::Operator).unwrap();
+        assert_eq!(add(1, By::Operator).unwrap_err().status, full);
         assert_eq!(list.count(), MAX_REVOKED);
     }
 }

@@ -193,9 +193,14 @@ impl Arguments {
         let socket = Config::load(&self.config)?.admin_socket;
         let ask = async |command| admin::ask(&socket, &command).await.map_err(Failure::from);
         match self.command {
-            Command::User(command) => show(output, &ask(command.ask()).await?, user_line),
+            Command::User(User::List) => show(output, &ask(Ask::UserList {}).await?, user_line),
+            Command::User(command) => {
+                ask(command.ask()).await?;
+                done(output, "done")
+            }
             Command::Alias(Alias::Delete { alias }) => {
-                show(output, &ask(Ask::AliasDelete { alias }).await?, |_| String::new())
+                ask(Ask::AliasDelete { alias }).await?;
+                done(output, "the alias is deleted")
             }
             Command::Invite(command) => show(output, &ask(command.ask()).await?, invitation_line),
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
@@ -212,6 +217,10 @@ impl Arguments {
                 write_new(&out, &key)?;
                 ask(Ask::KeysForgetRoot { key: key.into() }).await?;
                 done(output, &format!("the root's key is in {}, and the homeserver has it no more", out.display()))
+            }
+            Command::Keys(command @ (Keys::Import { .. } | Keys::ImportRoot { .. } | Keys::Revoke { .. })) => {
+                ask(command.ask()?).await?;
+                done(output, "done")
             }
             Command::Keys(command) => show(output, &ask(command.ask()?).await?, key_line),
         }

@@ -9,7 +9,7 @@ use crate::{
         invitations::{self, Invitation},
         keyring::Keyring,
         records,
-        revocations::Changes,
+        revocations::{By, Changes},
     },
     base::{Day, Refusal, Timestamp, UserId},
     crypto::alias::Alias,
@@ -92,7 +92,7 @@ impl Dispatcher {
             queues.push(QueueId::direct(&payload.client));
             for revocation in client.names() {
                 if disabled {
-                    self.authentication.revocations.add(revocation, OnHold, &mut batch, &mut changes)?;
+                    self.authentication.revocations.add(revocation, OnHold, By::Operator, &mut batch, &mut changes)?;
                 } else {
                     self.authentication.revocations.lift(revocation.0, &mut batch, &mut changes);
                 }
@@ -113,7 +113,7 @@ impl Dispatcher {
     /// `not_found` if there is no such user.
     pub async fn delete_user_by_operator(&self, user: &UserId) -> Result<(), Refusal> {
         let mut scope = self.locked(("user", user.uuid)).await;
-        let removal = delete_user::remove(&self.authentication, &scope.context(), user).await?;
+        let removal = delete_user::remove(&self.authentication, &scope.context(), user, By::Operator).await?;
         self.remove_user(scope, removal).await.map(drop)
     }
 
@@ -214,7 +214,7 @@ impl Dispatcher {
         let mut keyring = Keyring::clone(&self.authentication.keyring());
         let (mut batch, mut changes) = (Batch::new(), Changes::default());
         for revocation in keyring.remove(&name, sure)? {
-            self.authentication.revocations.add(revocation, Revoked, &mut batch, &mut changes)?;
+            self.authentication.revocations.add(revocation, Revoked, By::Operator, &mut batch, &mut changes)?;
         }
         self.install_keyring(scope, keyring, batch, changes).await
     }

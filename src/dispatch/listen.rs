@@ -46,9 +46,10 @@ impl Dispatcher {
             return Ok((overview, None));
         }
         self.acknowledge(id, request.start).await?;
-        let overview = self.overview(id).await?;
         let listener = self.queues.listen(id);
-        Ok((overview, Some(Listening { id, listener, next: request.start, dispatcher: self })))
+        let listening = Listening { id, listener, next: request.start, dispatcher: self.clone() };
+        // Looked at again once whoever ends the queue would end this too.
+        Ok((self.overview(id).await?, Some(listening)))
     }
 
     async fn acknowledge(&self, id: QueueId, next: u64) -> Result<(), Refusal> {

@@ -39,6 +39,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Operators at a time.
 const MAX_OPERATORS: usize = 8;
 
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A root's key on its way, in hexadecimal. Never printed, and wiped.
@@ -195,6 +198,8 @@ impl AdminSocket {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "the admin socket does not accept");
+                    // What is missing, descriptors for example, is not there again at once.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };

@@ -18,7 +18,7 @@ use super::{Change, Engine, EngineError, Key, KeyRange, Limit, Operation, Page, 
 
 /// The format of the database as a whole: which tables there are and how keys are built. Records have versions of their
 /// own.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Row of [`Table::Meta`] that holds the format, as a big-endian number.
 const FORMAT_KEY: &[u8] = b"format";
@@ -51,6 +51,12 @@ pub enum OpenError {
     /// Another process, or another engine of this process, has it open.
     #[error("data directory {} is in use by another bennu process", .0.display())]
     InUse(PathBuf),
+    /// It was written by a program from before the first release.
+    #[error("the database in {} was written by a development version of bennu: set up another data directory", .path.display())]
+    Development {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// It was written by a newer program.
     #[error("the database in {} has format {found}, newer than format {FORMAT} of this bennu: upgrade bennu", .path.display())]
     Newer {
@@ -215,6 +221,7 @@ fn check_format(db: &DB, path: &Path) -> Result<(), OpenError> {
     match <[u8; 4]>::try_from(&stored[..]).map(u32::from_be_bytes) {
         Ok(FORMAT) => Ok(()),
         Ok(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
+        Ok(_) => Err(OpenError::Development { path: path.to_owned() }),
         _ => Err(damaged("its format is not readable")),
     }
 }

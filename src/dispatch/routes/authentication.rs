@@ -158,6 +158,13 @@ impl Dispatcher {
     pub(super) async fn listen_direct(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
         let request = call.body()?;
         let client = call.client(&self.unlocked().context()).await?;
-        self.start_listening(QueueId::direct(client.get()), &request).await
+        let (queue, dispatcher) = (QueueId::direct(client.get()), self.clone());
+        let listening = self.start_listening(queue, &request).await?;
+        // Whoever was disabled in between is not told by the one who has disabled it.
+        if auth::records::client(&dispatcher.unlocked().context(), client.get()).await?.is_none() {
+            dispatcher.queues.end_listening(queue);
+            return Err(proof::unproven());
+        }
+        Ok(listening)
     }
 }
