@@ -73,18 +73,21 @@ fn a_second_opening_is_told_that_the_directory_is_in_use() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_left_alone() {
-    let directory = tempdir().unwrap();
-    let newer = Operation {
-        table: Table::Meta,
-        key: Key::new().bytes("format"),
-        change: Change::Put(2u32.to_be_bytes().to_vec().into()),
-    };
-    create(directory.path()).unwrap().write(&[newer]).unwrap();
-    for _ in 0..2 {
-        assert!(matches!(create(directory.path()), Err(OpenError::Newer { found: 2, .. })));
+fn another_format_is_refused_and_left_alone() {
+    for (format, said) in [(3u32, "newer than format 2 of this bennu"), (1, "development version")] {
+        let directory = tempdir().unwrap();
+        let change = Change::Put(format.to_be_bytes().to_vec().into());
+        let other = Operation { table: Table::Meta, key: Key::new().bytes("format"), change };
+        create(directory.path()).unwrap().write(&[other]).unwrap();
+        for _ in 0..2 {
+            match create(directory.path()) {
+                Err(OpenError::Newer { found: 3, .. }) if format == 3 => {}
+                Err(OpenError::Development { .. }) if format == 1 => {}
+                _ => panic!("format {format} is not refused as such"),
+            }
+        }
+        assert!(refusal(directory.path()).contains(said));
     }
-    assert!(refusal(directory.path()).contains("newer than format 1 of this bennu"));
 }
 
 #[test]
@@ -105,7 +108,7 @@ async fn a_creation_that_was_cut_short_is_finished() {
     create(directory.path()).unwrap().write(&[format]).unwrap();
     drop(reopen(directory.path()).unwrap());
     let format = reopen(directory.path()).unwrap().get(Table::Meta, b"format").await.unwrap();
-    assert_eq!(format.unwrap()[..], 1u32.to_be_bytes());
+    assert_eq!(format.unwrap()[..], 2u32.to_be_bytes());
 }
 
 #[test]
