@@ -72,10 +72,27 @@ pub struct Keyring {
 /// The keyring as stored, wrapped.
 #[derive(Serialize, Deserialize)]
 struct Stored {
-    roots: Vec<(Vec<u8>, Option<[u8; 32]>)>,
+    roots: Vec<(Vec<u8>, Option<Bare>)>,
     successions: Vec<Vec<u8>>,
-    intermediates: Vec<(Vec<u8>, [u8; 32])>,
-    requested: Option<[u8; 32]>,
+    intermediates: Vec<(Vec<u8>, Bare)>,
+    requested: Option<Bare>,
+}
+
+/// A secret on its way to or from what is stored, wiped when it is there.
+#[derive(Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[serde(transparent)]
+struct Bare([u8; 32]);
+
+impl From<&Secret> for Bare {
+    fn from(secret: &Secret) -> Self {
+        Self(*secret.expose())
+    }
+}
+
+impl From<Bare> for Secret {
+    fn from(bare: Bare) -> Self {
+        Self::new(bare.0)
+    }
 }
 
 impl Keyring {
@@ -99,20 +116,20 @@ impl Keyring {
         let Some(wrapped) = context.get(Table::AsKeys, &key()).await? else { return Ok(None) };
         let row = context.storage_key.unwrap(NAME.as_bytes(), &wrapped).map_err(damaged)?;
         let stored: Stored = record::decode(VERSION, &row).map_err(damaged)?;
-        let root = |(credential, key): (Vec<u8>, Option<[u8; 32]>)| {
+        let root = |(credential, key): (Vec<u8>, Option<Bare>)| {
             let credential = AsCredential::from_slice(&credential).map_err(damaged)?;
-            Ok(Root { credential, key: key.map(Secret::new) })
+            Ok(Root { credential, key: key.map(Secret::from) })
         };
-        let intermediate = |(credential, key): (Vec<u8>, [u8; 32])| {
+        let intermediate = |(credential, key): (Vec<u8>, Bare)| {
             let credential = AsIntermediateCredential::from_slice(&credential).map_err(damaged)?;
-            Ok(Intermediate { credential, key: Secret::new(key) })
+            Ok(Intermediate { credential, key: key.into() })
         };
         let succession = |bytes: Vec<u8>| RootSuccession::from_slice(&bytes).map_err(damaged);
         Ok(Some(Self {
             roots: stored.roots.into_iter().map(root).collect::<Result<_, Refusal>>()?,
             successions: stored.successions.into_iter().map(succession).collect::<Result<_, Refusal>>()?,
             intermediates: stored.intermediates.into_iter().map(intermediate).collect::<Result<_, Refusal>>()?,
-            requested: stored.requested.map(Secret::new),
+            requested: stored.requested.map(Secret::from),
         }))
     }
 
@@ -122,10 +139,14 @@ impl Keyring {
     /// `internal` if it cannot be encoded.
     pub fn save(&self, context: &mut Context<'_>, batch: &mut Batch) -> Result<(), Refusal> {
         let stored = Stored {
-            roots: self.roots.iter().map(|root| (root.credential.to_vec(), root.key.as_ref().map(bare))).collect(),
+            roots: self
+                .roots
+                .iter()
+                .map(|root| (root.credential.to_vec(), root.key.as_ref().map(Bare::from)))
+                .collect(),
             successions: self.successions.iter().map(Encode::to_vec).collect(),
-            intermediates: self.intermediates.iter().map(|of| (of.credential.to_vec(), bare(&of.key))).collect(),
-            requested: self.requested.as_ref().map(bare),
+            intermediates: self.intermediates.iter().map(|of| (of.credential.to_vec(), Bare::from(&of.key))).collect(),
+            requested: self.requested.as_ref().map(Bare::from),
         };
         let row = zeroize::Zeroizing::new(record::encode(VERSION, &stored).map_err(damaged)?);
         batch.put(Table::AsKeys, key(), context.storage_key.wrap(NAME.as_bytes(), &row, context.rng));
@@ -342,10 +363,6 @@ impl Root {
 
 fn key() -> Key {
     Key::new().bytes(NAME)
-}
-
-const fn bare(secret: &Secret) -> [u8; 32] {
-    *secret.expose()
 }
 
 fn signing_key(secret: &Secret) -> Result<SigningKey, Refusal> {

@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// Most groups that a homeserver takes (`wire-spec/queuing.md`, "Blocklist"). What comes from others is not shown, but comes.
+const MAX_BLOCKED: usize = 1_000;
+
 /// When the current friendship token was made, if it is not the first, in milliseconds.
 const TOKEN_MADE: &str = "friendship token made";
 
@@ -181,6 +184,7 @@ impl Core {
         let groups = self.database.run(blocked::all_groups).await?;
         let name = |group: &GroupId| blocked_group(&account.keys.blocklist, &group.to_vec());
         let mut names: Vec<_> = groups.iter().map(name).collect();
+        names.truncate(MAX_BLOCKED);
         names.sort_unstable();
         let sender = Sender::Bound(account.queuing_client(), &account.keys.queuing_client);
         let update = UpdateBlocklist { blocked: names };

@@ -68,7 +68,7 @@ impl Dispatcher {
         let mut batch = Batch::new();
         let change = self.queuing.config_keys.maintain(&mut scope.context(), &mut batch)?;
         scope.commit(Outcome::write(batch, Done {})).await?;
-        self.queuing.config_keys.apply(change);
+        self.queuing.apply(change);
         Ok(())
     }
 
@@ -81,7 +81,7 @@ impl Dispatcher {
         let mut batch = Batch::new();
         let change = self.queuing.config_keys.rotate(&mut scope.context(), &mut batch)?;
         scope.commit(Outcome::write(batch, Done {})).await?;
-        self.queuing.config_keys.apply(change);
+        self.queuing.apply(change);
         Ok(())
     }
 

@@ -40,6 +40,13 @@ type Keys = Vec<Arc<ConfigKey>>;
 /// Keys that are to be the live ones, once the batch that they came with is durable.
 pub struct Change(Option<Arc<Keys>>);
 
+impl Change {
+    /// Whether there is one.
+    pub const fn is_one(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 /// The live keys. They change while the homeserver runs.
 pub struct ConfigKeys(RwLock<Arc<Keys>>);
 

@@ -138,6 +138,12 @@ impl Default for Opened {
 }
 
 impl Opened {
+    /// Forgets all configs.
+    pub fn forget_all(&mut self) {
+        self.changes += 1;
+        self.configs.retain(|_| false);
+    }
+
     /// Forgets the configs that lead to a queue.
     pub fn forget(&mut self, queue: QueueId) {
         self.changes += 1;

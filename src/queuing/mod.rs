@@ -18,7 +18,7 @@ pub mod update_user;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use config_keys::ConfigKeys;
+use config_keys::{Change, ConfigKeys};
 use fan_out::Opened;
 
 use crate::{
@@ -63,6 +63,14 @@ impl Queuing {
             verifying_key: self.verifying_key.clone(),
             push_key: self.push_key.as_ref().map(|key| *key.public_key()),
         }
+    }
+
+    /// A change of the keys for queue configs is durable. What was opened before rests on keys whose last day was not known yet.
+    pub fn apply(&self, change: Change) {
+        if change.is_one() {
+            self.opened().forget_all();
+        }
+        self.config_keys.apply(change);
     }
 
     /// The record of the client whose queue this is has changed, or is gone: its queue configs are opened and checked anew.
