@@ -64,3 +64,38 @@ impl Logins {
         pending.login.finish(&client.user, factor.login.as_slice()).map_err(|_| wrong())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{Status, UserId},
+        crypto::{
+            opaque::{ClientLogin, OpaqueServer},
+            system_rng,
+        },
+    };
+
+    #[test]
+    fn so_many_logins_are_under_way_and_no_more_until_they_have_expired() {
+        let (logins, mut rng, now) = (Logins::default(), system_rng(), Timestamp(1_790_000_000_000));
+        let user = UserId { uuid: [1; 16], domain: "a.test".parse().unwrap() };
+        let (_, request) = ClientLogin::start(user.clone(), "password", &mut rng).unwrap();
+        let server = OpaqueServer::generate(&mut rng);
+        let (login, _) = server.start_login(&user, None, request.as_slice(), &mut rng).unwrap();
+        let client = |number: usize| {
+            let mut client = [0; 16];
+            client[..8].copy_from_slice(&number.to_be_bytes());
+            ClientId { user: user.clone(), client }
+        };
+        let start = |number: usize, now| logins.start(&client(number), [2; 16], login.clone(), now);
+        for number in 0..MAX_LOGINS {
+            start(number, now).unwrap();
+        }
+        let refused = start(MAX_LOGINS, now).unwrap_err();
+        assert_eq!((refused.status, refused.retry_after), (Status::Overloaded, Some(LIFE)));
+        start(0, now).unwrap();
+        start(MAX_LOGINS, now.after(LIFE)).unwrap();
+        assert_eq!(logins.0.lock().unwrap().len(), 1, "those that have expired are gone");
+    }
+}

@@ -40,6 +40,7 @@ const AFTER_PUBLIC_KEY: usize = 64 + 32 + 64;
 const LOGIN_CONTEXT: &[u8] = b"Bennu 1.0 Login";
 
 /// A login that waits for the client's proof. It is a secret, and is wiped when it goes.
+#[cfg_attr(test, derive(Clone))]
 pub struct Login(opaque_ke::ServerLogin<Suite>);
 
 impl OpaqueServer {
