@@ -11,12 +11,14 @@ mod hostile;
 mod impostors;
 mod interop;
 mod isolation;
+mod lifetimes;
 mod model;
 mod offers;
 mod push;
 mod quic;
 mod records;
 mod refusals;
+mod rules;
 mod stops;
 mod tokens;
 
