@@ -7,23 +7,19 @@ use super::{
 };
 use crate::{
     base::Status,
-    client::{commit::Intent, state::outbox},
+    client::commit::Intent,
     service::policy::Groups,
     store::{Key, Limit, Table},
     wire::{delivery::CreateGroup, method::call},
 };
 
 /// A group, and the request that has created it.
-async fn create(alice: &User) -> (GroupId, CreateGroup) {
-    alice.server.fail(Method::DsCreateGroup, 0, false);
-    assert_eq!(status(alice.client.create_group("Trip").await), "internal");
-    let held = |connection: &rusqlite::Connection| {
-        let lane = outbox::lanes(connection)?.remove(0);
-        Ok::<_, ClientError>(outbox::next(connection, &lane)?.unwrap().body)
-    };
-    let request = CreateGroup::from_slice(&alice.client.0.database.run(held).await.unwrap()).unwrap();
+async fn create(alice: User) -> (User, GroupId, CreateGroup) {
+    let create = |client: Client| async move { _ = client.create_group("Trip").await };
+    let (alice, body) = alice.stopped_at(Method::DsCreateGroup, create).await;
     alice.client.0.flush().await.unwrap();
-    (request.ticket.group.clone(), request)
+    let request = CreateGroup::from_slice(&body).unwrap();
+    (alice, request.ticket.group.clone(), request)
 }
 
 /// How many rows there are of a group.
@@ -40,7 +36,7 @@ async fn the_id_of_a_deleted_group_is_used_no_more() {
     let clock = Arc::new(Later::default());
     let server = Homeserver::start_under(QueueLimits::default(), Policy::default(), clock.clone()).await;
     let alice = server.register("Alice").await;
-    let (group, request) = create(&alice).await;
+    let (alice, group, request) = create(alice).await;
     let by = Hostile::of(&alice, &group).await;
     by.send::<call::DsCreateGroup>(&request).await.expect("a repeat by the same leaf");
     alice.client.0.change(&group, Intent::Delete).await.unwrap();
@@ -61,7 +57,7 @@ async fn a_group_that_nobody_has_used_for_too_long_is_dropped_and_one_in_use_is_
     let server = Homeserver::start_under(QueueLimits::default(), policy, clock.clone()).await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
-    let (group, request) = create(&alice).await;
+    let (alice, group, request) = create(alice).await;
     let by = Hostile::of(&alice, &group).await;
     assert_eq!(server.dispatcher().expire_groups().await.unwrap(), 0);
     // 40 days are at most two months more, 53 as well, and 93 are at least three.

@@ -4,7 +4,6 @@
 use openmls::prelude::{LeafNodeParameters, NewSignerBundle, OpenMlsProvider as _};
 
 use super::{
-    groups::status,
     growth::{adding, queue_config_of, stranger_as},
     hostile::{Hostile, Parts, all_is_well, everything, group_of},
     *,
@@ -32,11 +31,32 @@ use crate::{
 };
 
 impl User {
-    /// The request of a group that waits in the outbox.
-    async fn held(&self, group: &GroupId) -> Vec<u8> {
-        let lane = lane_of(group);
-        let next = move |connection: &rusqlite::Connection| outbox::next(connection, &lane);
-        self.client.0.database.run(next).await.unwrap().unwrap().body
+    /// The process stops when a request to `method` is on its way, which has not been carried out and waits in the outbox.
+    pub(super) async fn stopped_at<F: Future<Output = ()> + Send + 'static>(
+        self,
+        method: Method,
+        work: impl FnOnce(Client) -> F,
+    ) -> (Self, Vec<u8>) {
+        let server = self.server.clone();
+        *server.handler.hang_at.lock().unwrap() = Some(method);
+        let (user, stopped) = self.stopped(Hang { after: 0, carried_out: false }, work).await;
+        *server.handler.hang_at.lock().unwrap() = None;
+        assert!(stopped, "it is done without such a request");
+        let body = user.held(method).await.unwrap();
+        (user, body)
+    }
+
+    /// The request to `method` that waits in the outbox, if there is one.
+    async fn held(&self, method: Method) -> Option<Vec<u8>> {
+        let find = move |connection: &rusqlite::Connection| {
+            for lane in outbox::lanes(connection)? {
+                if let Some(pending) = outbox::next(connection, &lane)?.filter(|pending| pending.method == method) {
+                    return Ok(Some(pending.body));
+                }
+            }
+            Ok::<_, ClientError>(None)
+        };
+        self.client.0.database.run(find).await.unwrap()
     }
 
     /// The identity of a member's leaf.
@@ -69,12 +89,11 @@ async fn of_two_who_accept_the_same_offer_the_first_joins_and_stays() {
         let client = Client::open_over(copy.path(), server.connector(), server.options()).await.unwrap();
         let twin = User { home: copy, client, server: server.clone() };
         let mut joins = Vec::new();
-        for user in [&bob, &twin] {
-            let request = user.client.requests().await.unwrap().remove(0);
-            server.fail(Method::DsJoinConnectionGroup, 0, false);
-            assert_eq!(status(user.client.accept(&request.id).await), "internal");
-            assert!(server.has_failed());
-            joins.push((user, JoinConnectionGroup::from_slice(&user.held(&chat).await).unwrap()));
+        for user in [bob, twin] {
+            let id = user.client.requests().await.unwrap().remove(0).id;
+            let accept = |client: Client| async move { _ = client.accept(&id).await };
+            let (user, body) = user.stopped_at(Method::DsJoinConnectionGroup, accept).await;
+            joins.push((user, JoinConnectionGroup::from_slice(&body).unwrap()));
         }
         if twin_is_first {
             joins.reverse();
@@ -160,7 +179,7 @@ async fn who_has_proposed_to_leave_does_not_come_back_by_resync() {
     let by = Hostile::of(carol, &group).await;
     let core = &carol.client.0;
     assert!(core.prepare_leave(&group, vec![1], None).await.unwrap());
-    let leave = SelfRemove::from_slice(&carol.held(&group).await).unwrap();
+    let leave = SelfRemove::from_slice(&carol.held(Method::DsSelfRemove).await.unwrap()).unwrap();
     let lane = lane_of(&group);
     let take_out = move |connection: &rusqlite::Connection| outbox::clear(connection, &lane);
     core.database.run(take_out).await.unwrap();
