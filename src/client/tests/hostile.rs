@@ -519,15 +519,10 @@ async fn what_every_group_must_have_cannot_be_taken_out() {
     assert_eq!(alice.send::<call::DsRemoveUsers>(&remove).await.unwrap_err().status, Status::Malformed);
     // No extensions at all; only a roles extension; and all, with roles that do not decode.
     let rubbish = [&ROLES_EXTENSION.to_be_bytes()[..], &[1, 7]].concat();
-    let all = parts.extensions();
-    let (mut without, mut roles) = (Vec::new(), 0);
-    for (kind, encoded) in all {
-        match kind {
-            ROLES_EXTENSION => roles += 1,
-            _ => without.extend(encoded),
-        }
-    }
-    assert_eq!(roles, 1);
+    let (roles, others): (Vec<_>, Vec<_>) =
+        parts.extensions().into_iter().partition(|(kind, _)| *kind == ROLES_EXTENSION);
+    assert_eq!(roles.len(), 1);
+    let without: Vec<u8> = others.into_iter().flat_map(|(_, encoded)| encoded).collect();
     for (extensions, why) in [
         (Vec::new(), "required capabilities"),
         (rubbish.clone(), "not valid"),

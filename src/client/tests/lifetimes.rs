@@ -14,12 +14,11 @@ use crate::{
 };
 
 /// A group, and the request that has created it.
-async fn create(alice: User) -> (User, GroupId, CreateGroup) {
+async fn create(alice: &User) -> (GroupId, CreateGroup) {
     let create = |client: Client| async move { _ = client.create_group("Trip").await };
-    let (alice, body) = alice.stopped_at(Method::DsCreateGroup, create).await;
+    let request = CreateGroup::from_slice(&alice.given_up_at(Method::DsCreateGroup, create).await).unwrap();
     alice.client.0.flush().await.unwrap();
-    let request = CreateGroup::from_slice(&body).unwrap();
-    (alice, request.ticket.group.clone(), request)
+    (request.ticket.group.clone(), request)
 }
 
 /// How many rows there are of a group.
@@ -36,7 +35,7 @@ async fn the_id_of_a_deleted_group_is_used_no_more() {
     let clock = Arc::new(Later::default());
     let server = Homeserver::start_under(QueueLimits::default(), Policy::default(), clock.clone()).await;
     let alice = server.register("Alice").await;
-    let (alice, group, request) = create(alice).await;
+    let (group, request) = create(&alice).await;
     let by = Hostile::of(&alice, &group).await;
     by.send::<call::DsCreateGroup>(&request).await.expect("a repeat by the same leaf");
     alice.client.0.change(&group, Intent::Delete).await.unwrap();
@@ -57,13 +56,14 @@ async fn a_group_that_nobody_has_used_for_too_long_is_dropped_and_one_in_use_is_
     let server = Homeserver::start_under(QueueLimits::default(), policy, clock.clone()).await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
-    let (alice, group, request) = create(alice).await;
+    let (group, request) = create(&alice).await;
     let by = Hostile::of(&alice, &group).await;
     assert_eq!(server.dispatcher().expire_groups().await.unwrap(), 0);
     // 40 days are at most two months more, 53 as well, and 93 are at least three.
     clock.pass(40);
     assert_eq!(server.dispatcher().expire_groups().await.unwrap(), 0);
-    alice.say(&chat, "we still talk").await;
+    alice.say(&chat, "do we still talk?").await;
+    bob.say(&chat, "we do").await;
     clock.pass(53);
     assert_eq!(server.dispatcher().expire_groups().await.unwrap(), 1);
     assert_eq!(rows_of(&server, &group).await, [0; 3]);
@@ -72,9 +72,9 @@ async fn a_group_that_nobody_has_used_for_too_long_is_dropped_and_one_in_use_is_
     let refused = by.send::<call::DsCreateGroup>(&request).await.unwrap_err();
     assert_eq!(refused.status, Status::Forbidden, "no ticket lasts that long");
     // Its members are told when they want something of it.
-    assert_ne!(status(alice.client.send(&group, Content::Text("anybody?".into())).await), "ok");
+    assert_eq!(status(alice.client.send(&group, Content::Text("anybody?".into())).await), "not_found");
     alice.client.sync().await.unwrap();
     assert_eq!(alice.state(&group).await, ChatState::Removed);
     alice.say(&chat, "here we are").await;
-    assert_eq!(bob.hear().await, [said("Alice", "we still talk"), said("Alice", "here we are")]);
+    assert_eq!(bob.hear().await, [said("Alice", "do we still talk?"), said("Alice", "here we are")]);
 }

@@ -31,19 +31,24 @@ use crate::{
 };
 
 impl User {
-    /// The process stops when a request to `method` is on its way, which has not been carried out and waits in the outbox.
-    pub(super) async fn stopped_at<F: Future<Output = ()> + Send + 'static>(
-        self,
+    /// The work is given up when its request to `method` is on its way, which is not carried out and waits in the outbox: gives
+    /// that.
+    pub(super) async fn given_up_at<F: Future<Output = ()> + Send + 'static>(
+        &self,
         method: Method,
         work: impl FnOnce(Client) -> F,
-    ) -> (Self, Vec<u8>) {
-        let server = self.server.clone();
-        *server.handler.hang_at.lock().unwrap() = Some(method);
-        let (user, stopped) = self.stopped(Hang { after: 0, carried_out: false }, work).await;
-        *server.handler.hang_at.lock().unwrap() = None;
-        assert!(stopped, "it is done without such a request");
-        let body = user.held(method).await.unwrap();
-        (user, body)
+    ) -> Vec<u8> {
+        let handler = &self.server.handler;
+        *handler.hang_at.lock().unwrap() = Some(method);
+        *handler.hang.lock().unwrap() = Some(Hang { after: 0, carried_out: false });
+        let mut task = tokio::spawn(work(self.client.clone()));
+        tokio::select! {
+            () = handler.hung.notified() => task.abort(),
+            _ = &mut task => panic!("it is done without such a request"),
+        }
+        assert!(task.await.unwrap_err().is_cancelled());
+        *handler.hang_at.lock().unwrap() = None;
+        self.held(method).await.unwrap()
     }
 
     /// The request to `method` that waits in the outbox, if there is one.
@@ -89,10 +94,10 @@ async fn of_two_who_accept_the_same_offer_the_first_joins_and_stays() {
         let client = Client::open_over(copy.path(), server.connector(), server.options()).await.unwrap();
         let twin = User { home: copy, client, server: server.clone() };
         let mut joins = Vec::new();
-        for user in [bob, twin] {
+        for user in [&bob, &twin] {
             let id = user.client.requests().await.unwrap().remove(0).id;
             let accept = |client: Client| async move { _ = client.accept(&id).await };
-            let (user, body) = user.stopped_at(Method::DsJoinConnectionGroup, accept).await;
+            let body = user.given_up_at(Method::DsJoinConnectionGroup, accept).await;
             joins.push((user, JoinConnectionGroup::from_slice(&body).unwrap()));
         }
         if twin_is_first {
@@ -115,8 +120,9 @@ async fn of_two_who_accept_the_same_offer_the_first_joins_and_stays() {
         assert_eq!(winner.hear().await, [said("Alice", "is it you?")]);
         winner.say(&chat, "it is").await;
         assert_eq!(alice.hear().await, [said("Bob", "it is")]);
-        alice.no_problems().await;
-        winner.no_problems().await;
+        for user in [&alice, *winner] {
+            assert_eq!(user.client.problems().await.unwrap(), Vec::new());
+        }
     }
 }
 
