@@ -154,6 +154,16 @@ impl Core {
 
     /// Why the DS does not believe that this client is a member, if the reason is on its way.
     async fn explained(self: &Arc<Self>, pending: &Pending, error: ClientError) -> ClientError {
+        if error.status() == Status::NotFound.name()
+            && matches!(pending.kind, Kind::Message | Kind::Commit | Kind::Leave)
+        {
+            // The DS may have dropped a group that was not used for too long, which it tells nobody.
+            let lane = pending.lane.clone();
+            let compare = move |connection: &Connection| {
+                outbox::add_chore(connection, &Chore::Compare(GroupId::from_slice(&lane)?))
+            };
+            return self.database.run(compare).await.err().unwrap_or(error);
+        }
         if error.status() != Status::Unauthenticated.name() || pending.lane.is_empty() {
             return error;
         }

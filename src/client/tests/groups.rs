@@ -38,7 +38,7 @@ impl User {
         members.into_iter().filter(|member| member.admin).map(|member| member.name).collect()
     }
 
-    async fn epoch(&self, group: &GroupId) -> u64 {
+    pub(super) async fn epoch(&self, group: &GroupId) -> u64 {
         let group = group.clone();
         let database = &self.client.0.database;
         let load = move |connection: &rusqlite::Connection| mls::load(&Provider::new(connection), &group);
@@ -53,7 +53,7 @@ impl User {
     }
 
     /// Everybody hears what one says, and is in the same epoch.
-    async fn agrees_with(&self, others: &[&Self], group: &GroupId, text: &str) {
+    pub(super) async fn agrees_with(&self, others: &[&Self], group: &GroupId, text: &str) {
         for user in std::iter::once(&self).chain(others) {
             user.client.sync().await.unwrap();
         }
@@ -67,7 +67,7 @@ impl User {
     }
 }
 
-fn status(outcome: Result<impl Sized, ClientError>) -> &'static str {
+pub(super) fn status(outcome: Result<impl Sized, ClientError>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
         Err(error) => error.status(),

@@ -22,25 +22,26 @@ use crate::{
         },
         envelope::LeafId,
         method::call,
+        registry::ROLES_EXTENSION,
     },
 };
 
 /// An MLSMessage with a commit in a PublicMessage (RFC 9420 sections 6, 6.2 and 12.4), in its parts.
 #[derive(Clone)]
-struct Parts {
-    group_id: Opaque,
-    epoch: u64,
-    sender: u32,
-    aad: Opaque,
+pub(super) struct Parts {
+    pub group_id: Opaque,
+    pub epoch: u64,
+    pub sender: u32,
+    pub aad: Opaque,
     /// ProposalOrRef each.
-    proposals: Vec<Vec<u8>>,
-    path: Option<Path>,
-    confirmation_tag: Opaque,
-    membership_tag: Opaque,
+    pub proposals: Vec<Vec<u8>>,
+    pub path: Option<Path>,
+    pub confirmation_tag: Opaque,
+    pub membership_tag: Opaque,
 }
 
 #[derive(Clone)]
-struct Path {
+pub(super) struct Path {
     encryption_key: Opaque,
     signature_key: Opaque,
     /// Credential and capabilities.
@@ -49,7 +50,7 @@ struct Path {
     extensions: Opaque,
     signature: Opaque,
     /// UpdatePathNode: encryption key, and the rest.
-    nodes: Vec<(Opaque, Vec<u8>)>,
+    pub nodes: Vec<(Opaque, Vec<u8>)>,
 }
 
 fn vector(reader: &mut Reader) -> Opaque {
@@ -57,7 +58,7 @@ fn vector(reader: &mut Reader) -> Opaque {
 }
 
 impl Parts {
-    fn of(commit: &Opaque) -> Self {
+    pub fn of(commit: &Opaque) -> Self {
         let mut reader = Reader::new(commit.0.clone());
         assert_eq!(reader.take(4).unwrap()[..], [0, 1, 0, 1], "mls10, a PublicMessage");
         let group_id = vector(&mut reader);
@@ -75,7 +76,20 @@ impl Parts {
         Self { group_id, epoch, sender, aad, proposals, path, confirmation_tag, membership_tag }
     }
 
-    fn content(&self) -> Vec<u8> {
+    /// The extensions that its only proposal, a GroupContextExtensions (RFC 9420 section 12.1.7), has: types and encodings.
+    fn extensions(&self) -> Vec<(u16, Vec<u8>)> {
+        let mut reader = Reader::new(self.proposals.concat().into());
+        assert_eq!(reader.take(3).unwrap()[..], [1, 0, 7], "by value, GroupContextExtensions");
+        let mut list = Reader::new(vector(&mut reader).0);
+        let mut extensions = Vec::new();
+        while list.remaining() > 0 {
+            let kind = u16::from_be_bytes(list.array().unwrap());
+            extensions.push((kind, [&kind.to_be_bytes()[..], &vector(&mut list).to_vec()].concat()));
+        }
+        extensions
+    }
+
+    pub fn content(&self) -> Vec<u8> {
         let mut out = self.group_id.to_vec();
         self.epoch.encode(&mut out);
         out.push(1);
@@ -94,7 +108,7 @@ impl Parts {
     }
 
     /// Signed again, by whoever has the key of a leaf.
-    fn signed(&self, key: &SigningKey, context: &[u8]) -> Opaque {
+    pub fn signed(&self, key: &SigningKey, context: &[u8]) -> Opaque {
         let content = self.content();
         let signature = sign(key, "FramedContentTBS", &[&[0, 1, 0, 1], &content[..], context].concat());
         let mut out = [&[0, 1, 0, 1], &content[..]].concat();
@@ -148,23 +162,23 @@ impl Path {
 }
 
 /// SignWithLabel (RFC 9420 section 5.1.2).
-fn sign(key: &SigningKey, label: &str, content: &[u8]) -> Opaque {
+pub(super) fn sign(key: &SigningKey, label: &str, content: &[u8]) -> Opaque {
     let mut signed = Opaque::from(format!("MLS 1.0 {label}").into_bytes()).to_vec();
     Opaque::from(content.to_vec()).encode(&mut signed);
     openmls_traits::signatures::Signer::sign(key, &signed).unwrap().into()
 }
 
 /// What a hostile member has at hand.
-struct Hostile<'a> {
+pub(super) struct Hostile<'a> {
     user: &'a User,
-    chat: Chat,
-    key: SigningKey,
+    pub chat: Chat,
+    pub key: SigningKey,
     /// The encoded group context.
-    context: Vec<u8>,
+    pub context: Vec<u8>,
 }
 
 impl<'a> Hostile<'a> {
-    async fn of(user: &'a User, group: &GroupId) -> Self {
+    pub async fn of(user: &'a User, group: &GroupId) -> Self {
         let of = group.clone();
         let load = move |connection: &rusqlite::Connection| {
             let (chat, provider) = (chats::require(connection, &of)?, Provider::new(connection));
@@ -179,27 +193,34 @@ impl<'a> Hostile<'a> {
     }
 
     /// The request that an honest client would send, which it then forgets.
-    async fn honest(&self, intent: Intent) -> Vec<u8> {
+    pub async fn honest(&self, intent: Intent) -> Vec<u8> {
         let (core, group) = (&self.user.client.0, self.chat.group.clone());
         let mut materials = Materials::default();
         let prepared = core.prepare_commit(&group, &intent, intent.with_nonce(), &mut materials, None);
         let pending = prepared.await.unwrap().unwrap();
         let body = pending.body.clone();
+        let remove = move |connection: &rusqlite::Connection| outbox::remove(connection, pending.number);
+        core.database.run(remove).await.unwrap();
+        self.forget().await;
+        body
+    }
+
+    /// What the client has prepared for the next epoch never was.
+    pub async fn forget(&self) {
+        let group = self.chat.group.clone();
         let forget = move |connection: &rusqlite::Connection| {
-            outbox::remove(connection, pending.number)?;
             chats::set_next_leaf(connection, &group, None)?;
             let provider = Provider::new(connection);
             Ok::<_, ClientError>(mls::load(&provider, &group)?.clear_pending_commit(provider.storage())?)
         };
-        core.database.run(forget).await.unwrap();
-        body
+        self.user.client.0.database.run(forget).await.unwrap();
     }
 
-    async fn send<C: Call>(&self, request: &C::Request) -> Result<C::Response, Refusal> {
+    pub async fn send<C: Call>(&self, request: &C::Request) -> Result<C::Response, Refusal> {
         self.send_as::<C>(self.chat.leaf, &self.key, request).await
     }
 
-    async fn send_as<C: Call>(
+    pub async fn send_as<C: Call>(
         &self,
         leaf: u32,
         key: &SigningKey,
@@ -229,7 +250,7 @@ impl<'a> Hostile<'a> {
 }
 
 /// Everything that the Delivery Service and the queues hold.
-async fn everything(server: &Homeserver) -> Vec<Vec<Row>> {
+pub(super) async fn everything(server: &Homeserver) -> Vec<Vec<Row>> {
     let mut tables = Vec::new();
     for table in [Table::DsHeads, Table::DsLog, Table::DsMeta, Table::DsIdempotency, Table::QueueEntries, Table::Queues]
     {
@@ -238,7 +259,7 @@ async fn everything(server: &Homeserver) -> Vec<Vec<Row>> {
     tables
 }
 
-async fn group_of(server: &Arc<Homeserver>) -> ([User; 4], GroupId) {
+pub(super) async fn group_of(server: &Arc<Homeserver>) -> ([User; 4], GroupId) {
     let mut users = Vec::new();
     for name in ["Alice", "Mallory", "Carol", "Dave"] {
         users.push(server.register(name).await);
@@ -257,7 +278,7 @@ async fn group_of(server: &Arc<Homeserver>) -> ([User; 4], GroupId) {
 }
 
 /// The honest members go on as if nothing had happened.
-async fn all_is_well(users: &[User], group: &GroupId) {
+pub(super) async fn all_is_well(users: &[User], group: &GroupId) {
     users[0].client.0.change(group, Intent::Update).await.unwrap();
     for user in &users[1..3] {
         user.client.sync().await.unwrap();
@@ -496,8 +517,18 @@ async fn what_every_group_must_have_cannot_be_taken_out() {
     assert_eq!(alice.send::<call::DsUpdateClient>(&update).await.unwrap_err().status, Status::Malformed);
     let remove = RemoveUsers { commit: honest.commit.clone() };
     assert_eq!(alice.send::<call::DsRemoveUsers>(&remove).await.unwrap_err().status, Status::Malformed);
-    // No extensions at all; and only a roles extension that does not decode.
-    for extensions in [Vec::new(), [&0xf0b1u16.to_be_bytes()[..], &[1, 7]].concat()] {
+    // No extensions at all; only a roles extension; and all, with roles that do not decode.
+    let rubbish = [&ROLES_EXTENSION.to_be_bytes()[..], &[1, 7]].concat();
+    let (roles, others): (Vec<_>, Vec<_>) =
+        parts.extensions().into_iter().partition(|(kind, _)| *kind == ROLES_EXTENSION);
+    assert_eq!(roles.len(), 1);
+    let without: Vec<u8> = others.into_iter().flat_map(|(_, encoded)| encoded).collect();
+    for (extensions, why) in [
+        (Vec::new(), "required capabilities"),
+        (rubbish.clone(), "not valid"),
+        (without.clone(), "the roles extension"),
+        ([without, rubbish].concat(), "the roles extension"),
+    ] {
         let mut parts = parts.clone();
         parts.proposals = vec![[&[1][..], &7u16.to_be_bytes(), &Opaque::from(extensions).to_vec()].concat()];
         let commit = CommitBundle {
@@ -507,6 +538,7 @@ async fn what_every_group_must_have_cannot_be_taken_out() {
         };
         let refusal = alice.send::<call::DsUpdateGroupContext>(&UpdateGroupContext { commit }).await.unwrap_err();
         assert_eq!(refusal.status, Status::InvalidMlsMessage, "{refusal:?}");
+        assert!(refusal.message.contains(why), "{refusal:?}");
     }
     assert!(everything(&server).await == before, "refused means unchanged");
     all_is_well(&users, &group).await;

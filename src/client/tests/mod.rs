@@ -5,18 +5,21 @@ mod account;
 mod aliases;
 mod blocking;
 mod flows;
+mod forks;
 mod groups;
 mod growth;
 mod hostile;
 mod impostors;
 mod interop;
 mod isolation;
+mod lifetimes;
 mod model;
 mod offers;
 mod push;
 mod quic;
 mod records;
 mod refusals;
+mod rules;
 mod stops;
 mod tokens;
 
@@ -54,6 +57,8 @@ struct Lossy {
     lose: Mutex<Option<(Method, usize)>>,
     /// The exchange that is never answered, counted from now on.
     hang: Mutex<Option<Hang>>,
+    /// Only exchanges of this method are counted for that.
+    hang_at: Mutex<Option<Method>>,
     hung: Notify,
     fail: Mutex<Option<Failing>>,
     /// Nonces of tokens that were sent, and those that were sent again.
@@ -104,7 +109,9 @@ impl Handler for Lossy {
         }
         let hang = {
             let mut hang = self.hang.lock().unwrap();
+            let counts = self.hang_at.lock().unwrap().is_none_or(|only| only as u16 == method);
             match &mut *hang {
+                _ if !counts => None,
                 Some(Hang { after: 0, .. }) => hang.take(),
                 Some(Hang { after, .. }) => {
                     *after -= 1;
@@ -187,6 +194,7 @@ impl Homeserver {
             connections: Mutex::default(),
             lose: Mutex::default(),
             hang: Mutex::default(),
+            hang_at: Mutex::default(),
             hung: Notify::new(),
             fail: Mutex::default(),
             tokens: Mutex::default(),

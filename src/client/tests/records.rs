@@ -25,7 +25,7 @@ impl User {
     }
 
     /// The home as it is now, closed; and a copy of it.
-    async fn copied(self) -> (Self, TempDir) {
+    pub(super) async fn copied(self) -> (Self, TempDir) {
         let Self { home, client, server } = self;
         drop(client);
         let copy = tempfile::tempdir().unwrap();

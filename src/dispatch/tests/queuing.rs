@@ -422,6 +422,38 @@ async fn configs_lead_to_their_queue_for_270_days_after_a_key_was_replaced() {
 }
 
 #[tokio::test]
+async fn of_the_keys_for_configs_sixteen_open_at_a_time_and_another_is_made_when_one_is_over() {
+    let world = World::start().await;
+    let owner = world.create().await;
+    let first = world.seal(&owner).await;
+    for _ in 1..16 {
+        world.dispatcher.rotate_config_key().await.unwrap();
+    }
+    let (keys, last) = (world.dispatcher.queuing.config_keys.all(), world.seal(&owner).await);
+    assert_eq!(keys.len(), 16);
+    for days in [0, records::REPLACED_KEY_DAYS] {
+        world.clock.pass(days);
+        let refused = world.dispatcher.rotate_config_key().await.unwrap_err();
+        assert_eq!(refused.status, Status::QuotaExceeded, "day {}", world.clock.today().0);
+        // Nor is one made because it is due.
+        world.dispatcher.maintain_config_keys().await.unwrap();
+        assert_eq!(world.dispatcher.queuing.config_keys.all(), keys, "refused means unchanged");
+        for config in [&first, &last] {
+            assert_eq!(world.send(config, &group(1)).await, 0);
+        }
+    }
+    world.clock.pass(1);
+    world.dispatcher.rotate_config_key().await.unwrap();
+    let left = world.dispatcher.queuing.config_keys.all();
+    assert_eq!((left.len(), left[1].0), (2, keys[0].0), "those that were replaced 271 days ago are gone");
+    let renewed = world.seal(&owner).await;
+    assert_eq!(renewed.key_id, left[0].0);
+    for (config, unreached) in [(&first, 1), (&last, 0), (&renewed, 0)] {
+        assert_eq!(world.send(config, &group(1)).await, unreached);
+    }
+}
+
+#[tokio::test]
 async fn a_record_key_can_be_replaced_sixteen_times_in_that_time() {
     let world = World::start().await;
     let mut owner = world.create().await;

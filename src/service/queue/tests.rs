@@ -25,6 +25,10 @@ const INCARNATION: Incarnation = [9; 16];
 
 impl World {
     async fn start(limits: QueueLimits) -> Self {
+        Self::over(QueueId::client(QsClientId([3; 16])), limits).await
+    }
+
+    async fn over(id: QueueId, limits: QueueLimits) -> Self {
         let mut world = Self {
             store: Store::open(MemoryEngine::new(), Options::new(|error| panic!("{error}"))).unwrap(),
             domain: "a.test".parse().unwrap(),
@@ -32,7 +36,7 @@ impl World {
             policy: Policy::default(),
             workers: Workers::for_this_machine(),
             now: Timestamp(1_790_000_000_000),
-            id: QueueId::client(QsClientId([3; 16])),
+            id,
             key: HpkePrivateKey::generate(&mut system_rng()).unwrap(),
             limits,
         };
@@ -65,6 +69,36 @@ impl World {
             assert!(queue.append(content, Class::Application, &limits, context, batch).unwrap());
         })
         .await;
+    }
+
+    /// Whether a message is taken, by a queue that may be full.
+    async fn offer(&mut self, class: Class) -> bool {
+        let (id, limits, mut accepted) = (self.id, self.limits, false);
+        self.change(async |context, batch| {
+            let mut queue = Queue::load(id, context).await.unwrap().unwrap();
+            accepted = queue.append(b"message", class, &limits, context, batch).unwrap();
+        })
+        .await;
+        accepted
+    }
+
+    /// The owner has taken everything in.
+    async fn empty(&mut self) {
+        let id = self.id;
+        self.change(async |context, batch| {
+            let mut queue = Queue::load(id, context).await.unwrap().unwrap();
+            let next = queue.head.next;
+            queue.acknowledge(next, &context.view, batch).await.unwrap();
+        })
+        .await;
+    }
+
+    async fn kinds(&self) -> Vec<EntryKind> {
+        self.entries().await.into_iter().map(|entry| entry.kind).collect()
+    }
+
+    async fn bytes(&self) -> u64 {
+        self.entries().await.iter().map(|entry| entry.ciphertext.as_slice().len() as u64).sum()
     }
 
     async fn entries(&self) -> Vec<QueueEntry> {
@@ -143,8 +177,7 @@ async fn time_alone_brings_a_key_update() {
     world.append(b"one").await;
     world.now = world.now.after(QueueLimits::default().update_after);
     world.append(b"two").await;
-    let kinds: Vec<_> = world.entries().await.into_iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds, [EntryKind::Secret, EntryKind::Message, EntryKind::KeyUpdate, EntryKind::Message]);
+    assert_eq!(world.kinds().await, [EntryKind::Secret, EntryKind::Message, EntryKind::KeyUpdate, EntryKind::Message]);
 }
 
 #[tokio::test]
@@ -162,4 +195,89 @@ async fn no_row_tells_what_was_said_how_long_it_was_or_when() {
     }
     let lengths: Vec<_> = world.entries().await[1..].iter().map(|entry| entry.ciphertext.as_slice().len()).collect();
     assert_eq!(lengths[0], lengths[1], "one size class");
+}
+
+/// The limits of clients' queues, and of those into which anybody may put something; the other kind's are no limits then.
+fn limited(id: QueueId, entries: u64, bytes: u64) -> QueueLimits {
+    let limits = QueueLimits { handshake_percent: 50, ..QueueLimits::default() };
+    match id.kind {
+        QueueId::CLIENT => QueueLimits { entries, bytes, direct_entries: 1, direct_bytes: 1, ..limits },
+        _ => QueueLimits { direct_entries: entries, direct_bytes: bytes, entries: 1, bytes: 1, ..limits },
+    }
+}
+
+fn ids() -> [QueueId; 3] {
+    let user = crate::base::UserId { uuid: [3; 16], domain: "a.test".parse().unwrap() };
+    let direct = QueueId::direct(&ClientId { user, client: [4; 16] });
+    [QueueId::client(QsClientId([3; 16])), direct, QueueId::alias([5; 16])]
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_takes_one_overflow_entry_and_handshake_messages_up_to_the_second_limit() {
+    use EntryKind::{Message, Overflow, Secret};
+    for id in ids() {
+        let mut world = World::over(id, limited(id, 4, 1 << 30)).await;
+        for _ in 0..3 {
+            assert!(world.offer(Class::Application).await);
+        }
+        for _ in 0..3 {
+            assert!(!world.offer(Class::Application).await, "the first limit");
+        }
+        let full = [Secret, Message, Message, Message, Overflow];
+        assert_eq!(world.kinds().await, full, "one overflow entry");
+        assert!(world.offer(Class::Handshake).await);
+        assert!(!world.offer(Class::Application).await, "what is taken beyond the limit makes no room");
+        for _ in 0..3 {
+            assert!(!world.offer(Class::Handshake).await, "the second limit: half as much again");
+        }
+        assert_eq!(world.kinds().await, [&full[..], &[Message]].concat());
+        // It is over when the owner has made room, and the next gap is told of again.
+        world.empty().await;
+        for _ in 0..4 {
+            assert!(world.offer(Class::Application).await);
+        }
+        assert!(!world.offer(Class::Application).await);
+        assert_eq!(world.kinds().await, [Message, Message, Message, Message, Overflow]);
+        // Handshake messages alone fill it to the second limit at once, and their gap is told of too.
+        world.empty().await;
+        for _ in 0..6 {
+            assert!(world.offer(Class::Handshake).await);
+        }
+        for _ in 0..2 {
+            assert!(!world.offer(Class::Handshake).await);
+        }
+        assert_eq!(world.kinds().await, [vec![Message; 6], vec![Overflow]].concat());
+    }
+}
+
+#[tokio::test]
+async fn bytes_fill_a_queue_as_entries_do() {
+    for id in ids() {
+        let mut world = World::over(id, limited(id, 1_000, 1 << 30)).await;
+        let secret = world.bytes().await;
+        assert!(world.offer(Class::Application).await);
+        let message = world.bytes().await - secret;
+        let first = secret + 6 * message;
+        let mut world = World::over(id, limited(id, 1_000, first)).await;
+        for _ in 0..6 {
+            assert!(world.offer(Class::Application).await);
+        }
+        assert_eq!(world.bytes().await, first);
+        for _ in 0..2 {
+            assert!(!world.offer(Class::Application).await);
+        }
+        assert_eq!(world.kinds().await.last(), Some(&EntryKind::Overflow));
+        assert_eq!(world.entries().await.len(), 8);
+        let mut before = world.bytes().await;
+        let mut taken = 0;
+        while world.offer(Class::Handshake).await {
+            assert!(before * 2 < first * 3, "beyond the second limit: {before} of {first}");
+            (before, taken) = (world.bytes().await, taken + 1);
+        }
+        assert!(taken > 0 && before * 2 >= first * 3, "{taken} taken, {before} of {first}");
+        assert!(!world.offer(Class::Application).await);
+        assert_eq!(world.bytes().await, before, "nothing more than the one overflow entry");
+        world.empty().await;
+        assert!(world.offer(Class::Application).await);
+    }
 }
