@@ -14,12 +14,12 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     base::{Refusal, Secret, SystemClock},
-    crypto::{random_secret, signature::SigningKey, system_rng},
+    crypto::{proof::RequestContext, random_secret, signature::SigningKey, system_rng},
     service::policy::Tokens,
     store::{Fault, Faults, MemoryEngine, Options},
     transport::{Connection, Settings, memory},
     wire::{
-        Call, Decode, Request, VERSION,
+        Call, Decode, Request, SenderId, VERSION,
         method::call,
         queuing::{CreateQueuingUser, GetAddPackages, QueuingClient},
     },
@@ -48,9 +48,20 @@ async fn start(engine: impl crate::store::Engine, failed: Arc<AtomicBool>) -> Co
 }
 
 async fn ask<C: Call>(connection: &Connection, request: &C::Request) -> Result<C::Response, Refusal> {
-    let body = request.to_vec().into();
-    let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token: None, body };
-    let exchange = connection.open().await.unwrap();
+    ask_by::<C>(connection, None, request).await
+}
+
+/// Asks as somebody, who signs that.
+async fn ask_by<C: Call>(
+    connection: &Connection,
+    by: Option<(SenderId, &SigningKey)>,
+    request: &C::Request,
+) -> Result<C::Response, Refusal> {
+    let (exchange, body) = (connection.open().await.unwrap(), request.to_vec());
+    let (method, binding) = (C::METHOD as u16, connection.binding());
+    let context = RequestContext { method, token: None, body: &body, binding, stream: exchange.id() };
+    let auth = by.map(|(sender, key)| context.sign(sender, key)).into_iter().collect();
+    let request = Request { version: VERSION, method, auth, token: None, body: body.into() };
     let response: Bytes = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
     let body = Response::from_bytes(response).unwrap().into_result()?;
     Ok(C::Response::from_bytes(body).unwrap())

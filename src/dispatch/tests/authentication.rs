@@ -12,7 +12,6 @@ use crate::{
         credential::request_client,
         hpke::HpkePrivateKey,
         opaque::{ClientLogin, Registration},
-        proof::RequestContext,
         random,
     },
     service::policy::Rates,
@@ -72,13 +71,7 @@ impl World {
         by: Option<(SenderId, &SigningKey)>,
         request: &C::Request,
     ) -> Result<C::Response, Refusal> {
-        let (exchange, body) = (self.connection.open().await.unwrap(), request.to_vec());
-        let (method, binding) = (C::METHOD as u16, self.connection.binding());
-        let context = RequestContext { method, token: None, body: &body, binding, stream: exchange.id() };
-        let auth = by.map(|(sender, key)| context.sign(sender, key)).into_iter().collect();
-        let request = Request { version: VERSION, method, auth, token: None, body: body.into() };
-        let response = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
-        Ok(C::Response::from_bytes(Response::from_bytes(response).unwrap().into_result()?).unwrap())
+        ask_by::<C>(&self.connection, by, request).await
     }
 
     fn validity(&self) -> Validity {

@@ -96,15 +96,7 @@ impl World {
         by: (SenderId, &SigningKey),
         request: &C::Request,
     ) -> Result<C::Response, Refusal> {
-        let (exchange, body) = (self.connection.open().await.unwrap(), request.to_vec());
-        let binding = self.connection.binding();
-        let context =
-            RequestContext { method: C::METHOD as u16, token: None, body: &body, binding, stream: exchange.id() };
-        let auth = vec![context.sign(by.0, by.1)];
-        let request = Request { version: VERSION, method: C::METHOD as u16, auth, token: None, body: body.into() };
-        let response = exchange.request(request.to_vec().into(), 1 << 20).await.unwrap();
-        let body = Response::from_bytes(response).unwrap().into_result()?;
-        Ok(C::Response::from_bytes(body).unwrap())
+        ask_by::<C>(&self.connection, Some(by), request).await
     }
 
     pub async fn create(&self) -> Owner {
