@@ -338,6 +338,52 @@ async fn queues_are_read_through_key_updates_and_tell_when_they_were_full() {
     assert_eq!(bob.hear().await, [said("Alice", "there is room again")]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_full_queue_is_counted_gets_commits_all_the_same_and_comes_back_when_not_even_those_fit() {
+    let limits = QueueLimits { entries: 40, handshake_percent: 50, ..QueueLimits::default() };
+    let server = Homeserver::start_with(limits).await;
+    let [alice, bob, carol] =
+        [server.register("Alice").await, server.register("Bob").await, server.register("Carol").await];
+    befriend(&alice, &bob).await;
+    befriend(&alice, &carol).await;
+    let group = alice.client.create_group("Trip").await.unwrap();
+    alice.client.invite(&group, &[bob.id(), carol.id()]).await.unwrap();
+    for user in [&bob, &carol] {
+        user.client.sync().await.unwrap();
+    }
+    for (name, commits) in [("Journey", 0), ("Voyage", 25)] {
+        let mut reached = 0;
+        loop {
+            let receipt = alice.client.send(&group, Content::Text("hello".into())).await.unwrap();
+            assert_eq!(carol.hear().await, [said("Alice", "hello")]);
+            if receipt.unreached > 0 {
+                assert_eq!(receipt.unreached, 1, "Bob alone");
+                break;
+            }
+            reached += 1;
+            assert!(reached < 50, "the queue took more than it may");
+        }
+        alice.client.rename(&group, name).await.unwrap();
+        for _ in 0..commits {
+            alice.client.0.change(&group, commit::Intent::Update).await.unwrap();
+            carol.client.sync().await.unwrap();
+        }
+        bob.client.sync().await.unwrap();
+        assert_eq!(bob.read().await.len(), reached);
+        let chats = bob.client.chats().await.unwrap();
+        assert_eq!(chats.iter().find(|chat| chat.chat == group).unwrap().name, name);
+        let rejoined = bob.client.problems().await.unwrap().iter().any(|(_, text)| text.contains("rejoined"));
+        assert_eq!(rejoined, commits > 0);
+        for user in [&alice, &carol] {
+            user.client.sync().await.unwrap();
+        }
+        bob.say(&group, "there is room again").await;
+        for user in [&alice, &carol] {
+            assert_eq!(user.hear().await, [said("Bob", "there is room again")]);
+        }
+    }
+}
+
 /// Sends a request that needs no proof, paid for with a user's token.
 async fn ask<C: crate::wire::Call>(payer: &User, request: &C::Request) -> C::Response {
     use crate::wire::{Decode, Encode, Request, Response, VERSION};
