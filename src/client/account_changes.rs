@@ -6,7 +6,6 @@ use rusqlite::Connection;
 
 use super::{
     Client,
-    aliases::is_unproven,
     commit::Intent,
     connector::Isolation,
     core::Core,
@@ -211,7 +210,7 @@ impl Core {
         let (network, domain) = (&self.network, self.domain());
         match network.call::<call::QsDeleteUser>(domain, Isolation::Pseudonym, sender, &request).await {
             // It is gone already.
-            Err(error) if is_unproven(&error) => Ok(()),
+            Err(error) if error.is_unproven() => Ok(()),
             outcome => outcome.map(drop),
         }
     }

@@ -99,20 +99,20 @@ impl Core {
     pub async fn fetch(self: &Arc<Self>, queue: Queue) -> Result<(), ClientError> {
         match (queue, self.drain(queue).await) {
             // Who certified this client may have been revoked since it last looked.
-            (Queue::Direct, Err(error)) if is_unproven(&error) => {
+            (Queue::Direct, Err(error)) if error.is_unproven() => {
                 self.fetch_authority(self.domain()).await?;
                 self.keep_credential().await?;
                 let gone = "the homeserver does not take this client any more: its user was deleted or disabled";
                 match self.drain(queue).await {
-                    Err(error) if is_unproven(&error) => Err(ClientError::Refused(Refusal::unauthenticated(gone))),
+                    Err(error) if error.is_unproven() => Err(ClientError::Refused(Refusal::unauthenticated(gone))),
                     outcome => outcome,
                 }
             }
-            (Queue::Client, Err(error)) if is_unproven(&error) => {
+            (Queue::Client, Err(error)) if error.is_unproven() => {
                 self.renew_record().await?;
                 self.drain(queue).await
             }
-            (Queue::Alias(id), Err(error)) if is_unproven(&error) => self.lose_alias(id).await,
+            (Queue::Alias(id), Err(error)) if error.is_unproven() => self.lose_alias(id).await,
             // Deleted in between.
             (Queue::Alias(_), Err(ClientError::Local(Local::NotFound, _))) => Ok(()),
             (_, outcome) => outcome,
@@ -204,16 +204,11 @@ impl Core {
         let (domain, request) = (self.domain(), DeleteAlias {});
         let answer = self.network.call::<call::AsDeleteAlias>(domain, Isolation::Alias(id), sender, &request).await;
         // To a homeserver that has carried it out before, the key is unknown.
-        if !matches!(&answer, Err(error) if is_unproven(error)) {
+        if !matches!(&answer, Err(error) if error.is_unproven()) {
             answer?;
         }
         self.database.run(move |connection| forget(connection, &id)).await
     }
-}
-
-/// Whether the homeserver does not take the proof of a sender, however well it is made.
-pub fn is_unproven(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused(refusal) if refusal.status == Status::Unauthenticated)
 }
 
 fn parse(alias: &str) -> Result<Alias, ClientError> {

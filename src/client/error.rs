@@ -71,6 +71,11 @@ impl ClientError {
         }
     }
 
+    /// Whether the homeserver does not take the proof of a sender, however well it is made.
+    pub(super) const fn is_unproven(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status, Status::Unauthenticated))
+    }
+
     /// Whether the homeserver refused this once only, for a reason that has nothing to do with it.
     pub(super) const fn is_busy(&self) -> bool {
         use Status::{Internal, Overloaded, RateLimited};

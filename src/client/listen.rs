@@ -14,7 +14,6 @@ use tokio::{
 };
 
 use super::{
-    aliases::is_unproven,
     core::{Core, MAX_EVENTS},
     error::ClientError,
     event::Event,
@@ -122,7 +121,7 @@ impl Core {
                     retries.pause(None).await;
                 }
                 // Who certified this client may have been revoked.
-                Err(error) if queue == Queue::Direct && is_unproven(&error) => {
+                Err(error) if queue == Queue::Direct && error.is_unproven() => {
                     let renewed =
                         self.fetch_authority(self.domain()).await.is_ok() && self.keep_credential().await.is_ok();
                     if !renewed {
@@ -130,13 +129,13 @@ impl Core {
                     }
                     retries.pause(None).await;
                 }
-                Err(error) if queue == Queue::Client && is_unproven(&error) => {
+                Err(error) if queue == Queue::Client && error.is_unproven() => {
                     if let Err(error) = self.renew_record().await {
                         let _ = events.send(Event::Problem(error.to_string())).await;
                     }
                     retries.pause(None).await;
                 }
-                Err(error) if matches!(queue, Queue::Alias(_)) && is_unproven(&error) => {
+                Err(error) if matches!(queue, Queue::Alias(_)) && error.is_unproven() => {
                     if let Queue::Alias(id) = queue
                         && self.lose_alias(id).await.is_ok()
                     {

@@ -7,7 +7,6 @@ use rusqlite::Connection;
 
 use super::{
     account::{Keys, PSEUDONYM, QUEUING_CLIENT_KEY, QUEUING_USER},
-    aliases::is_unproven,
     blocking,
     connector::Isolation,
     core::Core,
@@ -139,7 +138,7 @@ impl Core {
             let update =
                 self.network.call::<call::QsUpdateClient>(self.domain(), Isolation::Pseudonym, sender, &request);
             match update.await {
-                Err(error) if is_unproven(&error) => {}
+                Err(error) if error.is_unproven() => {}
                 Err(error @ ClientError::Refused(_)) if is_current && !error.is_busy() => {
                     // The QS takes the current key, so it has not taken the next one, and will not.
                     let now = self.trust.now();
@@ -168,7 +167,7 @@ impl Core {
         let client = QueuingClient { push_token: None, ..client };
         let asked = self.network.call::<call::QsGetUser>(domain, Isolation::Pseudonym, user(), &GetQueuingUser {});
         let made = match asked.await {
-            Err(error) if is_unproven(&error) => self.make_user(client).await?,
+            Err(error) if error.is_unproven() => self.make_user(client).await?,
             record => {
                 let record = record?.clients.into_iter().find(|record| record.client == account.pseudonym);
                 let is_ours = |of: &QueuingClientRecord| {
