@@ -167,7 +167,15 @@ impl Model {
             }
             54..58 => _ = self.note("appoint", client.add_admins(&group, &[whom]).await),
             58..60 => _ = self.note("dismiss", client.remove_admins(&group, &[whom]).await),
-            60..65 => _ = self.note("update", client.0.change(&group, Intent::Update).await),
+            60..65 => {
+                // At once with another member: one of them loses the race for the epoch.
+                let rival = self.random.below(self.users.len());
+                let rival = self.user(rival).client.clone();
+                let of = group.clone();
+                let other = tokio::spawn(async move { rival.0.change(&of, Intent::Update).await });
+                self.note("update", client.0.change(&group, Intent::Update).await);
+                self.note("rival update", other.await.unwrap());
+            }
             65..67 => {
                 let lose = move |connection: &rusqlite::Connection| {
                     mls::delete(&Provider::new(connection), &group)?;
