@@ -78,8 +78,7 @@ impl ClientError {
 
     /// Whether the homeserver refused this once only, for a reason that has nothing to do with it.
     pub(super) const fn is_busy(&self) -> bool {
-        use Status::{Internal, Overloaded, RateLimited};
-        matches!(self, Self::Refused(refusal) if matches!(refusal.status, Overloaded | RateLimited | Internal))
+        matches!(self, Self::Refused(refusal) if is_busy(refusal.status))
     }
 
     /// Whether the same may succeed later, so that nothing is to be given up.
@@ -108,6 +107,11 @@ impl From<rusqlite::Error> for ClientError {
     fn from(error: rusqlite::Error) -> Self {
         Self::storage(error)
     }
+}
+
+/// Whether a refusal with this status has nothing to do with the request.
+pub(super) const fn is_busy(status: Status) -> bool {
+    matches!(status, Status::Overloaded | Status::RateLimited | Status::Internal)
 }
 
 impl From<std::io::Error> for ClientError {

@@ -10,7 +10,7 @@ use super::{
     account_changes, blocking,
     commit::{Intent, Materials},
     core::{ATTEMPTS, Core},
-    error::{ClientError, Local},
+    error::{ClientError, Local, is_busy},
     leaving,
     mls::{self, Provider},
     network::jittered,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     base::{AliasId, GroupId, Status},
     crypto::{random, system_rng},
-    wire::{Decode, Encode, Method, content::ApplicationMessage, method::ProofKind},
+    wire::{Decode, Encode, Method, content::ApplicationMessage},
 };
 use openmls::prelude::OpenMlsProvider as _;
 
@@ -360,13 +360,20 @@ pub fn forget_commit(connection: &Connection, group: &GroupId) -> Result<(), Cli
     }
 }
 
+/// Packages were not published. With them a queue that cannot be read may have been to begin anew: its next entry asks for that
+/// again.
+fn publication_refused(connection: &Connection, queue: Queue, chore: &Chore, is_busy: bool) -> Result<(), ClientError> {
+    queues::set_restarting(connection, queue, false)?;
+    if is_busy { outbox::add_chore(connection, chore) } else { Ok(()) }
+}
+
 /// A request was refused, and what was prepared for it goes.
 fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> Result<(), ClientError> {
     if !outbox::remove(connection, pending.number)? {
         return Ok(());
     }
     let provider = Provider::new(connection);
-    let is_busy = matches!(refused, Some(Status::Overloaded | Status::RateLimited | Status::Internal));
+    let is_busy = refused.is_some_and(is_busy);
     match pending.kind {
         Kind::Simple
             if matches!(pending.method, Method::AsEnqueue | Method::AsEnqueueAlias) && !pending.lane.is_empty() =>
@@ -378,23 +385,15 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
             outbox::add_chore(connection, &Chore::Delete(group))
         }
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_refused(connection),
-        Kind::Simple
-            if matches!(pending.method.proof(), ProofKind::AsClient | ProofKind::AsAlias | ProofKind::QsClient) =>
-        {
-            let (chore, queue) = match pending.method {
-                Method::AsPublishConnectionPackages => (Chore::ConnectionPackages, Queue::Direct),
-                Method::AsPublishAliasPackages => {
-                    let alias = AliasId(pending.extra[..].try_into().map_err(ClientError::storage)?);
-                    (Chore::AliasPackages(alias), Queue::Alias(alias))
-                }
-                Method::QsPublishKeyPackages => (Chore::KeyPackages, Queue::Client),
-                _ => return Ok(()),
-            };
-            if queue != Queue::Client {
-                // With it a queue that cannot be read may have been to begin anew: the next entry asks for that again.
-                queues::set_restarting(connection, queue, false)?;
-            }
-            if is_busy { outbox::add_chore(connection, &chore) } else { Ok(()) }
+        Kind::Simple if pending.method == Method::QsPublishKeyPackages && is_busy => {
+            outbox::add_chore(connection, &Chore::KeyPackages)
+        }
+        Kind::Simple if pending.method == Method::AsPublishConnectionPackages => {
+            publication_refused(connection, Queue::Direct, &Chore::ConnectionPackages, is_busy)
+        }
+        Kind::Simple if pending.method == Method::AsPublishAliasPackages => {
+            let alias = AliasId(pending.extra[..].try_into().map_err(ClientError::storage)?);
+            publication_refused(connection, Queue::Alias(alias), &Chore::AliasPackages(alias), is_busy)
         }
         Kind::Simple if pending.method == Method::DsUpdateQueueInfo && is_busy => {
             outbox::add_chore(connection, &Chore::QueueConfig(GroupId::from_slice(&pending.lane)?))
