@@ -32,6 +32,10 @@ const MAX_SETTLE: Duration = Duration::from_secs(10);
 /// How long a leaf and KeyPackages keep their keys, in milliseconds: less than any DS takes to miss a member.
 const KEY_LIFE: u64 = 30 * 86_400_000;
 
+/// How long a newcomer waits before it renews its leaf, for each member that there is, and no longer than it may wait
+/// at all.
+const FIRST_RENEWAL_PER_MEMBER: Duration = Duration::from_secs(60);
+
 /// How often chores are looked for before the rest waits for the next time.
 const ROUNDS: u32 = 4;
 
@@ -179,6 +183,14 @@ fn renew_what_is_old(connection: &rusqlite::Connection, now: Timestamp) -> Resul
     blocking::resume_token(connection)?;
     aliases::refill_if_low(connection, None, now.seconds().saturating_add(packages::RENEWAL))?;
     record::renew_before(connection, now.0.saturating_sub(KEY_LIFE))
+}
+
+/// When a leaf that joins one of so many members counts as renewed: its keys are replaced soon, because others had them before
+/// it was in the group, and because only who has made a commit can become an admin; but not by all newcomers at once.
+pub fn renewed_at_joining(now: Timestamp, members: usize) -> u64 {
+    let longest = FIRST_RENEWAL_PER_MEMBER.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX));
+    let delay = u64::try_from(jittered(longest).as_millis()).unwrap_or(u64::MAX);
+    now.0.saturating_sub(KEY_LIFE).saturating_add(delay.min(KEY_LIFE))
 }
 
 /// An offer that nobody answers is over after a month, on both sides.

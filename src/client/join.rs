@@ -5,6 +5,7 @@ use openmls::prelude::{KeyPackageBundle, KeyPackageRef, OpenMlsProvider as _, Pr
 use openmls_traits::storage::StorageProvider as _;
 
 use super::{
+    chores,
     event::Event,
     group as groups, members,
     mls::{self, Provider},
@@ -99,7 +100,8 @@ pub fn receive(work: &mut Work<'_>, group: &GroupId, bundle: &WelcomeBundle) -> 
         stale_leaf: key.last_resort,
         next_leaf: None,
     };
-    chats::insert(work.connection, &chat, work.trust.now().0)?;
+    let members = joined.members().count();
+    chats::insert(work.connection, &chat, chores::renewed_at_joining(work.trust.now(), members))?;
     chats::put_members(work.connection, group, &[])?;
     let leaf_key = |leaf: u32| {
         let member = joined.members().find(|member| member.index.u32() == leaf);

@@ -237,7 +237,9 @@ impl Changing {
             head.members.iter().any(|member| member.identity == *identity && member.active_epoch.is_some())
         };
         if !roles.admins.iter().all(|identity| head.admins.contains(identity) || settled(identity)) {
-            return Err(Refusal::forbidden("an admin must be a member who has made a commit of its own"));
+            return Err(Refusal::forbidden(
+                "an admin must be a member who has made a commit of its own; a newcomer's client makes one soon",
+            ));
         }
         let acts = |admins: &[[u8; 32]]| head.members.iter().any(|member| admins.contains(&member.identity));
         if acts(&head.admins) && !acts(&roles.admins) {

@@ -164,7 +164,7 @@ async fn the_last_package_is_kept_and_used_ones_are_replaced() {
     bob.client.register_alias("bobby").await.unwrap();
     let waiting = async || {
         let all = KeyRange::from(Key::new()..);
-        server.store.durable().scan(Table::AsAliasPackages, all, Limit::rows(1_000)).await.unwrap().len()
+        server.store().durable().scan(Table::AsAliasPackages, all, Limit::rows(1_000)).await.unwrap().len()
     };
     assert_eq!(waiting().await, 10);
     let mut left = 10;
@@ -200,7 +200,7 @@ async fn dump(server: &Homeserver) -> Vec<Stored> {
     let mut rows = Vec::new();
     for table in Table::ALL {
         let all = KeyRange::from(Key::new()..);
-        let found = server.store.durable().scan(*table, all, Limit::rows(100_000)).await.unwrap();
+        let found = server.store().durable().scan(*table, all, Limit::rows(100_000)).await.unwrap();
         rows.extend(found.into_iter().map(|row| (*table, row.key.as_bytes().to_vec(), row.value.to_vec())));
     }
     rows
@@ -316,11 +316,11 @@ async fn nothing_stored_links_an_alias_to_its_owner_or_to_another_alias() {
         let key = Key::new().bytes(name_of("xavier")).u8(1);
         let mut batch = Batch::new();
         batch.put(Table::AsAliases, key.clone(), planted);
-        server.store.submit(batch).unwrap().await.unwrap();
+        server.store().submit(batch).unwrap().await.unwrap();
         assert!(!links().await.is_empty());
         let mut batch = Batch::new();
         batch.delete(Table::AsAliases, key);
-        server.store.submit(batch).unwrap().await.unwrap();
+        server.store().submit(batch).unwrap().await.unwrap();
         assert!(links().await.is_empty());
     }
 }

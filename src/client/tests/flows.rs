@@ -223,27 +223,14 @@ async fn events_tell_what_happens_through_broken_connections() {
     bob.no_problems().await;
 }
 
-/// A copy of a closed home, as a backup would be.
-async fn copy(home: &TempDir) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(home.path()).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-    }
-    copy
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_processes_on_one_queue_the_newer_listens() {
     let server = Homeserver::start().await;
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
     bob.client.sync().await.unwrap();
-    let User { home, client, .. } = bob;
-    drop(client);
-    let copy = copy(&home).await;
-    let older = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
-    let mut events = older.events();
+    let (older, copy) = bob.copied().await;
+    let mut events = older.client.events();
     let mut listening = 0;
     while listening < 2 {
         listening += u32::from(matches!(events.next().await.unwrap(), Event::Listening(_)));
@@ -257,7 +244,7 @@ async fn of_two_processes_on_one_queue_the_newer_listens() {
     alice.say(&chat, "to the newer").await;
     while !matches!(newer_events.next().await.unwrap(), Event::Message { .. }) {}
     assert_eq!(newer.unread(10).await.unwrap().len(), 1);
-    assert!(older.unread(10).await.unwrap().is_empty());
+    assert!(older.client.unread(10).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,19 +253,13 @@ async fn an_old_copy_of_a_home_notices_what_it_missed_and_goes_on() {
     let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
     let chat = befriend(&alice, &bob).await;
     bob.client.sync().await.unwrap();
-    let User { home, client, .. } = bob;
-    drop(client);
-    let copy = copy(&home).await;
-    let client = Client::open_over(home.path(), server.connector(), patience()).await.unwrap();
-    let bob = User { home, client, server: server.clone() };
+    let (bob, copy) = bob.copied().await;
     alice.say(&chat, "one").await;
     alice.say(&chat, "two").await;
     assert_eq!(bob.hear().await.len(), 2);
     bob.client.sync().await.unwrap();
     alice.say(&chat, "three").await;
-    drop(bob);
-    let client = Client::open_over(copy.path(), server.connector(), patience()).await.unwrap();
-    let bob = User { home: copy, client, server };
+    let bob = bob.restored(copy).await;
     assert_eq!(bob.hear().await, [said("Alice", "three")]);
     let problems = bob.client.problems().await.unwrap();
     assert_eq!(problems.len(), 1);
@@ -300,7 +281,7 @@ async fn a_long_message_to_many_is_stored_once_and_read_by_all() {
     let ids: Vec<_> = others.iter().map(User::id).collect();
     alice.client.invite(&group, &ids).await.unwrap();
     let bodies = async || {
-        let durable = server.store.durable();
+        let durable = server.store().durable();
         durable.scan(Table::QsBodies, Key::new().., Limit::rows(100)).await.unwrap().len()
     };
     let before = bodies().await;

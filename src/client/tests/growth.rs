@@ -125,7 +125,8 @@ async fn a_thousand_members_are_added_at_once_and_one_more_joins_them() {
     assert!(request.encoded_len() < 8 << 20, "{}", request.encoded_len());
     send::<call::DsAddUsers>(&alice, &chat, &request).await;
     core.drain(state::queues::Queue::Client).await.unwrap();
-    let welcomes = server.store.durable().scan(Table::QueueEntries, Key::new().., Limit::rows(100_000)).await.unwrap();
+    let welcomes =
+        server.store().durable().scan(Table::QueueEntries, Key::new().., Limit::rows(100_000)).await.unwrap();
     let queued: usize = welcomes.iter().map(|row| row.value.len()).sum();
     assert!(queued < MEMBERS * 4_096, "each joiner gets its own part of the Welcome: {queued} bytes");
 
@@ -137,11 +138,11 @@ async fn a_thousand_members_are_added_at_once_and_one_more_joins_them() {
 
     // A message reads nothing of the tree: it works without.
     let rows =
-        server.store.durable().scan(Table::DsLog, Key::new().bytes(group.uuid).prefix(), Limit::rows(1_000)).await;
+        server.store().durable().scan(Table::DsLog, Key::new().bytes(group.uuid).prefix(), Limit::rows(1_000)).await;
     let (rows, mut batch) = (rows.unwrap(), Batch::new());
     assert!(!rows.is_empty());
     rows.into_iter().for_each(|row| _ = batch.delete(Table::DsLog, row.key));
-    server.store.submit(batch).unwrap().await.unwrap();
+    server.store().submit(batch).unwrap().await.unwrap();
     let sent = send::<call::DsSendMessage>(&alice, &chat, &message(&alice, &chat).await).await;
     assert_eq!(sent.unreached, 0);
 }

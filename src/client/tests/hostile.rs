@@ -254,7 +254,7 @@ pub(super) async fn everything(server: &Homeserver) -> Vec<Vec<Row>> {
     let mut tables = Vec::new();
     for table in [Table::DsHeads, Table::DsLog, Table::DsMeta, Table::DsIdempotency, Table::QueueEntries, Table::Queues]
     {
-        tables.push(server.store.durable().scan(table, Key::new().., Limit::rows(100_000)).await.unwrap());
+        tables.push(server.store().durable().scan(table, Key::new().., Limit::rows(100_000)).await.unwrap());
     }
     tables
 }

@@ -25,7 +25,7 @@ async fn create(alice: &User) -> (GroupId, CreateGroup) {
 async fn rows_of(server: &Homeserver, group: &GroupId) -> [usize; 3] {
     let count = async |table| {
         let rows = Key::new().bytes(group.uuid).prefix();
-        server.store.durable().scan(table, rows, Limit::rows(1_000)).await.unwrap().len()
+        server.store().durable().scan(table, rows, Limit::rows(1_000)).await.unwrap().len()
     };
     [count(Table::DsHeads).await, count(Table::DsMeta).await, count(Table::DsLog).await]
 }

@@ -32,15 +32,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::*;
 use crate::{
     base::{Refusal, Secret},
     crypto::{Rng, at_rest::StorageKey, system_rng},
-    dispatch::{Dispatcher, Parts, Service, connection_limits},
+    dispatch::{Dispatcher, Parts, Service, Session, connection_limits},
+    federation::Federation,
     service::{policy::Policy, queue::QueueLimits, work::Workers},
-    store::{MemoryEngine, Options as StoreOptions, Store},
+    store::{Faults, MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
     wire::{Decode, Encode as _, Method, Request, Response, queue::Incarnation},
 };
@@ -52,6 +53,10 @@ const PASSWORD: &str = "correct horse battery staple";
 /// A homeserver that can lose replies.
 struct Lossy {
     dispatcher: RwLock<Arc<Dispatcher>>,
+    /// Held while an exchange is under way.
+    alive: tokio::sync::RwLock<()>,
+    /// Told when the homeserver is killed.
+    killed: watch::Sender<()>,
     connections: Mutex<Vec<Connection>>,
     /// Replies to this method get lost, so many of them.
     lose: Mutex<Option<(Method, usize)>>,
@@ -101,6 +106,21 @@ impl Handler for Lossy {
     }
 
     async fn exchange(&self, session: &Arc<Self::Session>, stream: u64, request: Bytes) -> Reply {
+        let mut killed = self.killed.subscribe();
+        {
+            let _alive = self.alive.read().await;
+            tokio::select! {
+                biased;
+                _ = killed.changed() => {}
+                reply = self.answer(session, stream, request) => return reply,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Lossy {
+    async fn answer(&self, session: &Arc<Session>, stream: u64, request: Bytes) -> Reply {
         let method = u16::from_be_bytes([request[2], request[3]]);
         if let Some(token) = Request::from_bytes(request.clone()).unwrap().token {
             let mut tokens = self.tokens.lock().unwrap();
@@ -144,9 +164,7 @@ impl Handler for Lossy {
         }
         reply
     }
-}
 
-impl Lossy {
     fn service(&self) -> Service {
         Service(self.dispatcher.read().unwrap().clone())
     }
@@ -171,10 +189,25 @@ impl Lossy {
 
 /// A homeserver in memory.
 struct Homeserver {
-    store: Store,
+    engine: MemoryEngine,
+    life: Mutex<Life>,
     handler: Arc<Lossy>,
     host: Host<Lossy>,
     clock: Arc<dyn Clock>,
+}
+
+/// From a start to a stop or a crash.
+struct Life {
+    store: Store,
+    faults: Faults,
+}
+
+impl Life {
+    fn begin(engine: &MemoryEngine) -> Self {
+        let faults = Faults::new();
+        let store = Store::open(faults.around(engine.clone()), StoreOptions::new(|_| ())).unwrap();
+        Self { store, faults }
+    }
 }
 
 impl Homeserver {
@@ -187,10 +220,13 @@ impl Homeserver {
     }
 
     async fn start_under(queue_limits: QueueLimits, policy: Policy, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let store = Store::open(MemoryEngine::new(), StoreOptions::new(|error| panic!("{error}"))).unwrap();
-        let dispatcher = Dispatcher::start(Self::parts(&store, queue_limits, policy, &clock)).await.unwrap();
+        let engine = MemoryEngine::new();
+        let life = Life::begin(&engine);
+        let dispatcher = Dispatcher::start(Self::parts(&life.store, queue_limits, policy, &clock)).await.unwrap();
         let handler = Arc::new(Lossy {
             dispatcher: RwLock::new(dispatcher),
+            alive: tokio::sync::RwLock::default(),
+            killed: watch::Sender::default(),
             connections: Mutex::default(),
             lose: Mutex::default(),
             hang: Mutex::default(),
@@ -199,7 +235,12 @@ impl Homeserver {
             fail: Mutex::default(),
             tokens: Mutex::default(),
         });
-        Arc::new(Self { store, host: Host::new(handler.clone(), Settings::default()), handler, clock })
+        let (life, host) = (Mutex::new(life), Host::new(handler.clone(), Settings::default()));
+        Arc::new(Self { engine, life, host, handler, clock })
+    }
+
+    fn store(&self) -> Store {
+        self.life.lock().unwrap().store.clone()
     }
 
     /// Starts anew on what is stored: nothing is left of what was in memory, connections included.
@@ -209,9 +250,30 @@ impl Homeserver {
 
     /// The same, as after a restored backup if the incarnation is another.
     async fn restart_as(&self, incarnation: Incarnation) {
-        let parts = Self::parts(&self.store, QueueLimits::default(), Policy::default(), &self.clock);
-        let parts = Parts { incarnation, ..parts };
-        let dispatcher = Dispatcher::start(parts).await.unwrap();
+        self.end_exchanges(|| async move {
+            let parts = Self::parts(&self.store(), QueueLimits::default(), Policy::default(), &self.clock);
+            Parts { incarnation, ..parts }
+        })
+        .await;
+    }
+
+    /// Kills it: requests under way are never answered, and what is not durable is lost. Another starts on what is left.
+    async fn kill(&self) {
+        self.end_exchanges(|| async {
+            self.life.lock().unwrap().faults.crash();
+            // Whatever is being written now is written, or not.
+            let _ = self.store().barrier().await;
+            *self.life.lock().unwrap() = Life::begin(&self.engine);
+            Self::parts(&self.store(), QueueLimits::default(), Policy::default(), &self.clock)
+        })
+        .await;
+    }
+
+    /// Starts anew while no exchange is under way.
+    async fn end_exchanges<F: Future<Output = Parts>>(&self, parts: impl FnOnce() -> F) {
+        self.handler.killed.send_replace(());
+        let _stopped = self.handler.alive.write().await;
+        let dispatcher = Dispatcher::start(parts().await).await.unwrap();
         *self.handler.dispatcher.write().unwrap() = dispatcher;
         self.handler.disconnect();
     }
@@ -228,6 +290,7 @@ impl Homeserver {
             policy,
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
+            federation: Federation::none(),
         }
     }
 
@@ -327,6 +390,27 @@ impl User {
         drop(client);
         let client = Client::open_over(home.path(), server.connector(), server.options()).await.unwrap();
         Self { home, client, server }
+    }
+
+    /// The home as it is now, closed, as a backup would be; and the client that goes on with it.
+    async fn copied(self) -> (Self, TempDir) {
+        let Self { home, client, server } = self;
+        drop(client);
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(home.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let client = Client::open_over(home.path(), server.connector(), server.options()).await.unwrap();
+        (Self { home, client, server }, copy)
+    }
+
+    /// The client as it was when its home was copied.
+    async fn restored(self, copy: TempDir) -> Self {
+        let Self { client, server, .. } = self;
+        drop(client);
+        let client = Client::open_over(copy.path(), server.connector(), server.options()).await.unwrap();
+        Self { home: copy, client, server }
     }
 
     async fn say(&self, chat: &GroupId, text: &str) {

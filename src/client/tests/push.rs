@@ -26,8 +26,8 @@ pub(super) fn subscription(endpoint: &str) -> WebPushSubscription {
 }
 
 async fn tokens(server: &Homeserver) -> usize {
-    server.store.barrier().await.unwrap();
-    let rows = server.store.durable().scan(Table::QsClients, Key::new().., Limit::rows(10)).await.unwrap();
+    server.store().barrier().await.unwrap();
+    let rows = server.store().durable().scan(Table::QsClients, Key::new().., Limit::rows(10)).await.unwrap();
     rows.iter().filter(|row| records::decode_client(&row.value).unwrap().push_token.is_some()).count()
 }
 

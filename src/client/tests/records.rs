@@ -24,27 +24,6 @@ impl User {
         self.client.problems().await.unwrap().iter().any(|(_, text)| text.contains(part))
     }
 
-    /// The home as it is now, closed; and a copy of it.
-    pub(super) async fn copied(self) -> (Self, TempDir) {
-        let Self { home, client, server } = self;
-        drop(client);
-        let copy = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(home.path()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
-        let client = Client::open_over(home.path(), server.connector(), server.options()).await.unwrap();
-        (Self { home, client, server }, copy)
-    }
-
-    /// The client as it was when its home was copied.
-    async fn restored(self, copy: TempDir) -> Self {
-        let Self { client, server, .. } = self;
-        drop(client);
-        let client = Client::open_over(copy.path(), server.connector(), server.options()).await.unwrap();
-        Self { home: copy, client, server }
-    }
-
     async fn pseudonym(&self) -> crate::base::QsClientId {
         self.client.0.account().pseudonym
     }

@@ -128,8 +128,8 @@ async fn a_block_holds_although_a_part_of_it_failed_once() {
         alice.client.sync().await.unwrap();
         cannot_be_invited_by(&alice, &bob).await;
         let entries = async || {
-            server.store.barrier().await.unwrap();
-            let rows = server.store.durable().scan(Table::QueueEntries, Key::new().., Limit::rows(1_000)).await;
+            server.store().barrier().await.unwrap();
+            let rows = server.store().durable().scan(Table::QueueEntries, Key::new().., Limit::rows(1_000)).await;
             rows.unwrap().len()
         };
         let before = entries().await;

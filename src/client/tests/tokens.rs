@@ -26,7 +26,7 @@ async fn start(tokens: policy::Tokens) -> Arc<Homeserver> {
 
 impl Homeserver {
     async fn redeemed(&self) -> usize {
-        let rows = self.store.pending().scan(Table::AsSpentTokens, Key::new().., Limit::rows(10_000)).await;
+        let rows = self.store().pending().scan(Table::AsSpentTokens, Key::new().., Limit::rows(10_000)).await;
         rows.unwrap().len()
     }
 }
