@@ -16,6 +16,7 @@ use bennu::{
         system_rng,
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
+    federation::Federation,
     node::system_entropy,
     service::{
         policy::{Policy, Tokens},
@@ -105,6 +106,7 @@ async fn homeserver() -> Host<Service> {
         policy: Policy { tokens, ..Policy::default() },
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
+        federation: Federation::none(),
     });
     Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default())
 }

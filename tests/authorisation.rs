@@ -24,6 +24,7 @@ use bennu::{
         system_rng,
     },
     dispatch::{Dispatcher, Parts, Service, connection_limits},
+    federation::Federation,
     node::system_entropy,
     service::{
         policy::{Policy, Tokens},
@@ -127,6 +128,7 @@ impl World {
             policy: Policy { tokens, ..Policy::default() },
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
+            federation: Federation::none(),
         })
         .await
         .unwrap();

@@ -25,6 +25,7 @@ use crate::{
     base::{Clock, Domain, Refusal, Status, limits},
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
+    federation::{Federation, Foreign},
     push::{Limits, Pushes},
     queuing::Queuing,
     service::{Context, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
@@ -64,6 +65,8 @@ pub struct Parts {
     pub workers: Workers,
     /// Advertised.
     pub connection_limits: server::ConnectionLimits,
+    /// The ways to other homeservers.
+    pub federation: Federation,
 }
 
 /// Answers requests for one homeserver.
@@ -76,6 +79,7 @@ pub struct Dispatcher {
     pushes: Pushes,
     locks: Locks,
     counters: Counters,
+    foreign: Foreign,
 }
 
 impl Dispatcher {
@@ -95,7 +99,8 @@ impl Dispatcher {
         let queues = Queues::new(parts.queue_limits);
         let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
         let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
-        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, pushes, locks, counters }))
+        let foreign = Foreign::new(parts.domain.clone(), parts.federation.clone(), parts.clock.clone());
+        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, pushes, locks, counters, foreign }))
     }
 
     fn server_info(&self) -> server::ServerInfo {

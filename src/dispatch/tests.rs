@@ -38,6 +38,7 @@ fn parts(store: Store) -> Parts {
         policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
+        federation: Federation::none(),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
+    federation::Federation,
     push::{WebPush, web_push},
     service::work::Workers,
     store::{Batch, Engine, Key, Store, StoreError, Table},
@@ -128,6 +129,7 @@ impl Node {
             policy: config.policy.clone(),
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&config.limits.transport()),
+            federation: Federation::none(),
         })
         .await
         .map_err(NodeError::Service)?;

@@ -21,6 +21,7 @@ use crate::{
         system_rng,
     },
     dispatch::{Entropy, Parts, Service, connection_limits},
+    federation::Federation,
     service::{
         policy::{Policy, Tokens},
         queue::QueueLimits,
@@ -80,6 +81,7 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World 
         policy: Policy { tokens, ..Policy::default() },
         workers: Workers::inline(),
         connection_limits: connection_limits(&Settings::default()),
+        federation: Federation::none(),
     });
     let dispatcher = dispatcher.await.unwrap();
     let host = Host::new(Arc::new(Service(dispatcher.clone())), Settings::default());

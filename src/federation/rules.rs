@@ -1,0 +1,117 @@
+//! With which homeservers this one deals: all but those that are blocked, or only those that are allowed. It holds in both
+//! directions, and changes while the homeserver runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
+
+use tokio::sync::watch;
+
+use crate::base::{Domain, Refusal, Status};
+
+/// Whom the operator has decided nothing about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Dealt with.
+    #[default]
+    Open,
+    /// Not dealt with.
+    Allowlist,
+}
+
+/// What the operator has decided about a homeserver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It is dealt with, whatever the mode.
+    Allowed,
+    /// It is not.
+    Blocked,
+}
+
+/// The operator's decisions.
+pub struct Rules {
+    mode: Mode,
+    rules: RwLock<BTreeMap<Domain, Rule>>,
+    changed: watch::Sender<()>,
+}
+
+impl Rules {
+    /// No decision about anybody yet.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, rules: RwLock::default(), changed: watch::Sender::default() }
+    }
+
+    /// What becomes of those about whom there is no rule.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether there is anything to do with a homeserver.
+    ///
+    /// # Errors
+    /// `federation_denied` if not.
+    pub fn check(&self, domain: &Domain) -> Result<(), Refusal> {
+        let denied = || Refusal::new(Status::FederationDenied, "this homeserver does not deal with that one");
+        if self.permits(domain) { Ok(()) } else { Err(denied()) }
+    }
+
+    /// The same as a question.
+    pub fn permits(&self, domain: &Domain) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        match rules.get(domain) {
+            Some(rule) => *rule == Rule::Allowed,
+            None => self.mode == Mode::Open,
+        }
+    }
+
+    /// Decides about a homeserver, or takes a decision back.
+    pub fn set(&self, domain: Domain, rule: Option<Rule>) {
+        {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            match rule {
+                Some(rule) => _ = rules.insert(domain, rule),
+                None => _ = rules.remove(&domain),
+            }
+        }
+        self.changed.send_replace(());
+    }
+
+    /// All decisions.
+    pub fn all(&self) -> Vec<(Domain, Rule)> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.iter().map(|(domain, rule)| (domain.clone(), *rule)).collect()
+    }
+
+    /// Told of every decision.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_goes_before_the_mode_and_can_be_taken_back() {
+        let (known, other): (Domain, Domain) = ("a.test".parse().unwrap(), "b.test".parse().unwrap());
+        for mode in [Mode::Open, Mode::Allowlist] {
+            let rules = Rules::new(mode);
+            let open = mode == Mode::Open;
+            assert_eq!(rules.permits(&known), open);
+            let mut watch = rules.watch();
+            rules.set(known.clone(), Some(Rule::Blocked));
+            assert!(watch.has_changed().unwrap());
+            watch.mark_unchanged();
+            assert_eq!(rules.check(&known).unwrap_err().status, Status::FederationDenied);
+            assert_eq!(rules.permits(&other), open);
+            rules.set(known.clone(), Some(Rule::Allowed));
+            assert!(rules.permits(&known));
+            assert_eq!(rules.all(), [(known.clone(), Rule::Allowed)]);
+            rules.set(known.clone(), None);
+            assert_eq!((rules.permits(&known), rules.all()), (open, Vec::new()));
+        }
+    }
+}
