@@ -107,6 +107,8 @@ async fn homeserver() -> Host<Service> {
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
+        outbox_limits: Default::default(),
+        peer_settings: Default::default(),
     });
     Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default())
 }

@@ -129,6 +129,8 @@ impl World {
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
             federation: Federation::none(),
+            outbox_limits: Default::default(),
+            peer_settings: Default::default(),
         })
         .await
         .unwrap();

@@ -86,6 +86,7 @@ types_of_methods! {
     DsRequestGroupId, DsCreateGroup, DsSendMessage, DsAddUsers, DsRemoveUsers, DsUpdateClient,
     DsUpdateGroupContext, DsUpdateProfileKey, DsUpdateQueueInfo, DsJoinConnectionGroup, DsResync, DsSelfRemove,
     DsDeleteGroup, DsWelcomeInfo, DsExternalCommitInfo, DsGetKeys,
+    FedDeliver,
 }
 
 #[test]
@@ -194,6 +195,7 @@ const FILES: &[(&str, &str)] = &[
     ("credential", "credentials"),
     ("delivery", "delivery"),
     ("envelope", "envelope"),
+    ("federation", "federation"),
     ("queue", "queues"),
     ("queuing", "queuing"),
     ("server", "server"),

@@ -28,5 +28,5 @@ pub(super) fn append(queue: QueueId, message: DirectMessage) -> Outcome<Done> {
         _ => Err(Refusal::quota_exceeded("the queue is full")),
     }));
     let append = Append { queue, content, class: Class::Application, origin: None, push: None };
-    Outcome { batch: Batch::new(), appends: vec![append], changes: Vec::new(), reply }
+    Outcome { batch: Batch::new(), appends: vec![append], forwards: Vec::new(), changes: Vec::new(), reply }
 }

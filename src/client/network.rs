@@ -433,5 +433,5 @@ impl Retries {
 
 /// Between half of `pause` and all of it.
 pub fn jittered(pause: Duration) -> Duration {
-    pause / 2 + (pause / 2).mul_f64(f64::from(system_rng().next_u32()) / f64::from(u32::MAX))
+    crate::base::time::jittered(pause, system_rng().next_u32())
 }

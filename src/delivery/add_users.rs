@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{Services, apply::Joined, commit::Changing, group::Group, idempotency::Answer};
 use crate::{
     base::Refusal,
+    queuing::forward::admit,
     service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
@@ -47,6 +48,9 @@ pub async fn handle(
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, None, context, &mut batch)?;
     let joined = std::mem::take(&mut applied.joined);
+    for joined in &joined {
+        admit(context, &joined.queue_config).await?;
+    }
     let bundles = split_welcome(&request.welcome, joined, request.joiners)?;
     applied.finish(services, context, changing, answer, batch, bundles).await
 }

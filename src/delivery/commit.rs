@@ -21,6 +21,7 @@ use super::{
 use crate::{
     base::{Refusal, Status},
     crypto::mls::{self, RustCrypto},
+    queuing::forward::admit,
     service::{Context, Outcome, Verified, damaged, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
@@ -143,6 +144,9 @@ pub async fn member_commit(
     let commit = changing.validate(&bundle)?;
     commit.check_sender(leaf)?;
     allowed(&changing, &commit)?;
+    if let Some(config) = &queue_config {
+        admit(context, config).await?;
+    }
     let mut batch = Batch::new();
     let applied = changing.apply(commit, queue_config, context, &mut batch)?;
     applied.finish(services, context, changing, answer, batch, Vec::new()).await

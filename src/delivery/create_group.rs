@@ -15,6 +15,7 @@ use super::{
 use crate::{
     base::Refusal,
     crypto::mls::{self, RustCrypto},
+    queuing::forward::admit,
     service::{Context, Outcome, Verified, damaged, proof::Leaf},
     store::{Batch, Table},
     wire::{
@@ -134,6 +135,7 @@ pub async fn handle(
     if context.get(Table::DsTombstones, &head_key(&id)).await?.is_some() {
         return Err(taken());
     }
+    admit(context, &request.queue_config).await?;
     let mut batch = Batch::new();
     batch.require_absent(Table::DsHeads, head_key(&id));
     let connection = if request.connection { Connection::Open } else { Connection::No };

@@ -2,7 +2,8 @@
 //! all in one batch.
 
 use super::{
-    Services, apply::Joined, commit::Changing, group::Group, idempotency::Answer, request_group_id::tombstone_until,
+    Services, apply::Joined, commit::Changing, group::Group, idempotency::Answer, reports,
+    request_group_id::tombstone_until,
 };
 use crate::{
     base::Refusal,
@@ -55,6 +56,7 @@ impl Applied {
         for (one, content) in more {
             telling.tell(&mut group, context, &mut batch, content, &[one]).await?;
         }
+        reports::take(&mut group, context, &mut batch).await?;
         let proposed = services.delivery.propose_removals(&mut group, &tree, &mut waiting, self.signer, context)?;
         let members = if proposed.is_empty() { Vec::new() } else { group.queue_configs(|_| false)? };
         for proposal in proposed {
@@ -129,7 +131,7 @@ fn accepted(
     context: &mut Context<'_>,
 ) -> Outcome<CommitAccepted> {
     let answer = answer.map(|answer| answer.prepare(context));
-    let Delivery { appends, unreachable, .. } = delivery;
+    let Delivery { appends, forwards, unreachable, .. } = delivery;
     let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
         let accepted = CommitAccepted { epoch, unreached: unreachable + appended.refused };
         if let Some(answer) = answer {
@@ -137,5 +139,5 @@ fn accepted(
         }
         Ok(accepted)
     }));
-    Outcome { batch, appends, changes: Vec::new(), reply }
+    Outcome { batch, appends, forwards, changes: Vec::new(), reply }
 }

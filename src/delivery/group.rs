@@ -136,7 +136,7 @@ pub struct Head {
     /// Month of last use, as in the clear row.
     pub month: u32,
     /// Private half of the key to which reports about this group are sealed.
-    report_key: [u8; 32],
+    pub(super) report_key: [u8; 32],
 }
 
 /// What is stored of a group in clear.
@@ -146,7 +146,7 @@ pub(super) struct Meta {
     pub month: u32,
     /// Reports about gone queues are sealed to it.
     #[serde(with = "serde_bytes")]
-    report_key: Vec<u8>,
+    pub report_key: Vec<u8>,
 }
 
 /// A group whose head has been opened with its EAR key.
@@ -304,7 +304,9 @@ pub fn delete_rows(group: [u8; 16], batch: &mut Batch) {
     let rows = Key::new().bytes(group).prefix();
     batch.delete(Table::DsHeads, rows.from.clone());
     batch.delete(Table::DsMeta, rows.from.clone());
-    batch.delete_range(Table::DsLog, rows.from, rows.to.unwrap_or_default());
+    let to = rows.to.unwrap_or_default();
+    batch.delete_range(Table::DsReports, rows.from.clone(), to.clone());
+    batch.delete_range(Table::DsLog, rows.from, to);
 }
 
 /// Where a group's head is.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     base::Refusal,
+    queuing::forward::admit,
     service::{Context, Outcome},
     store::Batch,
     wire::{
@@ -44,6 +45,7 @@ pub async fn handle(
         return Err(Refusal::malformed("the joiner of a connection group sends its friendship package in the AAD"));
     }
     close_connection(&mut changing.group);
+    admit(context, &request.queue_config).await?;
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, Some(request.queue_config.clone()), context, &mut batch)?;
     applied.also_to(request.queue_config);

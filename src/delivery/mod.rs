@@ -14,6 +14,7 @@ pub mod group;
 mod idempotency;
 pub mod join_connection_group;
 pub mod remove_users;
+pub mod reports;
 pub mod request_group_id;
 pub mod resync;
 pub mod self_remove;

@@ -4,6 +4,7 @@
 use super::{Services, commit::Changing, group::Group, idempotency::Answer};
 use crate::{
     base::Refusal,
+    queuing::forward::admit,
     service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{
@@ -42,6 +43,7 @@ pub async fn handle(
         return Err(Refusal::malformed("only the joiner of a connection group sends a friendship package"));
     }
     commit.returning = Some(identity);
+    admit(context, &request.queue_config).await?;
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, Some(request.queue_config.clone()), context, &mut batch)?;
     // Its queue may be another one now.

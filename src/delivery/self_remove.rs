@@ -56,7 +56,8 @@ pub async fn handle(
         waiting.save(&mut group, context, &mut batch)?;
         group.save(context, &mut batch)?;
     }
-    Ok(Outcome { appends: telling.delivery.appends, ..Outcome::write(batch, Done {}) })
+    let Delivery { appends, forwards, .. } = telling.delivery;
+    Ok(Outcome { appends, forwards, ..Outcome::write(batch, Done {}) })
 }
 
 /// Whether a member may leave, and whether nobody is left then who could carry it out.

@@ -44,13 +44,13 @@ pub async fn handle(
         group.save(context, &mut batch)?;
     }
     let answer = answer.prepare(context);
-    let fan_out::Delivery { appends, unreachable, .. } = telling.delivery;
+    let fan_out::Delivery { appends, forwards, unreachable, .. } = telling.delivery;
     let reply = Reply::AfterAppends(Box::new(move |appended, batch| {
         let sent = MessageSent { unreached: unreachable + appended.refused };
         answer.store(&sent, batch);
         Ok(sent)
     }));
-    Ok(Outcome { batch, appends, changes: Vec::new(), reply })
+    Ok(Outcome { batch, appends, forwards, changes: Vec::new(), reply })
 }
 
 /// The epoch of a PrivateMessage with an application message of this group. Its content is not looked at.

@@ -3,6 +3,7 @@
 use super::group::Group;
 use crate::{
     base::Refusal,
+    queuing::forward::admit,
     service::{Context, Outcome, Verified, proof::Leaf, proof::unproven},
     store::Batch,
     wire::{Encode, delivery::UpdateQueueInfo, server::Done},
@@ -11,14 +12,15 @@ use crate::{
 /// Replaces the sender's queue config. A repeat does no harm.
 ///
 /// # Errors
-/// `internal` if the head cannot be written.
-pub fn handle(
+/// What [`admit`] refuses; `internal` if the head cannot be written.
+pub async fn handle(
     context: &mut Context<'_>,
     sender: Verified<Leaf>,
     mut group: Group,
     request: UpdateQueueInfo,
 ) -> Result<Outcome<Done>, Refusal> {
     let Leaf(leaf) = *sender.get();
+    admit(context, &request.queue_config).await?;
     let member = group.head.members.iter_mut().find(|member| member.leaf == leaf).ok_or_else(unproven)?;
     member.queue_config = request.queue_config.to_vec();
     member.gone = false;

@@ -54,13 +54,13 @@ impl Dispatcher {
 
     async fn acknowledge(&self, id: QueueId, next: u64) -> Result<(), Refusal> {
         let mut rng = (self.parts.entropy)();
-        let mut context = context(&self.parts, rng.as_mut());
+        let mut context = context(&self.parts, self, rng.as_mut());
         self.queues.acknowledge(id, next, &self.parts.store, &mut context).await
     }
 
     async fn overview(&self, id: QueueId) -> Result<QueueEntries, Refusal> {
         let mut rng = (self.parts.entropy)();
-        let mut context = context(&self.parts, rng.as_mut());
+        let mut context = context(&self.parts, self, rng.as_mut());
         self.queues.overview(id, &self.parts.store, &mut context).await
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod credit;
+mod federation;
 mod listen;
 mod locks;
 mod push;
@@ -25,10 +26,13 @@ use crate::{
     base::{Clock, Domain, Refusal, Status, limits},
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
-    federation::{Federation, Foreign},
+    federation::{
+        Federation, Foreign, Known, Outbox, Peers, outbox,
+        peers::{self, Settings as PeerSettings},
+    },
     push::{Limits, Pushes},
     queuing::Queuing,
-    service::{Context, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
+    service::{Context, NoOthers, Others, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
     store::{Batch, Store},
     transport::{Handler, MethodRules, PeerInfo, Reply},
     wire::{Encode, Method, Response, method, queue::Incarnation, server},
@@ -67,6 +71,10 @@ pub struct Parts {
     pub connection_limits: server::ConnectionLimits,
     /// The ways to other homeservers.
     pub federation: Federation,
+    /// How much may wait for each of them.
+    pub outbox_limits: outbox::Limits,
+    /// How they are dealt with.
+    pub peer_settings: PeerSettings,
 }
 
 /// Answers requests for one homeserver.
@@ -80,6 +88,9 @@ pub struct Dispatcher {
     locks: Locks,
     counters: Counters,
     foreign: Foreign,
+    known: Arc<Known>,
+    outbox: Arc<Outbox>,
+    peers: Peers,
 }
 
 impl Dispatcher {
@@ -89,7 +100,8 @@ impl Dispatcher {
     /// `internal` if they cannot be read or written.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let mut rng = (parts.entropy)();
-        let mut context = context(&parts, rng.as_mut());
+        let known = Arc::new(Known::new(parts.store.clone()));
+        let mut context = context(&parts, &NoOthers, rng.as_mut());
         let mut batch = Batch::new();
         let authentication = Authentication::start(&mut context, &mut batch).await?;
         let queuing = Queuing::start(&mut context, &mut batch).await?;
@@ -100,7 +112,32 @@ impl Dispatcher {
         let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
         let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
         let foreign = Foreign::new(parts.domain.clone(), parts.federation.clone(), parts.clock.clone());
-        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, pushes, locks, counters, foreign }))
+        let outbox = Arc::new(Outbox::new(parts.store.clone(), parts.outbox_limits));
+        let peers = Peers::new(peers::Parts {
+            source: parts.domain.clone(),
+            incarnation: parts.incarnation,
+            key: queuing.signing_key.clone(),
+            outbox: outbox.clone(),
+            known: known.clone(),
+            federation: parts.federation.clone(),
+            clock: parts.clock.clone(),
+            settings: parts.peer_settings,
+        });
+        peers.resume().await.map_err(store_failure)?;
+        Ok(Arc::new(Self {
+            parts,
+            authentication,
+            queuing,
+            delivery,
+            queues,
+            pushes,
+            locks,
+            counters,
+            foreign,
+            known,
+            outbox,
+            peers,
+        }))
     }
 
     fn server_info(&self) -> server::ServerInfo {
@@ -133,7 +170,7 @@ impl Dispatcher {
     }
 }
 
-fn context<'a>(parts: &'a Parts, rng: &'a mut (dyn Rng + Send + Sync)) -> Context<'a> {
+fn context<'a>(parts: &'a Parts, others: &'a dyn Others, rng: &'a mut (dyn Rng + Send + Sync)) -> Context<'a> {
     Context {
         domain: &parts.domain,
         now: parts.clock.now(),
@@ -142,6 +179,7 @@ fn context<'a>(parts: &'a Parts, rng: &'a mut (dyn Rng + Send + Sync)) -> Contex
         incarnation: parts.incarnation,
         policy: &parts.policy,
         workers: &parts.workers,
+        others,
         rng,
     }
 }

@@ -9,7 +9,7 @@ use super::{Dispatcher, context};
 use crate::{
     base::Refusal,
     crypto::Rng,
-    service::{Context, Outcome, QueueChange, QueueId, Reply, store_failure},
+    service::{Appended, Context, Outcome, QueueChange, QueueId, Reply, store_failure},
     wire::Encode,
 };
 
@@ -44,7 +44,7 @@ impl Dispatcher {
 impl Scope<'_> {
     /// What the handler is given.
     pub fn context(&mut self) -> Context<'_> {
-        context(&self.dispatcher.parts, self.rng.as_mut())
+        context(&self.dispatcher.parts, self.dispatcher, self.rng.as_mut())
     }
 
     /// Writes what the handler decided; gives the encoded reply once it is durable. Whoever listens to a queue that is closed
@@ -54,13 +54,16 @@ impl Scope<'_> {
     /// What the store, a queue or the reply refuses; then nothing is written.
     pub async fn commit<R: Encode>(mut self, outcome: Outcome<R>) -> Result<Vec<u8>, Refusal> {
         let dispatcher = self.dispatcher;
-        let Outcome { mut batch, appends, changes, reply } = outcome;
+        let Outcome { mut batch, appends, forwards, changes, reply } = outcome;
         let closes = |(id, change): &(QueueId, QueueChange)| matches!(change, QueueChange::Close).then_some(*id);
         let closed: Vec<_> = changes.iter().filter_map(closes).collect();
         let resolved = dispatcher.queues.resolve(appends, changes, &mut self.context(), &mut batch).await?;
+        let (outbox, not_taken) = dispatcher.forward(forwards, &mut batch).await?;
         let reply = match reply {
             Reply::Ready(reply) => Ok(reply),
-            Reply::AfterAppends(finish) => finish(resolved.appended, &mut batch),
+            Reply::AfterAppends(finish) => {
+                finish(Appended { refused: resolved.appended.refused + not_taken }, &mut batch)
+            }
         };
         let submitted = reply.and_then(|reply| {
             if batch.size() > MAX_STORED {
@@ -72,9 +75,10 @@ impl Scope<'_> {
             Ok((reply, commit))
         });
         let (reply, commit) = submitted?;
-        let changed = resolved.submitted();
+        let (changed, fed) = (resolved.submitted(), outbox.submitted());
         self.guards.clear();
         commit.await.map_err(store_failure)?;
+        dispatcher.peers.wake(fed);
         closed.into_iter().for_each(|queue| dispatcher.queuing.forget(queue));
         let unheard = dispatcher.queues.wake(changed);
         dispatcher.pushes.want(unheard);

@@ -3,7 +3,7 @@
 
 use super::{credit::Credit, rates::Origin};
 use crate::{
-    base::Refusal,
+    base::{Domain, Refusal},
     crypto::proof::verify_bind,
     service::proof::BoundKeys,
     transport::PeerInfo,
@@ -19,6 +19,8 @@ pub struct Session {
     pub binding: [u8; 32],
     /// Whom the peer's address stands for.
     pub origin: Origin,
+    /// The home domains that the peer's certificate proves.
+    pub domains: Vec<Domain>,
     /// Keys whose possession was proven on this connection.
     pub bound: BoundKeys,
     /// What its tokens have bought and is left.
@@ -31,6 +33,7 @@ impl Session {
         Self {
             binding: peer.binding,
             origin: peer.remote.into(),
+            domains: peer.domains,
             bound: BoundKeys::default(),
             credit: Credit::default(),
         }

@@ -1,6 +1,7 @@
 //! The pipeline against a store that fails: what is not on disk is never acknowledged.
 
 mod authentication;
+mod federation;
 mod push;
 mod queuing;
 
@@ -39,6 +40,8 @@ fn parts(store: Store) -> Parts {
         workers: Workers::for_this_machine(),
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
+        outbox_limits: Default::default(),
+        peer_settings: Default::default(),
     }
 }
 

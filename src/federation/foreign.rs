@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Federation, Rules};
+use super::{Federation, Rules, ask};
 use crate::{
-    base::{Cache, Clock, Domain, Refusal, Status, Timestamp, limits::MAX_RESPONSE},
-    wire::{Call, Decode, Encode, Request, Response, VERSION},
+    base::{Cache, Clock, Domain, Refusal, Status, Timestamp},
+    wire::{Call, Encode},
 };
 
 /// Questions that are under way at a time. Who asks for more is told to come again.
@@ -81,18 +81,7 @@ impl Foreign {
 
     async fn exchange<C: Call>(&self, domain: &Domain, request: &C::Request) -> Result<C::Response, String> {
         let connection = self.federation.dial.dial(domain).await.map_err(|error| error.to_string())?;
-        let exchange = connection.open().await.map_err(|error| error.to_string())?;
-        let request = Request {
-            version: VERSION,
-            method: C::METHOD as u16,
-            auth: Vec::new(),
-            token: None,
-            body: request.to_vec().into(),
-        };
-        let answer = exchange.request(request.to_vec().into(), MAX_RESPONSE).await;
-        let answer = Response::from_bytes(answer.map_err(|error| error.to_string())?);
-        let body = answer.map_err(|error| error.to_string())?.into_result().map_err(|refusal| refusal.to_string())?;
-        C::Response::from_bytes(body).map_err(|error| error.to_string())
+        ask::<C>(&connection, request).await
     }
 
     fn silent(&self) -> MutexGuard<'_, Cache<Domain, Timestamp>> {

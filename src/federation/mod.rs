@@ -2,6 +2,9 @@
 //! learns of them, and how it reaches them; messages for their users wait in an outbox until they have them.
 
 pub mod foreign;
+pub mod known;
+pub mod outbox;
+pub mod peers;
 pub mod rules;
 
 use std::sync::Arc;
@@ -9,11 +12,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    base::Domain,
+    base::{Domain, limits::MAX_RESPONSE},
     transport::{Connection, DialError},
+    wire::{Authentication, Call, Decode, Encode, Request, Response, VERSION},
 };
 
 pub use foreign::Foreign;
+pub use known::Known;
+pub use outbox::Outbox;
+pub use peers::Peers;
 pub use rules::{Mode, Rule, Rules};
 
 /// Reaches other homeservers, and shows them which one this is: over QUIC, or over whatever a test wants.
@@ -50,4 +57,22 @@ impl Dial for Nobody {
     async fn dial(&self, domain: &Domain) -> Result<Connection, DialError> {
         Err(DialError::NoAddress(domain.to_string()))
     }
+}
+
+/// Asks a homeserver something that needs no proof; why there is no answer that can be used.
+async fn ask<C: Call>(connection: &Connection, question: &C::Request) -> Result<C::Response, String> {
+    let exchange = connection.open().await.map_err(|error| error.to_string())?;
+    let answer = exchange.request(request::<C>(Vec::new(), question), MAX_RESPONSE).await;
+    accepted(answer.map_err(|error| error.to_string())?)
+}
+
+fn request<C: Call>(auth: Vec<Authentication>, request: &C::Request) -> bytes::Bytes {
+    let body = request.to_vec().into();
+    Request { version: VERSION, method: C::METHOD as u16, auth, token: None, body }.to_vec().into()
+}
+
+fn accepted<T: Decode>(answer: bytes::Bytes) -> Result<T, String> {
+    let response = Response::from_bytes(answer).map_err(|error| error.to_string())?;
+    let body = response.into_result().map_err(|refusal| refusal.to_string())?;
+    T::from_bytes(body).map_err(|error| error.to_string())
 }

@@ -130,6 +130,8 @@ impl Node {
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&config.limits.transport()),
             federation: Federation::none(),
+            outbox_limits: Default::default(),
+            peer_settings: Default::default(),
         })
         .await
         .map_err(NodeError::Service)?;

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Queuing;
+use super::{Queuing, forward};
 use crate::{
     base::{
         Cache, Day, Refusal, Secret,
         limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
     },
     crypto::{aead, random, random_secret, sha256, signature::verify},
-    service::{Append, Class, Context, Origin, Push, QueueId},
+    service::{Append, Class, Context, Forwarded, Origin, Push, QueueId, damaged},
     store::{Batch, Key, Table},
     wire::{
         Encode,
         credential::{HpkeCiphertext, SignaturePublicKey},
+        federation::{Forward, ForwardedFanOut, MAX_RECIPIENTS},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad, unpad_value},
         queue::{FanOut, FanOutContent, QueueMessage, SharedBody},
@@ -30,8 +31,10 @@ pub const BODY_RETENTION: u32 = 90;
 /// What a fan-out adds to an outcome.
 #[derive(Default)]
 pub struct Delivery {
-    /// For the queues.
+    /// For the queues here.
     pub appends: Vec<Append>,
+    /// For those at other homeservers.
+    pub forwards: Vec<Forwarded>,
     /// How many configs lead nowhere.
     pub unreachable: u32,
     /// Whether clients that do not listen are left alone, whatever is sent.
@@ -39,8 +42,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Sends `message` to the queues behind `configs`, each once. A shared body goes into `batch`. Gives the positions of
-    /// the configs whose queue is gone for good.
+    /// Sends `message` to the queues behind `configs`, each once; what is for other homeservers is sealed for them. A shared
+    /// body goes into `batch`. Gives the positions of the configs whose queue is gone for good.
     ///
     /// # Errors
     /// `internal` if the store fails.
@@ -53,8 +56,12 @@ impl Delivery {
         configs: &[ClientQueueConfig],
         class: Class,
     ) -> Result<Vec<usize>, Refusal> {
-        let (mut queues, mut gone) = (BTreeMap::new(), Vec::new());
+        let (mut queues, mut gone, mut elsewhere) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for (at, config) in configs.iter().enumerate() {
+            if config.domain != *context.domain {
+                elsewhere.entry(&config.domain).or_insert_with(Vec::new).push(config);
+                continue;
+            }
             match service.open(context, config).await? {
                 Destination::Queue(config) => _ = queues.insert(config.queue, config),
                 Destination::Gone => {
@@ -62,6 +69,17 @@ impl Delivery {
                     gone.push(at);
                 }
                 Destination::Nowhere => self.unreachable += 1,
+            }
+        }
+        for (domain, configs) in elsewhere {
+            for recipients in configs.chunks(MAX_RECIPIENTS) {
+                let recipients: Vec<_> = recipients.iter().map(|config| ClientQueueConfig::clone(config)).collect();
+                let unreachable = u32::try_from(recipients.len()).map_err(damaged)?;
+                let forward = ForwardedFanOut { message: message.clone(), no_push: self.no_push, recipients };
+                match forward::seal(context, domain, &Forward::FanOut(forward), class).await? {
+                    Some(sealed) => self.forwards.push(sealed),
+                    None => self.unreachable += unreachable,
+                }
             }
         }
         let group = Bytes::from(message.group.to_vec());

@@ -7,6 +7,7 @@ pub mod create_user;
 pub mod delete_client;
 pub mod delete_user;
 pub mod fan_out;
+pub mod forward;
 pub mod get_add_packages;
 pub mod get_body;
 pub mod get_user;
@@ -26,14 +27,15 @@ use crate::{
     crypto::{push::VapidKey, signature::SigningKey},
     service::{Context, QueueId, damaged, keys},
     store::{Batch, Table},
-    wire::{credential::SignaturePublicKey, queuing::QueuingKeys},
+    wire::queuing::QueuingKeys,
 };
 
 /// The service's keys, and the queue configs it has opened lately.
 pub struct Queuing {
     /// To which configs are sealed.
     pub config_keys: ConfigKeys,
-    verifying_key: SignaturePublicKey,
+    /// Signs what the QS says to others.
+    pub signing_key: Arc<SigningKey>,
     /// By which push services know it; none if it does not push.
     pub push_key: Option<Arc<VapidKey>>,
     opened: Mutex<Opened>,
@@ -47,12 +49,12 @@ impl Queuing {
     pub async fn start(context: &mut Context<'_>, batch: &mut Batch) -> Result<Self, Refusal> {
         let config_keys = ConfigKeys::start(context, batch).await?;
         let signing_key = keys::secret(context, batch, Table::QsKeys, "signing key").await?;
-        let verifying_key = SigningKey::from_seed(signing_key).map_err(damaged)?.verifying_key();
+        let signing_key = Arc::new(SigningKey::from_seed(signing_key).map_err(damaged)?);
         let push_key = match context.policy.push.enabled {
             true => Some(Arc::new(push_key(context, batch).await?)),
             false => None,
         };
-        Ok(Self { config_keys, verifying_key, push_key, opened: Mutex::default() })
+        Ok(Self { config_keys, signing_key, push_key, opened: Mutex::default() })
     }
 
     /// The endpoint GetKeys: the keys for sealing queue configs, the key that verifies what the QS signs, and the one by which
@@ -60,7 +62,7 @@ impl Queuing {
     pub fn keys(&self) -> QueuingKeys {
         QueuingKeys {
             hpke_keys: self.config_keys.public(),
-            verifying_key: self.verifying_key.clone(),
+            verifying_key: self.signing_key.verifying_key(),
             push_key: self.push_key.as_ref().map(|key| *key.public_key()),
         }
     }

@@ -8,13 +8,21 @@ pub mod proof;
 pub mod queue;
 pub mod work;
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    base::{Domain, QsClientId, Refusal, Secret, Timestamp},
+    base::{Domain, QsClientId, Refusal, Secret, Status, Timestamp},
     crypto::{Rng, aead::blocked_group, at_rest::StorageKey},
     store::{Batch, Key, StoreError, Table, View, record},
-    wire::{credential::HpkePublicKey, queue::Incarnation, queuing::BlockedGroup},
+    wire::{
+        credential::HpkePublicKey,
+        federation::SealedForward,
+        queue::Incarnation,
+        queuing::{BlockedGroup, QueuingKeys},
+    },
 };
 
 pub use proof::Verified;
@@ -36,8 +44,26 @@ pub struct Context<'a> {
     pub policy: &'a policy::Policy,
     /// Where heavy computations are done.
     pub workers: &'a work::Workers,
+    /// What is known of other homeservers.
+    pub others: &'a dyn Others,
     /// Randomness.
     pub rng: &'a mut (dyn Rng + Send + Sync),
+}
+
+/// What is known of other homeservers.
+#[async_trait]
+pub trait Others: Send + Sync {
+    /// Checks that this homeserver deals with that of `domain`.
+    ///
+    /// # Errors
+    /// `federation_denied` if not.
+    fn check(&self, domain: &Domain) -> Result<(), Refusal>;
+
+    /// The keys of the QS of `domain`, if they have been learnt.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    async fn keys(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal>;
 }
 
 impl Context<'_> {
@@ -68,6 +94,8 @@ pub struct Outcome<R> {
     pub batch: Batch,
     /// Messages for queues, in order.
     pub appends: Vec<Append>,
+    /// Messages for other homeservers, in order.
+    pub forwards: Vec<Forwarded>,
     /// What happens to queues themselves, after the messages.
     pub changes: Vec<(QueueId, QueueChange)>,
     /// The reply.
@@ -86,11 +114,23 @@ pub enum Reply<R> {
 /// Makes the reply when it is known what became of the appends.
 pub type Finish<R> = Box<dyn FnOnce(Appended, &mut Batch) -> Result<R, Refusal> + Send>;
 
-/// What became of the appends of an outcome.
+/// What became of the appends and forwards of an outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
-    /// How many queues refused because they are full or gone.
+    /// How many queues are not reached because they, or what waits for their homeserver, are full or gone.
     pub refused: u32,
+}
+
+/// A message for another homeserver.
+pub struct Forwarded {
+    /// Which.
+    pub domain: Domain,
+    /// What it is given.
+    pub payload: SealedForward,
+    /// How much may wait for it already.
+    pub class: Class,
+    /// For how many queues it is.
+    pub recipients: u32,
 }
 
 /// A change of a queue itself.
@@ -159,7 +199,7 @@ impl<R> Outcome<R> {
 
     /// Writes rows.
     pub fn write(batch: Batch, reply: R) -> Self {
-        Self { batch, appends: Vec::new(), changes: Vec::new(), reply: Reply::Ready(reply) }
+        Self { batch, appends: Vec::new(), forwards: Vec::new(), changes: Vec::new(), reply: Reply::Ready(reply) }
     }
 
     /// With changes of queues.
@@ -188,4 +228,18 @@ pub fn store_failure(error: StoreError) -> Refusal {
 pub fn damaged(error: impl std::fmt::Display) -> Refusal {
     tracing::error!(%error, "a stored record is damaged");
     Refusal::internal("a stored record is damaged")
+}
+
+/// Knows no other homeserver.
+pub struct NoOthers;
+
+#[async_trait]
+impl Others for NoOthers {
+    fn check(&self, _domain: &Domain) -> Result<(), Refusal> {
+        Err(Refusal::new(Status::FederationDenied, "this homeserver deals with no other"))
+    }
+
+    async fn keys(&self, _domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal> {
+        Ok(None)
+    }
 }

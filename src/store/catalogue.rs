@@ -86,6 +86,18 @@ tables! {
     DsTombstones = "ds_tombstones", Points;
     /// First answers to idempotency keys.
     DsIdempotency = "ds_idempotency", Points;
+    /// Reports about groups by other homeservers, sealed to the groups.
+    DsReports = "ds_reports", Points;
+    /// What is known of other homeservers.
+    FedPeers = "fed_peers", Points;
+    /// With which homeservers this one deals.
+    FedRules = "fed_rules", Points;
+    /// Of what waits for other homeservers: numbers and size.
+    FedHeads = "fed_heads", Points;
+    /// What waits for other homeservers, by homeserver and number.
+    FedOutbox = "fed_outbox", Log;
+    /// What other homeservers have delivered: the next number of each.
+    FedInbox = "fed_inbox", Points;
 }
 
 impl Table {

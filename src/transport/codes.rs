@@ -42,6 +42,8 @@ codes! {
     0x20 REPLACED_BY_NEWER_LISTEN "replaced_by_newer_listen" "A newer Listen on the same queue took over.";
     0x21 SHUTTING_DOWN "shutting_down" "The exchange ends because the homeserver is stopping.";
     0x22 INTERNAL "internal" "The homeserver could not complete the exchange.";
+    0x23 DENIED "denied" "Policy forbids exchange with that homeserver.";
+    0x24 UNPROVEN "unproven" "A frame is not proven to be its sender's.";
 }
 
 impl fmt::Display for Code {

@@ -50,6 +50,10 @@ labels! {
         WelcomeAttribution = "WelcomeAttribution";
         /// A [`QueueConfigContent`](super::queuing::QueueConfigContent), by the QS client record key.
         QueueConfig = "QueueConfig";
+        /// A [`QsToQsTbs`](super::federation::QsToQsTbs), by the key of the QS that sends it.
+        QsToQs = "QsToQs";
+        /// A [`QueueGoneTbs`](super::federation::QueueGoneTbs), by the key of the QS of the config's domain.
+        QueueGone = "QueueGone";
     }
 }
 
@@ -120,6 +124,10 @@ labels! {
         ConnectionDecline = "connection decline";
         /// A group's EAR key, to a joiner's init key.
         JoinerEarKey = "joiner EAR key";
+        /// A message to the QS of another homeserver.
+        Forward = "forward";
+        /// A report about a group, to the group's report key.
+        GroupReport = "group report";
     }
 }
 

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::{Decode, DecodeError, Encode, authentication as auth, delivery, queue, queuing, server};
+use super::{Decode, DecodeError, Encode, authentication as auth, delivery, federation, queue, queuing, server};
 
 /// How the sender of a method is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum ProofKind {
     EarKey,
     /// A user's friendship token.
     FriendshipToken,
+    /// A homeserver's certificate, which its connection has shown.
+    Homeserver,
 }
 
 /// Whether a method needs credit once tokens are required.
@@ -283,6 +285,9 @@ methods! {
         delivery::GetExternalCommitInfo => delivery::ExternalCommitInfo;
     /// The DS's key.
     DsGetKeys = 0x0310, None, Exempt, Once, 64, delivery::GetDeliveryKeys => delivery::DeliveryKeys;
+
+    /// Delivers what waits for the homeserver that is asked.
+    FedDeliver = 0x0401, Homeserver, Exempt, Streaming, 12 * MIB, federation::Deliver => federation::Delivered;
 }
 
 /// Largest request of the method with this code; of an unknown one, as much as an envelope can hold.

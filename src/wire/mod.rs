@@ -13,6 +13,7 @@ pub mod content;
 pub mod credential;
 pub mod delivery;
 pub mod envelope;
+pub mod federation;
 pub mod label;
 pub mod method;
 pub mod mls;

@@ -91,7 +91,7 @@ check_types! {
         connection::ConnectionOffer, connection::ConnectionDecline, connection::WelcomeAttribution,
         connection::FriendshipPackage, connection::DirectMessage, connection::ConnectionPackage;
     queue_items_are_strict: queue::QueueMessage, queue::EntryAad, queue::Acknowledge, queue::QueueEntry,
-        queue::FanOut, queuing::QueueConfig, queuing::ClientQueueConfig, queuing::PushToken;
+        queue::FanOut, federation::QsToQsFrame, federation::Forward, queuing::QueueConfig, queuing::ClientQueueConfig, queuing::PushToken;
     group_items_are_strict: mls::WelcomeMessage, mls::PrivateMessage, delivery::CommitAad, delivery::Roles, delivery::CurrentEpoch, delivery::WelcomeBundle;
 }
 
@@ -121,6 +121,7 @@ check_methods! {
     DsRequestGroupId, DsCreateGroup, DsSendMessage, DsAddUsers, DsRemoveUsers, DsUpdateClient,
     DsUpdateGroupContext, DsUpdateProfileKey, DsUpdateQueueInfo, DsJoinConnectionGroup, DsResync, DsSelfRemove,
     DsDeleteGroup, DsWelcomeInfo, DsExternalCommitInfo, DsGetKeys,
+    FedDeliver,
 }
 
 #[test]

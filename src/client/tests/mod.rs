@@ -291,6 +291,8 @@ impl Homeserver {
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
             federation: Federation::none(),
+            outbox_limits: Default::default(),
+            peer_settings: Default::default(),
         }
     }
 

@@ -82,6 +82,8 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World 
         workers: Workers::inline(),
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
+        outbox_limits: Default::default(),
+        peer_settings: Default::default(),
     });
     let dispatcher = dispatcher.await.unwrap();
     let host = Host::new(Arc::new(Service(dispatcher.clone())), Settings::default());

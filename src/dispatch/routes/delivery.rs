@@ -100,7 +100,7 @@ impl Dispatcher {
         let request: wire::delivery::UpdateQueueInfo = call.body()?;
         let mut scope = self.group(&request.access).await;
         let (sender, group) = call.leaf(&scope.context(), &request.access).await?;
-        let outcome = delivery::update_queue_info::handle(&mut scope.context(), sender, group, request)?;
+        let outcome = delivery::update_queue_info::handle(&mut scope.context(), sender, group, request).await?;
         scope.commit(outcome).await
     }
 

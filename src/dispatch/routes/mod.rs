@@ -6,14 +6,17 @@ mod authentication;
 mod delivery;
 mod queuing;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 
 use super::{Dispatcher, Session, encode};
 use crate::{
     authentication::records as users,
-    base::{ClientId, Refusal, Status},
+    base::{ClientId, Domain, Refusal, Status},
     crypto::proof::RequestContext,
     delivery::group::Group,
     service::{Context, QueueId, Verified, policy::Rate, proof},
@@ -29,11 +32,13 @@ use crate::{
 };
 
 /// One decoded request with where it came from.
-struct Call<'a> {
-    session: &'a Session,
+pub(super) struct Call<'a> {
+    pub(super) session: &'a Session,
     stream: u64,
-    request: &'a Request,
+    pub(super) request: &'a Request,
     dispatcher: &'a Dispatcher,
+    /// Whether its price was taken.
+    charged: AtomicBool,
 }
 
 impl Call<'_> {
@@ -54,14 +59,17 @@ impl Call<'_> {
     /// Takes the price of the request, once it is decoded and proven: the last thing that can keep it from its handler.
     /// Of what does not prove a sender possession is the proof, and it is paid for when it is decoded.
     fn charge(&self) -> Result<(), Refusal> {
-        let method = Method::from_code(self.request.method);
-        method.map_or(Ok(()), |method| {
-            self.session.credit.charge(method, self.dispatcher.parts.policy.tokens.price(method))
-        })
+        let Some(method) = Method::from_code(self.request.method) else { return Ok(()) };
+        // Once, however often the handler has to begin again.
+        if !self.charged.load(Ordering::Relaxed) {
+            self.session.credit.charge(method, self.dispatcher.parts.policy.tokens.price(method))?;
+            self.charged.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The body of a method.
-    fn body<T: Decode>(&self) -> Result<T, Refusal> {
+    pub(super) fn body<T: Decode>(&self) -> Result<T, Refusal> {
         T::from_bytes(self.request.body.0.clone()).map_err(malformed)
     }
 
@@ -126,12 +134,23 @@ fn check_version(request: &[u8]) -> Result<(), Refusal> {
 
 type Answer = Result<Vec<u8>, Refusal>;
 
+/// Homeservers that are learnt of because of one request.
+const MAX_LEARNT: usize = 8;
+
+/// Whether a method is one of the DS.
+const fn is_for_groups(method: Method) -> bool {
+    method as u16 >> 8 == 3
+}
+
 impl Dispatcher {
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
         let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
         let reply = match &request {
-            Ok(request) => self.clone().route(&Call { session, stream, request, dispatcher: &self }).await,
+            Ok(request) => {
+                let charged = AtomicBool::new(false);
+                self.clone().route(&Call { session, stream, request, dispatcher: &self, charged }).await
+            }
             Err(refusal) => Err(refusal.clone()),
         };
         reply.unwrap_or_else(|refusal| {
@@ -144,6 +163,25 @@ impl Dispatcher {
         let unknown = || Refusal::new(Status::UnknownMethod, "there is no such method here");
         let method = Method::from_code(call.request.method).ok_or_else(unknown)?;
         self.redeem(call.session, method, call.request.token.as_ref()).await?;
+        let mut learnt = Vec::new();
+        loop {
+            match self.clone().answer_to(method, call).await {
+                Err(refusal) if refusal.status == Status::RemoteUnreachable && is_for_groups(method) => {
+                    // A homeserver has to be known before its users are members. What was decided up to here is forgotten.
+                    let domain = Domain::from_slice(&refusal.detail).map_err(|_| refusal.clone())?;
+                    if learnt.len() >= MAX_LEARNT || learnt.contains(&domain) {
+                        return Err(refusal);
+                    }
+                    self.learn(&domain).await?;
+                    learnt.push(domain);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Has the one handler of a method answer.
+    async fn answer_to(self: Arc<Self>, method: Method, call: &Call<'_>) -> Result<Reply, Refusal> {
         let answer = match method {
             Method::ServerInfo => call.anonymous().map(|server::GetServerInfo {}| self.server_info().to_vec()),
             Method::Bind => call.anonymous().and_then(|request| call.session.bind(request)).map(|done| done.to_vec()),
@@ -206,6 +244,8 @@ impl Dispatcher {
             Method::DsWelcomeInfo => self.welcome_info(call).await,
             Method::DsExternalCommitInfo => self.external_commit_info(call).await,
             Method::DsGetKeys => call.anonymous().map(|GetDeliveryKeys {}| self.delivery.keys().to_vec()),
+
+            Method::FedDeliver => return self.deliver(call).await,
         };
         answer.map(|body| Reply::Once(encode(Ok(body))))
     }

@@ -12,7 +12,7 @@ use crate::{
         ratchet::{Ratchet, entry_aad},
     },
     queuing::{fan_out::Delivery, records},
-    service::{Append, Appended, Class, Outcome, Reply},
+    service::{Appended, Class, Outcome, Reply},
     store::{Batch, Key, Limit, Table},
     transport::Frames,
     wire::{
@@ -55,8 +55,8 @@ impl Clock for Days {
 }
 
 pub(super) struct World {
-    engine: MemoryEngine,
-    clock: Days,
+    pub engine: MemoryEngine,
+    pub clock: Days,
     pub dispatcher: Arc<Dispatcher>,
     pub connection: Connection,
 }
@@ -79,7 +79,10 @@ impl World {
     }
 
     async fn on(store: Store, engine: MemoryEngine, clock: Days, incarnation: Incarnation) -> Self {
-        let parts = Parts { clock: Arc::new(clock.clone()), incarnation, ..parts(store) };
+        Self::of(Parts { clock: Arc::new(clock.clone()), incarnation, ..parts(store) }, engine, clock).await
+    }
+
+    pub async fn of(parts: Parts, engine: MemoryEngine, clock: Days) -> Self {
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         let connection = memory::connect(Arc::new(Service(dispatcher.clone())));
         Self { engine, clock, dispatcher, connection }
@@ -143,13 +146,14 @@ impl World {
         let context = &mut scope.context();
         delivery.add(service, context, &mut batch, message, configs, Class::Application).await.unwrap();
         let unreachable = delivery.unreachable;
-        let appends: Vec<Append> = delivery.appends;
+        let Delivery { appends, forwards, .. } = delivery;
         let (told, refused) = tokio::sync::oneshot::channel();
         let finish = move |appended: Appended, _: &mut Batch| {
             told.send(appended.refused).unwrap();
             Ok(Done {})
         };
-        let outcome = Outcome { batch, appends, changes: Vec::new(), reply: Reply::AfterAppends(Box::new(finish)) };
+        let outcome =
+            Outcome { batch, appends, forwards, changes: Vec::new(), reply: Reply::AfterAppends(Box::new(finish)) };
         scope.commit(outcome).await.unwrap();
         unreachable + refused.await.unwrap()
     }
@@ -248,6 +252,18 @@ fn readable(key: &HpkePrivateKey, found: &QueueEntries, from: usize) -> usize {
         ratchet = ratchet.open(&aad(at), &found.entries[at].ciphertext).expect("an entry under this secret").0;
     }
     found.entries.len() - from - 1
+}
+
+/// The contents of the messages that the owner of a queue finds in it, which was not changed since it was made.
+pub(super) fn contents(owner: &Owner, found: &QueueEntries) -> Vec<bytes::Bytes> {
+    let aad = |at: usize| entry_aad(found.incarnation, found.entries[at].sequence, found.entries[at].kind.clone());
+    let mut ratchet = Ratchet::accept(&owner.queue_key, &aad(0), &found.entries[0].ciphertext).unwrap();
+    let mut contents = Vec::new();
+    for at in 1..found.entries.len() {
+        let (next, content) = ratchet.open(&aad(at), &found.entries[at].ciphertext).unwrap();
+        (ratchet, contents) = (next, [contents, vec![content]].concat());
+    }
+    contents
 }
 
 fn kinds(found: &QueueEntries) -> Vec<EntryKind> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     base::{Domain, Timestamp},
     crypto::{at_rest::StorageKey, hpke::HpkePrivateKey, system_rng},
-    service::{policy::Policy, work::Workers},
+    service::{NoOthers, policy::Policy, work::Workers},
     store::{MemoryEngine, Options, Row, Store},
 };
 
@@ -55,6 +55,7 @@ impl World {
             incarnation: INCARNATION,
             policy: &self.policy,
             workers: &self.workers,
+            others: &NoOthers,
             rng: &mut rng,
         };
         let mut batch = Batch::new();

@@ -1,0 +1,88 @@
+//! The keys of other homeservers' QS, learnt once and kept: what is sealed to them has to be sealed while they cannot be
+//! asked. They are learnt again with every connection, as they change while both run.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::{
+    base::{Cache, Domain, Timestamp},
+    crypto::sha256,
+    store::{Batch, EngineError, Key, Store, StoreError, Table, record},
+    wire::{Decode, Encode, queuing::QueuingKeys},
+};
+
+const VERSION: u8 = 1;
+
+/// Homeservers whose keys are kept in memory.
+const CACHED: usize = 4_096;
+
+/// A row.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    domain: String,
+    /// An encoded [`QueuingKeys`].
+    keys: ByteBuf,
+    /// When they were learnt, in seconds.
+    learnt: u64,
+}
+
+/// The keys that have been learnt.
+pub struct Known {
+    store: Store,
+    cache: Mutex<Cache<Domain, Arc<QueuingKeys>>>,
+}
+
+impl Known {
+    /// Those in the store.
+    pub fn new(store: Store) -> Self {
+        Self { store, cache: Mutex::new(Cache::new(CACHED)) }
+    }
+
+    /// The keys of the QS of `domain`, if they have been learnt.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn find(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, StoreError> {
+        if let Some(keys) = self.cache().get(domain) {
+            return Ok(Some(keys.clone()));
+        }
+        let Some(row) = self.store.pending().get(Table::FedPeers, &row_key(domain)).await? else { return Ok(None) };
+        let Stored { keys, .. } = record::decode(VERSION, &row).map_err(damaged)?;
+        let keys = Arc::new(QueuingKeys::from_slice(&keys).map_err(damaged)?);
+        self.cache().insert(domain.clone(), keys.clone());
+        Ok(Some(keys))
+    }
+
+    /// These are the keys now; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn learn(&self, domain: &Domain, keys: QueuingKeys, now: Timestamp) -> Result<(), StoreError> {
+        if self.find(domain).await?.is_some_and(|known| *known == keys) {
+            return Ok(());
+        }
+        let stored = Stored { domain: domain.to_string(), keys: keys.to_vec().into(), learnt: now.seconds() };
+        let mut batch = Batch::new();
+        batch.put(Table::FedPeers, row_key(domain), record::encode(VERSION, &stored).map_err(damaged)?);
+        self.store.submit(batch)?.await?;
+        self.cache().insert(domain.clone(), Arc::new(keys));
+        Ok(())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<Domain, Arc<QueuingKeys>>> {
+        // The cache is whole between any two of its operations.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name of fixed length for a domain, by which its rows are found.
+pub fn row_key(domain: &Domain) -> Key {
+    Key::new().bytes(&sha256(domain.as_str().as_bytes())[..16])
+}
+
+/// A row that does not decode.
+pub fn damaged(error: impl std::fmt::Display) -> StoreError {
+    EngineError::Damaged(error.to_string()).into()
+}

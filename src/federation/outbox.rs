@@ -1,0 +1,307 @@
+//! What waits for other homeservers, by number, sealed to them: appended in the batch that it belongs to, read when it is
+//! durable, deleted when they have it. One head for each homeserver says from where to where; heads are cached, and locked
+//! while they change until the batch is submitted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::known::{damaged, row_key};
+use crate::{
+    base::{Cache, Domain, Timestamp},
+    store::{Batch, Key, KeyRange, Limit, Row, Store, StoreError, Table, record},
+    wire::{federation::SealedForward, queuing::HpkeKeyId},
+};
+
+const HEAD_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 1;
+
+const SHARDS: usize = 16;
+
+/// Heads kept per shard, at least.
+const HEADS_PER_SHARD: usize = 256;
+
+/// Heads looked at in one go.
+const PAGE: usize = 1_000;
+
+/// How much may wait for one homeserver.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages up to which application messages are taken.
+    pub messages: u64,
+    /// Bytes up to which application messages are taken.
+    pub bytes: u64,
+    /// How much further handshake messages may go, in percent of both.
+    pub handshake_percent: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { messages: 1_000_000, bytes: 4 << 30, handshake_percent: 25 }
+    }
+}
+
+/// What waits for a homeserver, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Number of the oldest message.
+    pub first: u64,
+    /// Number of the next one.
+    pub next: u64,
+    /// Bytes of all messages ever added.
+    added: u64,
+    /// Bytes of all messages ever deleted.
+    removed: u64,
+    /// Messages that were dropped because they waited for too long.
+    pub expired: u64,
+}
+
+impl Head {
+    /// How many wait.
+    pub const fn waiting(&self) -> u64 {
+        self.next - self.first
+    }
+
+    /// Their bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.added - self.removed
+    }
+
+    fn takes(&self, limits: &Limits, is_handshake: bool) -> bool {
+        let percent = 100 + if is_handshake { limits.handshake_percent } else { 0 };
+        let below = |is: u64, most: u64| u128::from(is) * 100 < u128::from(most) * u128::from(percent);
+        below(self.waiting(), limits.messages) && below(self.bytes(), limits.bytes)
+    }
+}
+
+/// A head with whose it is, as stored.
+#[derive(Serialize, Deserialize)]
+struct StoredHead {
+    domain: String,
+    head: Head,
+}
+
+/// A message, as stored.
+#[derive(Serialize, Deserialize)]
+struct StoredMessage {
+    /// When it was added, in seconds.
+    added: u64,
+    /// Bytes of all messages ever added, this one included.
+    total: u64,
+    key_id: HpkeKeyId,
+    kem_output: ByteBuf,
+    ciphertext: ByteBuf,
+}
+
+/// A message that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its number.
+    pub sequence: u64,
+    /// When it was added, in seconds.
+    pub added: u64,
+    /// What the homeserver is given.
+    pub payload: SealedForward,
+}
+
+type Heads = Cache<Domain, Head>;
+
+/// What waits for all homeservers.
+pub struct Outbox {
+    store: Store,
+    limits: Limits,
+    shards: Vec<Mutex<Heads>>,
+}
+
+/// The heads of some homeservers, locked until a batch is submitted.
+pub struct Opened<'a> {
+    outbox: &'a Outbox,
+    guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
+    changed: Vec<Domain>,
+}
+
+impl Outbox {
+    /// What waits in a store.
+    pub fn new(store: Store, limits: Limits) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Cache::new(HEADS_PER_SHARD))).collect();
+        Self { store, limits, shards }
+    }
+
+    /// Locks the heads of these homeservers.
+    pub async fn open(&self, domains: impl Iterator<Item = &Domain> + Send) -> Opened<'_> {
+        let mut shards: Vec<_> = domains.map(shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut guards = BTreeMap::new();
+        for shard in shards {
+            // In ascending order, everywhere: no two requests wait for each other.
+            guards.insert(shard, self.shards[shard].lock().await);
+        }
+        Opened { outbox: self, guards, changed: Vec::new() }
+    }
+
+    /// What waits for a homeserver, in numbers.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn head(&self, domain: &Domain) -> Result<Head, StoreError> {
+        let mut opened = self.open(std::iter::once(domain)).await;
+        opened.head(domain).await.cloned()
+    }
+
+    /// The homeservers that something was ever sent to, and what waits for each.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn heads(&self) -> Result<Vec<(Domain, Head)>, StoreError> {
+        let (mut range, mut heads) = (KeyRange::from(Key::new()..), Vec::new());
+        loop {
+            let rows = self.store.pending().scan(Table::FedHeads, range, Limit::rows(PAGE)).await?;
+            let Some(last) = rows.last() else { return Ok(heads) };
+            range = KeyRange::from(last.key.successor()..);
+            for row in rows {
+                let StoredHead { domain, head } = record::decode(HEAD_VERSION, &row.value).map_err(damaged)?;
+                heads.push((domain.parse().map_err(|_| damaged("a domain is none"))?, head));
+            }
+        }
+    }
+
+    /// Durable messages for a homeserver in order, from a number on, up to the limit.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn read(&self, domain: &Domain, from: u64, limit: Limit) -> Result<Vec<Waiting>, StoreError> {
+        let range = KeyRange { from: message_key(domain, from), to: row_key(domain).prefix().to };
+        self.store.durable().scan(Table::FedOutbox, range, limit).await?.into_iter().map(waiting).collect()
+    }
+
+    /// The homeserver has everything before `next`: that is deleted. Durable at some time, as doing it again does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn acknowledge(&self, domain: &Domain, next: u64) -> Result<(), StoreError> {
+        self.forget(domain, next, false).await
+    }
+
+    /// Everything before `next` has waited for too long: that is deleted, and counted.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn expire(&self, domain: &Domain, next: u64) -> Result<(), StoreError> {
+        self.forget(domain, next, true).await
+    }
+
+    async fn forget(&self, domain: &Domain, next: u64, is_loss: bool) -> Result<(), StoreError> {
+        let mut opened = self.open(std::iter::once(domain)).await;
+        let head = opened.head(domain).await?.clone();
+        let next = next.min(head.next);
+        if next <= head.first {
+            return Ok(());
+        }
+        let last = self.store.pending().get(Table::FedOutbox, &message_key(domain, next - 1)).await?;
+        let last = last.ok_or_else(|| damaged("an outbox has a gap"))?;
+        let last: StoredMessage = record::decode(ROW_VERSION, &last).map_err(damaged)?;
+        let expired = head.expired + if is_loss { next - head.first } else { 0 };
+        let left = Head { first: next, removed: last.total, expired, ..head };
+        let mut batch = Batch::new();
+        batch.delete_range(Table::FedOutbox, message_key(domain, head.first), message_key(domain, next));
+        opened.put(domain, left, &mut batch)?;
+        // Whoever waits for nothing is not told of it; the store reports a failure by itself.
+        drop(self.store.submit(batch)?);
+        opened.submitted();
+        Ok(())
+    }
+}
+
+impl Opened<'_> {
+    async fn head(&mut self, domain: &Domain) -> Result<&Head, StoreError> {
+        let heads = self.guards.get_mut(&shard(domain)).ok_or_else(|| damaged("a head is not locked"))?;
+        if heads.get(domain).is_none() {
+            let row = self.outbox.store.pending().get(Table::FedHeads, &row_key(domain)).await?;
+            let stored =
+                row.map(|row| record::decode::<StoredHead>(HEAD_VERSION, &row).map_err(damaged)).transpose()?;
+            heads.insert(domain.clone(), stored.map(|stored| stored.head).unwrap_or_default());
+        }
+        heads.get(domain).map(|head| &*head).ok_or_else(|| damaged("a head is lost"))
+    }
+
+    fn put(&mut self, domain: &Domain, head: Head, batch: &mut Batch) -> Result<(), StoreError> {
+        let stored = StoredHead { domain: domain.to_string(), head };
+        batch.put(Table::FedHeads, row_key(domain), record::encode(HEAD_VERSION, &stored).map_err(damaged)?);
+        self.changed.push(domain.clone());
+        if let Some(heads) = self.guards.get_mut(&shard(domain)) {
+            heads.insert(domain.clone(), stored.head);
+        }
+        Ok(())
+    }
+
+    /// Adds a message to the batch; `false` if too much waits already.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the head cannot be read.
+    pub async fn append(
+        &mut self,
+        domain: &Domain,
+        payload: SealedForward,
+        is_handshake: bool,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<bool, StoreError> {
+        let limits = self.outbox.limits;
+        let head = self.head(domain).await?.clone();
+        if !head.takes(&limits, is_handshake) {
+            return Ok(false);
+        }
+        let SealedForward { key_id, kem_output, ciphertext } = payload;
+        let total = head.added + ciphertext.as_slice().len() as u64;
+        let message = StoredMessage {
+            added: now.seconds(),
+            total,
+            key_id,
+            kem_output: ByteBuf::from(kem_output.as_slice()),
+            ciphertext: ByteBuf::from(ciphertext.as_slice()),
+        };
+        let row = record::encode(ROW_VERSION, &message).map_err(damaged)?;
+        batch.put(Table::FedOutbox, message_key(domain, head.next), row);
+        self.put(domain, Head { next: head.next + 1, added: total, ..head }, batch)?;
+        Ok(true)
+    }
+
+    /// The batch was submitted: gives the homeservers that there is something for when it is durable.
+    pub fn submitted(mut self) -> Vec<Domain> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+}
+
+impl Drop for Opened<'_> {
+    /// The batch was not submitted, whatever the reason: forgets the heads as they would have been.
+    fn drop(&mut self) {
+        for domain in std::mem::take(&mut self.changed) {
+            if let Some(heads) = self.guards.get_mut(&shard(&domain)) {
+                heads.remove(&domain);
+            }
+        }
+    }
+}
+
+fn waiting(row: Row) -> Result<Waiting, StoreError> {
+    let sequence = row.key.as_bytes().last_chunk().map(|number| u64::from_be_bytes(*number));
+    let stored: StoredMessage = record::decode(ROW_VERSION, &row.value).map_err(damaged)?;
+    let StoredMessage { added, key_id, kem_output, ciphertext, .. } = stored;
+    let payload =
+        SealedForward { key_id, kem_output: kem_output.into_vec().into(), ciphertext: ciphertext.into_vec().into() };
+    Ok(Waiting { sequence: sequence.ok_or_else(|| damaged("a key is too short"))?, added, payload })
+}
+
+fn message_key(domain: &Domain, sequence: u64) -> Key {
+    row_key(domain).u64(sequence)
+}
+
+fn shard(domain: &Domain) -> usize {
+    row_key(domain).as_bytes().first().map_or(0, |first| usize::from(*first) % SHARDS)
+}

@@ -1,0 +1,478 @@
+//! Delivery to other homeservers: a worker for each that something waits for. It keeps one connection with one long-lived
+//! stream, has a window of messages under way, and deletes what the other has acknowledged. Whoever cannot be reached is
+//! tried again, less and less often; nobody waits for anybody else.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Display,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand_core::RngCore;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Federation, Known, accepted, ask,
+    outbox::{Head, Outbox, Waiting},
+    request,
+};
+use crate::{
+    base::{Clock, Domain, limits::MAX_RESPONSE, time::jittered},
+    crypto::{signature::SigningKey, system_rng},
+    store::{Limit, StoreError},
+    transport::{Connection, Frames},
+    wire::{
+        Authentication, Decode, Encode, Proof, SenderId,
+        federation::{Deliver, Delivered, MAX_FRAME_MESSAGES, QsToQsFrame, QsToQsMessage, QsToQsTbs},
+        label::SignatureLabel,
+        method::call,
+        queue::Incarnation,
+        queuing::GetQueuingKeys,
+    },
+};
+
+/// How other homeservers are dealt with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Pause after the first failure; it doubles with each further one.
+    pub first_pause: Duration,
+    /// Longest pause.
+    pub longest_pause: Duration,
+    /// How long a message waits before it is dropped.
+    pub retention: Duration,
+    /// How long a connection is kept that nothing is sent on.
+    pub idle: Duration,
+    /// How long a homeserver may take to acknowledge something.
+    pub patience: Duration,
+    /// Most homeservers that something may wait for.
+    pub max_peers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(15 * 60),
+            retention: Duration::from_secs(30 * 86_400),
+            idle: Duration::from_secs(10 * 60),
+            patience: Duration::from_secs(60),
+            max_peers: 10_000,
+        }
+    }
+}
+
+/// Messages and bytes under way to one homeserver.
+const WINDOW: usize = 1_024;
+const WINDOW_BYTES: usize = 8 << 20;
+
+/// Bytes of one frame, unless one message alone has more.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Homeservers that are being dialled at a time.
+const DIALS: usize = 64;
+
+/// What a homeserver is in the eyes of its worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing to do.
+    Idle,
+    /// It is being connected to.
+    Connecting,
+    /// It is connected.
+    Connected,
+    /// It is tried again after a pause.
+    Failing {
+        /// Failures in a row.
+        failures: u32,
+        /// The last one.
+        why: String,
+    },
+    /// This homeserver does not deal with it.
+    Denied,
+}
+
+/// A homeserver that something was sent to.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its home domain.
+    pub domain: Domain,
+    /// What waits for it.
+    pub head: Head,
+    /// Since when the oldest of it has waited, in seconds.
+    pub oldest: Option<u64>,
+    /// What it is doing.
+    pub state: State,
+}
+
+/// What the workers need.
+pub struct Parts {
+    /// The home domain.
+    pub source: Domain,
+    /// Of the store.
+    pub incarnation: Incarnation,
+    /// Signs what is sent.
+    pub key: Arc<SigningKey>,
+    /// What waits.
+    pub outbox: Arc<Outbox>,
+    /// The keys of others, learnt with every connection.
+    pub known: Arc<Known>,
+    /// The ways to others.
+    pub federation: Federation,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How others are dealt with.
+    pub settings: Settings,
+}
+
+/// All workers. Dropping it ends them.
+pub struct Peers(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    workers: Mutex<BTreeMap<Domain, Handle>>,
+    dials: Semaphore,
+}
+
+struct Handle {
+    worker: Arc<Worker>,
+    task: AbortHandle,
+}
+
+/// What the worker of a homeserver is told, and what it tells.
+struct Worker {
+    domain: Domain,
+    /// Whether something new waits that it has not looked at.
+    news: AtomicBool,
+    wake: Notify,
+    /// Told when a pause is to end.
+    hurry: Notify,
+    state: Mutex<State>,
+}
+
+/// Why a delivery ended.
+enum Trouble {
+    /// The operator does not want it.
+    Denied,
+    /// Anything else.
+    Failed(String),
+}
+
+impl Trouble {
+    fn failed(why: impl Display) -> Self {
+        Self::Failed(why.to_string())
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl Peers {
+    /// No worker yet.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared { parts, workers: Mutex::default(), dials: Semaphore::new(DIALS) }))
+    }
+
+    /// Takes up what has waited since before the start.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn resume(&self) -> Result<(), StoreError> {
+        let heads = self.0.parts.outbox.heads().await?;
+        self.wake(heads.into_iter().filter(|(_, head)| head.waiting() > 0).map(|(domain, _)| domain));
+        Ok(())
+    }
+
+    /// Something new waits for these homeservers, and is durable.
+    pub fn wake(&self, domains: impl IntoIterator<Item = Domain>) {
+        for domain in domains {
+            let mut workers = self.0.workers();
+            if let Some(Handle { worker, .. }) = workers.get(&domain) {
+                worker.news.store(true, Ordering::Release);
+                worker.wake.notify_one();
+                continue;
+            }
+            let worker = Arc::new(Worker {
+                domain: domain.clone(),
+                news: AtomicBool::new(true),
+                wake: Notify::new(),
+                hurry: Notify::new(),
+                state: Mutex::new(State::Connecting),
+            });
+            let task = tokio::spawn(run(Arc::downgrade(&self.0), worker.clone())).abort_handle();
+            workers.insert(domain, Handle { worker, task });
+        }
+    }
+
+    /// Whether messages for another homeserver can be taken on.
+    pub fn takes(&self, domain: &Domain) -> bool {
+        let workers = self.0.workers();
+        workers.len() < self.0.parts.settings.max_peers || workers.contains_key(domain)
+    }
+
+    /// A homeserver has shown that it is there: what waits for it need not wait any longer.
+    pub fn hurry(&self, domain: &Domain) {
+        if let Some(Handle { worker, .. }) = self.0.workers().get(domain) {
+            worker.hurry.notify_one();
+        }
+    }
+
+    /// All homeservers that something was ever sent to.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn all(&self) -> Result<Vec<Peer>, StoreError> {
+        let outbox = &self.0.parts.outbox;
+        let mut peers = Vec::new();
+        for (domain, head) in outbox.heads().await? {
+            let oldest = outbox.read(&domain, head.first, Limit::rows(1)).await?;
+            let state = self.0.workers().get(&domain).map_or(State::Idle, |handle| handle.worker.state().clone());
+            peers.push(Peer { head, oldest: oldest.first().map(|message| message.added), state, domain });
+        }
+        peers.sort_by(|one, other| one.domain.cmp(&other.domain));
+        Ok(peers)
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.0.workers().values().for_each(|handle| handle.task.abort());
+    }
+}
+
+impl Shared {
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<Domain, Handle>> {
+        // The map is whole between any two of its operations.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Worker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A state is replaced as a whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker, until nothing waits for its homeserver and nothing has for a while.
+async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
+    let mut failures = 0;
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let mut rules = shared.parts.federation.rules.watch();
+        let outcome = Delivery { shared: &shared, worker: &worker }.run(&mut failures).await;
+        match outcome {
+            Ok(()) => {
+                let mut workers = shared.workers();
+                // Whoever has news tells of them under this lock.
+                if !worker.news.load(Ordering::Acquire) {
+                    workers.remove(&worker.domain);
+                    return;
+                }
+            }
+            Err(Trouble::Denied) => {
+                *worker.state() = State::Denied;
+                // What waits expires all the same.
+                pause(shared.parts.settings.longest_pause, &worker, &mut rules).await;
+            }
+            Err(Trouble::Failed(why)) => {
+                failures = u32::saturating_add(failures, 1);
+                tracing::debug!(peer = %worker.domain, failures, %why, "delivery to another homeserver failed");
+                *worker.state() = State::Failing { failures, why };
+                let Settings { first_pause, longest_pause, .. } = shared.parts.settings;
+                let longest = first_pause.saturating_mul(1 << (failures - 1).min(20)).min(longest_pause);
+                pause(jittered(longest, system_rng().next_u32()), &worker, &mut rules).await;
+            }
+        }
+    }
+}
+
+async fn pause(time: Duration, worker: &Worker, rules: &mut watch::Receiver<()>) {
+    tokio::select! {
+        () = sleep(time) => {}
+        () = worker.hurry.notified() => {}
+        _ = rules.changed() => {}
+    }
+}
+
+/// One attempt at delivering.
+struct Delivery<'a> {
+    shared: &'a Shared,
+    worker: &'a Worker,
+}
+
+impl Delivery<'_> {
+    /// Delivers until there has been nothing to deliver for a while.
+    async fn run(&self, failures: &mut u32) -> Result<(), Trouble> {
+        let Parts { federation, outbox, .. } = &self.shared.parts;
+        let domain = &self.worker.domain;
+        self.drop_expired().await?;
+        if outbox.head(domain).await?.waiting() == 0 && !self.worker.news.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut rules = federation.rules.watch();
+        self.check_rules()?;
+        *self.worker.state() = State::Connecting;
+        let connection = {
+            let _place = self.shared.dials.acquire().await.map_err(Trouble::failed)?;
+            federation.dial.dial(domain).await.map_err(Trouble::failed)?
+        };
+        let outcome = self.deliver(&connection, &mut rules, failures).await;
+        connection.close();
+        outcome
+    }
+
+    fn check_rules(&self) -> Result<(), Trouble> {
+        let rules = &self.shared.parts.federation.rules;
+        if rules.permits(&self.worker.domain) { Ok(()) } else { Err(Trouble::Denied) }
+    }
+
+    /// Drops what has waited for too long.
+    async fn drop_expired(&self) -> Result<(), StoreError> {
+        let Parts { outbox, clock, settings, .. } = &self.shared.parts;
+        let domain = &self.worker.domain;
+        let oldest = clock.now().seconds().saturating_sub(settings.retention.as_secs());
+        let mut first = outbox.head(domain).await?.first;
+        loop {
+            let rows = outbox.read(domain, first, Limit::rows(MAX_FRAME_MESSAGES).bytes(FRAME_BYTES)).await?;
+            let expired: Vec<_> = rows.iter().take_while(|message| message.added < oldest).collect();
+            let Some(last) = expired.last() else { return Ok(()) };
+            tracing::warn!(peer = %domain, messages = expired.len(), "messages for another homeserver were dropped: it did not take them for too long");
+            first = last.sequence + 1;
+            outbox.expire(domain, first).await?;
+        }
+    }
+
+    async fn deliver(
+        &self,
+        connection: &Connection,
+        rules: &mut watch::Receiver<()>,
+        failures: &mut u32,
+    ) -> Result<(), Trouble> {
+        let Parts { source, incarnation, outbox, known, clock, settings, .. } = &self.shared.parts;
+        let domain = &self.worker.domain;
+        let keys = timeout(settings.patience, ask::<call::QsGetKeys>(connection, &GetQueuingKeys {})).await;
+        known.learn(domain, keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?, clock.now()).await?;
+
+        let exchange = connection.open().await.map_err(Trouble::failed)?;
+        let deliver = Deliver { source: source.clone(), incarnation: *incarnation };
+        let sender = SenderId::Homeserver(source.clone());
+        let auth = vec![Authentication { sender, proof: Proof::Bound }];
+        let request = request::<call::FedDeliver>(auth, &deliver);
+        let (answer, frames) = exchange.streaming(request, MAX_RESPONSE).await.map_err(Trouble::failed)?;
+        let Delivered { next } = accepted(answer).map_err(Trouble::Failed)?;
+        let head = outbox.head(domain).await?;
+        if next > head.next {
+            return Err(Trouble::failed("it says that it has what was never sent"));
+        }
+        outbox.acknowledge(domain, next).await?;
+        *failures = 0;
+        *self.worker.state() = State::Connected;
+        let window = Window { next: head.first.max(next), acknowledged: head.first.max(next), ..Window::default() };
+        self.pump(frames, window, rules).await
+    }
+
+    /// Sends and takes acknowledgements.
+    async fn pump(
+        &self,
+        mut frames: Box<dyn Frames>,
+        mut window: Window,
+        rules: &mut watch::Receiver<()>,
+    ) -> Result<(), Trouble> {
+        let Settings { patience, idle, .. } = self.shared.parts.settings;
+        loop {
+            self.worker.news.store(false, Ordering::Release);
+            self.send(&mut *frames, &mut window).await?;
+            let is_idle = window.under_way.is_empty();
+            let longest = if is_idle { idle } else { patience };
+            tokio::select! {
+                frame = frames.next() => {
+                    let frame = frame.map_err(Trouble::failed)?.ok_or_else(|| Trouble::failed("it has ended the delivery"))?;
+                    let Delivered { next } = Delivered::from_bytes(frame).map_err(Trouble::failed)?;
+                    window.acknowledge(next)?;
+                    self.shared.parts.outbox.acknowledge(&self.worker.domain, next).await?;
+                }
+                () = self.worker.wake.notified() => {}
+                _ = rules.changed() => self.check_rules()?,
+                () = sleep(longest) => match is_idle {
+                    true => return Ok(()),
+                    false => return Err(Trouble::failed("it acknowledges nothing")),
+                },
+            }
+        }
+    }
+
+    /// Sends as much as the window has room for.
+    async fn send(&self, frames: &mut dyn Frames, window: &mut Window) -> Result<(), Trouble> {
+        let Parts { outbox, key, .. } = &self.shared.parts;
+        while let Some(room) = window.room() {
+            let waiting = outbox.read(&self.worker.domain, window.next, room).await?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let messages: Vec<_> = waiting.into_iter().map(|message| self.message(message)).collect();
+            messages.iter().for_each(|message| window.add(message));
+            let tbs = QsToQsTbs { messages };
+            let signature = key.sign(SignatureLabel::QsToQs, &tbs);
+            let frame = QsToQsFrame { messages: tbs.messages, signature };
+            frames.send(frame.to_vec().into()).await.map_err(Trouble::failed)?;
+        }
+        Ok(())
+    }
+
+    fn message(&self, Waiting { sequence, payload, .. }: Waiting) -> QsToQsMessage {
+        let Parts { source, incarnation, .. } = &self.shared.parts;
+        let (source, destination) = (source.clone(), self.worker.domain.clone());
+        QsToQsMessage { source, destination, incarnation: *incarnation, sequence, payload }
+    }
+}
+
+/// What is under way to a homeserver.
+#[derive(Default)]
+struct Window {
+    /// Number of the next message to send.
+    next: u64,
+    /// Everything before it is acknowledged.
+    acknowledged: u64,
+    /// Number and size of each message that is not.
+    under_way: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+impl Window {
+    /// How much may be sent now; none if nothing may.
+    fn room(&self) -> Option<Limit> {
+        let messages = WINDOW.saturating_sub(self.under_way.len()).min(MAX_FRAME_MESSAGES);
+        let bytes = WINDOW_BYTES.saturating_sub(self.bytes).min(FRAME_BYTES);
+        (messages > 0 && bytes > 0).then(|| Limit::rows(messages).bytes(bytes))
+    }
+
+    fn add(&mut self, message: &QsToQsMessage) {
+        let size = message.payload.ciphertext.as_slice().len();
+        self.under_way.push_back((message.sequence, size));
+        self.bytes += size;
+        self.next = message.sequence + 1;
+    }
+
+    fn acknowledge(&mut self, next: u64) -> Result<(), Trouble> {
+        if next > self.next || next < self.acknowledged {
+            return Err(Trouble::failed("it acknowledges what was not sent, or takes an acknowledgement back"));
+        }
+        while let Some((sequence, size)) = self.under_way.front().copied().filter(|(sequence, _)| *sequence < next) {
+            self.under_way.pop_front();
+            self.bytes -= size;
+            self.acknowledged = sequence + 1;
+        }
+        Ok(())
+    }
+}
