@@ -10,7 +10,10 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{Failure, Output, rfc3339};
+use super::{
+    federation::{self, Federation},
+    output::{Failure, Output, rfc3339},
+};
 use crate::{
     base::hex,
     crypto::{
@@ -55,6 +58,9 @@ enum Command {
     /// List, rotate and revoke keys, and keep the root's elsewhere
     #[command(subcommand)]
     Keys(Keys),
+    /// Decide with which other homeservers this one deals, and see how it gets on with them
+    #[command(subcommand)]
+    Federation(Federation),
     /// Count what there is
     Stats,
 }
@@ -203,6 +209,13 @@ impl Arguments {
                 done(output, "the alias is deleted")
             }
             Command::Invite(command) => show(output, &ask(command.ask()).await?, invitation_line),
+            Command::Federation(command @ (Federation::List | Federation::Peers)) => {
+                show(output, &ask(command.ask()).await?, federation::line)
+            }
+            Command::Federation(command) => {
+                ask(command.ask()).await?;
+                done(output, "done")
+            }
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {
                 // Made first: a request that cannot be written must not take the place of an earlier one.
@@ -364,11 +377,11 @@ fn show(output: Output, results: &[Value], line: impl Fn(&Value) -> String) -> R
     Ok(())
 }
 
-fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+pub(super) fn word<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-fn time(value: &Value, name: &str) -> String {
+pub(super) fn time(value: &Value, name: &str) -> String {
     rfc3339(admin::at(value[name].as_u64().unwrap_or_default()))
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod demo;
+mod federation;
 mod init;
 mod output;
 mod serve;

@@ -16,7 +16,7 @@ use crate::{
     base::{Domain, Refusal, Status},
     crypto::{sha256, signature::verify},
     delivery::reports,
-    federation::{known::row_key, outbox, peers},
+    federation::{Mode, Rule, known::row_key, outbox, peers},
     queuing::{fan_out::Delivery, forward},
     service::{Class, Context, Forwarded, Others, Outcome, damaged, policy::Rate, store_failure},
     store::{Batch, Table, record},
@@ -119,6 +119,23 @@ impl Dispatcher {
         self.known.learn(domain, keys, self.parts.clock.now()).await.map_err(store_failure)?;
         let known = self.known.find(domain).await.map_err(store_failure)?;
         known.ok_or_else(|| damaged("what was learnt is not there"))
+    }
+
+    /// Decides whether this homeserver deals with another, or takes a decision back; what goes on with one that is blocked ends.
+    ///
+    /// # Errors
+    /// `malformed` for this homeserver itself; what [`Rules::decide`](crate::federation::Rules::decide) refuses.
+    pub async fn set_federation_rule(&self, domain: Domain, rule: Option<Rule>) -> Result<(), Refusal> {
+        if domain == self.parts.domain {
+            return Err(Refusal::malformed("this is the homeserver itself"));
+        }
+        self.parts.federation.rules.decide(&self.parts.store, domain, rule).await
+    }
+
+    /// What is dealt with where there is no decision, and all decisions.
+    pub fn federation_rules(&self) -> (Mode, Vec<(Domain, Rule)>) {
+        let rules = &self.parts.federation.rules;
+        (rules.mode(), rules.all())
     }
 
     /// The homeservers that something was ever sent to.

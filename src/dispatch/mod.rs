@@ -111,6 +111,7 @@ impl Dispatcher {
         let queues = Queues::new(parts.queue_limits);
         let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
         let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
+        parts.federation.rules.load(&parts.store).await.map_err(store_failure)?;
         let foreign = Foreign::new(parts.domain.clone(), parts.federation.clone(), parts.clock.clone());
         let outbox = Arc::new(Outbox::new(parts.store.clone(), parts.outbox_limits));
         let peers = Peers::new(peers::Parts {

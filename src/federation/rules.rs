@@ -8,7 +8,17 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::base::{Domain, Refusal, Status};
+use super::known::damaged;
+use crate::{
+    base::{Domain, Refusal, Status},
+    store::{Batch, Key, KeyRange, Limit, Store, StoreError, Table},
+};
+
+/// Most decisions.
+pub const MAX_RULES: usize = 100_000;
+
+/// Decisions looked at in one go.
+const PAGE: usize = 1_000;
 
 /// Whom the operator has decided nothing about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -37,7 +47,60 @@ pub struct Rules {
     changed: watch::Sender<()>,
 }
 
+impl Rule {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Allowed => 1,
+            Self::Blocked => 2,
+        }
+    }
+}
+
 impl Rules {
+    /// Takes up the decisions that are in a store.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn load(&self, store: &Store) -> Result<(), StoreError> {
+        let mut range = KeyRange::from(Key::new()..);
+        loop {
+            let rows = store.durable().scan(Table::FedRules, range, Limit::rows(PAGE)).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            range = KeyRange::from(last.key.successor()..);
+            for row in rows {
+                let domain = std::str::from_utf8(row.key.as_bytes()).ok().and_then(|domain| domain.parse().ok());
+                let rule = [Rule::Allowed, Rule::Blocked].into_iter().find(|rule| row.value[..] == [rule.code()]);
+                let (Some(domain), Some(rule)) = (domain, rule) else {
+                    return Err(damaged("a decision about a homeserver is none"));
+                };
+                self.set(domain, Some(rule));
+            }
+        }
+    }
+
+    /// Decides about a homeserver, or takes a decision back: durable when this returns, and in effect.
+    ///
+    /// # Errors
+    /// `quota_exceeded` for too many decisions; `internal` if the store fails.
+    pub async fn decide(&self, store: &Store, domain: Domain, rule: Option<Rule>) -> Result<(), Refusal> {
+        let is_new = rule.is_some() && !self.all().iter().any(|(known, _)| *known == domain);
+        if is_new && self.all().len() >= MAX_RULES {
+            return Err(Refusal::quota_exceeded("there are 100,000 decisions about homeservers already"));
+        }
+        let (mut batch, key) = (Batch::new(), Key::new().bytes(domain.as_str()));
+        match rule {
+            Some(rule) => batch.put(Table::FedRules, key, vec![rule.code()]),
+            None => batch.delete(Table::FedRules, key),
+        };
+        let failed = |error: StoreError| {
+            tracing::error!(%error, "the store failed");
+            Refusal::internal("the store failed")
+        };
+        store.submit(batch).map_err(failed)?.await.map_err(failed)?;
+        self.set(domain, rule);
+        Ok(())
+    }
+
     /// No decision about anybody yet.
     pub fn new(mode: Mode) -> Self {
         Self { mode, rules: RwLock::default(), changed: watch::Sender::default() }

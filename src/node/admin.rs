@@ -26,6 +26,10 @@ use crate::{
     base::{Clock, Day, Domain, Refusal, Secret, Timestamp, UserId, hex},
     crypto::{alias::Alias, credential::fingerprint, sha256},
     dispatch::Dispatcher,
+    federation::{
+        Mode, Rule,
+        peers::{Peer, State},
+    },
     store::Table,
     wire::{Decode, Encode, authentication::RevocationReason, credential::AsIntermediateCredential},
 };
@@ -137,6 +141,25 @@ pub enum Command {
         /// The key, in hexadecimal.
         key: RootKey,
     },
+    /// Deals with a homeserver, whatever holds for those without a decision.
+    FederationAllow {
+        /// Its home domain.
+        domain: String,
+    },
+    /// Deals with a homeserver no more; what goes on with it ends.
+    FederationBlock {
+        /// Its home domain.
+        domain: String,
+    },
+    /// Takes a decision about a homeserver back.
+    FederationForget {
+        /// Its home domain.
+        domain: String,
+    },
+    /// Lists the decisions, with what holds for those without one first.
+    FederationList {},
+    /// Lists the homeservers that something was sent to.
+    FederationPeers {},
     /// Revokes a credential of the AS that is not in use for new ones.
     KeysRevoke {
         /// Its fingerprint, in hexadecimal.
@@ -310,6 +333,11 @@ impl Operator {
                 let key = root_key(&key.0)?;
                 none(node.change_keyring(|keys, _| keys.import_root(key)).await)
             }
+            Command::FederationAllow { domain } => self.decide(&domain, Some(Rule::Allowed)).await,
+            Command::FederationBlock { domain } => self.decide(&domain, Some(Rule::Blocked)).await,
+            Command::FederationForget { domain } => self.decide(&domain, None).await,
+            Command::FederationList {} => Ok(self.rules()),
+            Command::FederationPeers {} => self.peers().await,
             Command::KeysRevoke { fingerprint, sure } => {
                 let name = hex::decode(fingerprint.trim()).and_then(|name| <[u8; 32]>::try_from(name).ok());
                 let name = name.ok_or_else(|| Refusal::malformed("this is no fingerprint of 32 bytes"))?;
@@ -321,6 +349,43 @@ impl Operator {
     fn user(&self, text: &str) -> Result<UserId, Refusal> {
         let user: UserId = text.parse().map_err(|error| Refusal::malformed(format!("{text}: {error}")))?;
         if user.domain == self.domain { Ok(user) } else { Err(Refusal::not_found("there is no such user here")) }
+    }
+
+    async fn decide(&self, domain: &str, rule: Option<Rule>) -> Result<Vec<Value>, Refusal> {
+        let named = domain.parse().map_err(|error| Refusal::malformed(format!("{domain}: {error}")))?;
+        none(self.dispatcher.set_federation_rule(named, rule).await)
+    }
+
+    fn rules(&self) -> Vec<Value> {
+        let (mode, rules) = self.dispatcher.federation_rules();
+        let others = json!({ "domain": null, "rule": if mode == Mode::Open { "allowed" } else { "blocked" } });
+        let rule = |(domain, rule): (Domain, Rule)| json!({ "domain": domain.as_str(), "rule": if rule == Rule::Allowed { "allowed" } else { "blocked" } });
+        std::iter::once(others).chain(rules.into_iter().map(rule)).collect()
+    }
+
+    async fn peers(&self) -> Result<Vec<Value>, Refusal> {
+        let peers = self.dispatcher.federation_peers().await?;
+        let entry = |peer: Peer| {
+            let (state, failures, error) = match peer.state {
+                State::Idle => ("idle", 0, None),
+                State::Connecting => ("connecting", 0, None),
+                State::Connected => ("connected", 0, None),
+                State::Failing { failures, why } => ("failing", failures, Some(why)),
+                State::Denied => ("denied", 0, None),
+            };
+            json!({
+                "domain": peer.domain.as_str(),
+                "state": state,
+                "failures": failures,
+                "error": error,
+                "waiting": peer.head.waiting(),
+                "waiting_bytes": peer.head.bytes(),
+                "oldest": peer.oldest,
+                "delivered": peer.head.first - peer.head.expired,
+                "expired": peer.head.expired,
+            })
+        };
+        Ok(peers.into_iter().map(entry).collect())
     }
 
     async fn users(&self) -> Result<Vec<Value>, Refusal> {

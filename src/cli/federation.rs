@@ -1,0 +1,69 @@
+//! `bennu admin federation`: with whom the homeserver deals, and how it gets on with others.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::admin::{time, word};
+use crate::node::admin::Command as Ask;
+
+/// What is asked about other homeservers.
+#[derive(Subcommand)]
+pub enum Federation {
+    /// List the decisions about homeservers; the first line is for all others
+    List,
+    /// Deal with a homeserver, whatever holds for others
+    Allow {
+        /// Its home domain
+        domain: String,
+    },
+    /// Deal with a homeserver no more; connections with it end at once, and what waits for it stays
+    Block {
+        /// Its home domain
+        domain: String,
+    },
+    /// Take a decision about a homeserver back
+    Forget {
+        /// Its home domain
+        domain: String,
+    },
+    /// List the homeservers that something was sent to: how they are reached, and what waits for them
+    Peers,
+}
+
+impl Federation {
+    /// What to ask the homeserver for.
+    pub fn ask(self) -> Ask {
+        match self {
+            Self::List => Ask::FederationList {},
+            Self::Allow { domain } => Ask::FederationAllow { domain },
+            Self::Block { domain } => Ask::FederationBlock { domain },
+            Self::Forget { domain } => Ask::FederationForget { domain },
+            Self::Peers => Ask::FederationPeers {},
+        }
+    }
+}
+
+/// A decision, or how a homeserver is reached, as a person reads it.
+pub fn line(found: &Value) -> String {
+    if found.get("state").is_none() {
+        return format!("{:<8} {}", word(found, "rule"), found["domain"].as_str().unwrap_or("(all others)"));
+    }
+    let mut line = format!(
+        "{}  {}  {} waiting ({} bytes), {} delivered",
+        word(found, "domain"),
+        word(found, "state"),
+        found["waiting"],
+        found["waiting_bytes"],
+        found["delivered"],
+    );
+    if !found["oldest"].is_null() {
+        line += &format!(", the oldest since {}", time(found, "oldest"));
+    }
+    if found["expired"] != 0 {
+        line += &format!(", {} dropped", found["expired"]);
+    }
+    if let Some(error) = found["error"].as_str() {
+        line += &format!("\n  {} failures in a row: {error}", found["failures"]);
+    }
+    line
+}
