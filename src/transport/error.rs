@@ -59,6 +59,15 @@ pub enum DialError {
         /// What the resolver said.
         reason: String,
     },
+    /// It is this homeserver itself, by its domain or by the certificate that it shows.
+    #[error("{0} leads to this homeserver itself")]
+    Own(String),
+    /// The domain says that it has no homeserver (RFC 2782, target `.`).
+    #[error("{0} says that it has no homeserver")]
+    Unavailable(String),
+    /// DNS leads to addresses that are not of the public internet, and that is not allowed.
+    #[error("DNS gives {0} addresses that are not of the public internet")]
+    PrivateAddress(String),
     /// No address to try.
     #[error("no address for {0}")]
     NoAddress(String),
@@ -74,6 +83,13 @@ pub enum DialError {
     /// The handshake failed: no homeserver there, or not the one that was asked for.
     #[error("{0}")]
     Handshake(Closed),
+}
+
+impl DialError {
+    /// Whether somebody answered, who is not to be spoken to.
+    pub(super) const fn is_about_identity(&self) -> bool {
+        matches!(self, Self::Own(_) | Self::Certificate(_))
+    }
 }
 
 impl From<quinn::ConnectionError> for DialError {
