@@ -95,8 +95,8 @@ impl DialError {
 impl From<quinn::ConnectionError> for DialError {
     fn from(error: quinn::ConnectionError) -> Self {
         // TLS alerts that say something of a certificate (RFC 8446 section 6.2), as QUIC carries them (RFC 9001 section
-        // 4.8): bad, unsupported, revoked, expired, unknown, of an unknown authority.
-        const CERTIFICATE_ALERTS: [u64; 6] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130];
+        // 4.8): bad, unsupported, revoked, expired, unknown, of an unknown authority, wrongly signed.
+        const CERTIFICATE_ALERTS: [u64; 7] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130, 0x133];
         match error {
             quinn::ConnectionError::TransportError(error) if CERTIFICATE_ALERTS.contains(&error.code.into()) => {
                 Self::Certificate(error.reason)

@@ -206,22 +206,21 @@ impl Routes {
             let (resolver, private) = (self.resolver.clone(), self.private.allowed(domain));
             lookups.spawn(async move {
                 let Service { priority, weight, at } = service;
-                (priority, weight, resolver.addresses(&at, private).await)
+                Service { priority, weight, at: resolver.addresses(&at, private).await }
             });
         }
         collect(domain, holds, lookups.join_all().await)
     }
 }
 
+/// What came of looking up the addresses of a host.
+type LookedUp = Result<Lookup<Vec<SocketAddr>>, DialError>;
+
 /// What the look-ups of several hosts say of the homeserver that they serve.
-fn collect(
-    domain: &Domain,
-    mut holds: Duration,
-    hosts: Vec<(u16, u16, Result<Lookup<Vec<SocketAddr>>, DialError>)>,
-) -> Result<Lookup<Hosts>, DialError> {
+fn collect(domain: &Domain, mut holds: Duration, hosts: Vec<Service<LookedUp>>) -> Result<Lookup<Hosts>, DialError> {
     let (mut found, mut said, mut unknown) = (Vec::new(), None, None);
-    for (priority, weight, host) in hosts {
-        match host {
+    for Service { priority, weight, at } in hosts {
+        match at {
             Ok(lookup) => {
                 holds = holds.min(lookup.holds);
                 match lookup.found {

@@ -12,7 +12,7 @@ use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::rr::RData,
+    proto::rr::{RData, RecordType},
 };
 use tokio::task::spawn_blocking;
 
@@ -27,6 +27,9 @@ pub(super) const MAX_ADDRESSES: usize = 4;
 
 /// SRV records of a domain that are looked at, lowest priority first.
 pub(super) const MAX_RECORDS: usize = 32;
+
+/// Aliases that are followed from a domain to SRV records.
+const MAX_ALIASES: usize = 4;
 
 /// So long one name server has for an answer, and so often it is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,12 +70,19 @@ impl Resolver {
     /// The services of a domain by its SRV records, unordered; nothing if there is none. `.` as the only target says that
     /// there is decidedly no homeserver (RFC 2782).
     pub(super) async fn services(&self, domain: &Domain) -> Result<Lookup<Option<Vec<Service<Named>>>>, DialError> {
-        let name = format!("_bennu._udp.{domain}.");
-        let answer = match self.resolver(&name).await?.srv_lookup(name.as_str()).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let holds = self.nothing(&name, &error)?;
-                return Ok(Lookup { found: Ok(None), holds });
+        let mut name = format!("_bennu._udp.{domain}.");
+        let mut holds = MAX_AGE;
+        let mut aliases = 0;
+        let answer = loop {
+            let nothing = match self.resolver(&name).await?.srv_lookup(name.as_str()).await {
+                Ok(answer) => break answer,
+                Err(error) => self.nothing(&name, &error)?,
+            };
+            // hickory follows an alias to addresses, but not to SRV records.
+            aliases += 1;
+            match self.alias(&name).await? {
+                Some((target, age)) if aliases <= MAX_ALIASES => (name, holds) = (target, holds.min(age)),
+                _ => return Ok(Lookup { found: Ok(None), holds: holds.min(nothing) }),
             }
         };
         let records = answer.answers().iter().filter_map(|record| match &record.data {
@@ -94,7 +104,20 @@ impl Resolver {
             (false, _) => Ok(None),
             (true, false) => Ok(Some(services)),
         };
-        Ok(Lookup { found, holds: remaining(answer.valid_until()) })
+        Ok(Lookup { found, holds: holds.min(remaining(answer.valid_until())) })
+    }
+
+    /// What a name is another name for, and how long that holds.
+    async fn alias(&self, name: &str) -> Result<Option<(String, Duration)>, DialError> {
+        let answer = match self.resolver(name).await?.lookup(name, RecordType::CNAME).await {
+            Ok(answer) => answer,
+            Err(error) => return self.nothing(name, &error).map(|_| None),
+        };
+        let target = answer.answers().iter().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some(target.to_ascii()),
+            _ => None,
+        });
+        Ok(target.map(|target| (target, remaining(answer.valid_until()))))
     }
 
     /// The addresses of a host, the families in turn (RFC 8305 section 4). Those that are not public are left out, unless

@@ -123,8 +123,14 @@ async fn aliases_are_followed_and_a_circle_of_them_ends() {
         .address("real.test.", 60, "1.1.1.1")
         .alias("b.test.", 60, "c.test.")
         .alias("c.test.", 60, "b.test.");
-    assert_eq!(find(&routes(&server), "a.test").await.unwrap(), ["1.1.1.1:5"]);
-    assert_eq!(find(&routes(&server), "b.test").await, Err(DialError::NoAddress("b.test".into())));
+    let (from, to) = ("_bennu._udp.d.test.", "_bennu._udp.e.test.");
+    server.alias(from, 60, to).alias(to, 60, from).address("d.test.", 60, "1.1.1.4");
+    for manner in [Manner::Answers, Manner::FollowsAliases] {
+        server.behave(manner);
+        assert_eq!(find(&routes(&server), "a.test").await.unwrap(), ["1.1.1.1:5"]);
+        assert_eq!(find(&routes(&server), "b.test").await, Err(DialError::NoAddress("b.test".into())));
+        assert_eq!(find(&routes(&server), "d.test").await.unwrap(), ["1.1.1.4:9420"]);
+    }
 }
 
 #[tokio::test]

@@ -18,8 +18,10 @@ use tokio::net::UdpSocket;
 /// How it behaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As it should.
+    /// As it should, with aliases by themselves.
     Answers,
+    /// As it should, with aliases and what they lead to.
+    FollowsAliases,
     /// It says nothing.
     Silent,
     /// It sends what is no DNS, and then DNS that answers something else.
@@ -118,6 +120,17 @@ impl State {
         }
         match *self.manner.lock().unwrap() {
             Manner::Answers => vec![reply.to_vec().unwrap()],
+            Manner::FollowsAliases => {
+                let alias = reply.answers.iter().find_map(|record| match &record.data {
+                    RData::CNAME(CNAME(target)) => Some(target.clone()),
+                    _ => None,
+                });
+                let wanted = |record: &&Record| {
+                    Some(&record.name) == alias.as_ref() && record.record_type() == asked.query_type()
+                };
+                reply.add_answers(records.iter().filter(wanted).cloned());
+                vec![reply.to_vec().unwrap()]
+            }
             Manner::Silent => Vec::new(),
             Manner::Garbage => {
                 let mut other = reply.clone();
