@@ -326,6 +326,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hangup_asks_for_it() {
+        let (old, new) = (made("a.test"), made("a.test"));
+        let Home { directory, renewal, address, .. } = Home::new(&old);
+        // From here on it does not end the process.
+        let _heard = signal(SignalKind::hangup()).unwrap();
+        tokio::spawn(renewal.run(Duration::from_secs(3_600)));
+        write(directory.path(), &new);
+        let noticed = async {
+            while connect(address, &new).await.is_err() {
+                let sent = std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
+                assert!(sent.unwrap().success());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), noticed).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_homeserver_without_authorities_of_its_own_trusts_the_public_ones() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), &made("a.test"));

@@ -112,7 +112,7 @@ impl Endpoint {
         Ok(acceptor.run(self.quic.clone()))
     }
 
-    /// From the next handshake on another identity is shown, and connecting homeservers are checked against other
+    /// Of one that serves: from the next handshake on another identity is shown, and connecting homeservers are checked against other
     /// `roots`. Connections that are open stay. Sessions of before are not resumed: who comes again proves its domain again.
     ///
     /// # Errors

@@ -133,7 +133,7 @@ impl Routes {
         self
     }
 
-    /// To which domains DNS may give addresses that are not public.
+    /// To which domains DNS may give addresses that are not public. To be said before anything is looked up.
     #[must_use]
     pub fn private_addresses(mut self, private: PrivateAddresses) -> Self {
         self.private = private;

@@ -154,7 +154,7 @@ fn steered() -> Steered {
 }
 
 /// An authority's trust and an identity for `domain` under it.
-fn certificates_for(domain: &str) -> (Arc<RootCertStore>, tls::Identity) {
+pub fn certificates_for(domain: &str) -> (Arc<RootCertStore>, tls::Identity) {
     let made = crate::node::certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
     let roots = tls::roots(&tls::certificates(made.authority.as_bytes()).unwrap()).unwrap();
     let identity = tls::Identity::from_pem(made.server_chain.as_bytes(), made.server_key.as_bytes()).unwrap();

@@ -9,6 +9,11 @@ use tokio::time::{advance, pause, resume};
 
 use self::name_server::{Manner, NEGATIVE_TTL, NameServer};
 use super::*;
+#[cfg(feature = "server")]
+use crate::transport::{
+    Context, Settings,
+    tests::{certificates_for, serving},
+};
 
 fn domain(name: &str) -> Domain {
     name.parse().unwrap()
@@ -292,4 +297,33 @@ async fn a_homeserver_does_not_look_for_itself() {
     let routes = routes(&server).of(domain("a.test"));
     assert_eq!(find(&routes, "a.test").await, Err(DialError::Own("a.test".into())));
     assert_eq!(server.asked(RecordType::SRV), 0);
+}
+
+/// Discovery and handshake together: the first address is silent, the others are loopback by permission.
+#[cfg(feature = "server")]
+#[tokio::test]
+async fn dns_decides_where_a_homeserver_is_and_its_certificate_who_it_is() {
+    let (roots, identity) = certificates_for("a.test");
+    let homeserver = serving(identity.clone(), roots.clone());
+    let port = homeserver.local_addr().unwrap().port();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = NameServer::start(Manner::Answers).await;
+    server
+        .srv("a.test", 60, (1, 0, silent.local_addr().unwrap().port(), "host.hoster.test."))
+        .srv("a.test", 60, (2, 0, port, "host.hoster.test."))
+        .srv("b.test", 60, (1, 0, port, "host.hoster.test."))
+        .address("host.hoster.test.", 60, "127.0.0.1");
+    let routes = routes(&server).private_addresses(PrivateAddresses::Allowed);
+
+    let client = Context::new(roots.clone(), Settings::default()).unwrap();
+    let to_a = routes.find(&domain("a.test")).await.unwrap();
+    assert!(client.connect(&domain("a.test"), &to_a).await.is_ok());
+
+    // As the homeserver itself, to which the DNS of another leads.
+    let own = Context::on(homeserver, roots, Some(identity)).unwrap();
+    let to_b = routes.find(&domain("b.test")).await.unwrap();
+    for context in [client, own] {
+        let refused = context.connect(&domain("b.test"), &to_b).await.err();
+        assert!(matches!(refused, Some(DialError::Certificate(_))), "{refused:?}");
+    }
 }
