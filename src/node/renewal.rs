@@ -178,7 +178,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        node::certificates::{DevelopmentCertificates, generate},
+        base::SystemClock,
+        node::{
+            Node,
+            certificates::{DevelopmentCertificates, generate},
+            setup::{Setup, create},
+        },
+        store::MemoryEngine,
         transport::{Connection, DialError, Route, Settings, tests::serving},
     };
 
@@ -326,20 +332,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hangup_asks_for_it() {
-        let (old, new) = (made("a.test"), made("a.test"));
-        let Home { directory, renewal, address, .. } = Home::new(&old);
+    async fn a_running_homeserver_hears_the_hangup() {
+        let directory = tempfile::tempdir().unwrap();
+        let (domain, listen) = ("a.test".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+        let created = create(directory.path(), &Setup { domain, listen, certificate: None }).unwrap();
+        let config = Config::load(&created.config).unwrap();
         // From here on it does not end the process.
         let _heard = signal(SignalKind::hangup()).unwrap();
-        tokio::spawn(renewal.run(Duration::from_secs(3_600)));
-        write(directory.path(), &new);
+        let node = Node::start_on(&config, MemoryEngine::new(), Arc::new(SystemClock)).await.unwrap();
+        let address = node.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(node.run(async { drop(stopped.await) }));
+
+        let new = made("a.test");
+        assert!(connect(address, &new).await.is_err());
+        fs::write(&config.certificate, &new.server_chain).unwrap();
+        fs::write(&config.certificate_key, new.server_key.as_bytes()).unwrap();
         let noticed = async {
             while connect(address, &new).await.is_err() {
                 let sent = std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
                 assert!(sent.unwrap().success());
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), noticed).await.unwrap();
+        // By itself it would look twice before.
+        tokio::time::timeout(PERIOD * 3 / 2, noticed).await.unwrap();
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap();
     }
 
     #[tokio::test]
