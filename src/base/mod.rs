@@ -1,6 +1,7 @@
 //! What every other room rests on: identifiers, time, limits and the table of statuses. No I/O, no dependencies on
 //! other rooms.
 
+pub mod address;
 pub mod cache;
 pub mod hex;
 pub mod id;

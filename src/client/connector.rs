@@ -12,7 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     base::{AliasId, Domain, GroupId},
     client::error::ClientError,
-    transport::{Connection, Context, Routes, Settings, tls},
+    transport::{Connection, Context, InvalidPlace, PrivateAddresses, Routes, Settings, tls},
 };
 
 /// In which of its roles the client speaks. Connections of different roles share nothing that a homeserver could link
@@ -54,18 +54,30 @@ pub struct QuicConnector {
 }
 
 impl QuicConnector {
-    /// Trusts the public certification authorities and those in `ca` (PEM). `at` is where the homeserver of `domain` is,
-    /// if that is not what its name says.
+    /// Trusts the public certification authorities and those in `ca` (PEM). `at` is where the homeserver of `domain`, which
+    /// is the client's own, is, if that is not what DNS says. DNS may give it an address that is not of the public internet,
+    /// and no other domain one.
     ///
     /// # Errors
-    /// [`ClientError::Local`] if `ca` holds no certificate.
+    /// [`ClientError::Local`] if `ca` holds no certificate, or `at` is no place.
     pub fn new(domain: Domain, at: Option<String>, ca: Option<&[u8]>) -> Result<Self, ClientError> {
         let configured = ca.map(tls::certificates).transpose()?.unwrap_or_default();
-        let mut routes = Routes::new();
-        if let Some(place) = at {
-            routes.insert(domain, place);
+        let routes = Routes::new().private_addresses(PrivateAddresses::Of(domain.clone()));
+        let connector = Self { roots: tls::roots(&configured)?, routes, contexts: Mutex::default() };
+        match at {
+            Some(at) => connector.with_place(domain, &at),
+            None => Ok(connector),
         }
-        Ok(Self { roots: tls::roots(&configured)?, routes, contexts: Mutex::default() })
+    }
+
+    /// With the homeserver of one more domain at `at`, whatever DNS says.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] if `at` is no place.
+    pub fn with_place(mut self, domain: Domain, at: &str) -> Result<Self, ClientError> {
+        let place = at.parse().map_err(|error: InvalidPlace| ClientError::invalid(error.to_string()))?;
+        self.routes.insert(domain, place);
+        Ok(self)
     }
 
     fn context(&self, isolation: &Isolation) -> Result<Context, ClientError> {

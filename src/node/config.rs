@@ -9,7 +9,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::NodeError;
+use super::{
+    NodeError,
+    federation::{self, Federation},
+};
 use crate::{
     base::Domain,
     service::{
@@ -44,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may register, what tokens buy, and how often.
     pub policy: Policy,
+    /// How other homeservers are found.
+    pub federation: Federation,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +80,8 @@ struct File {
     push: Push,
     #[serde(default)]
     rates: Rates,
+    #[serde(default)]
+    federation: federation::Table,
 }
 
 #[derive(Deserialize)]
@@ -196,12 +203,13 @@ impl Config {
     /// [`NodeError::Config`] says what is wrong.
     pub fn parse(text: &str, base: &Path) -> Result<Self, NodeError> {
         let file: File = toml::from_str(text).map_err(|error| NodeError::Config(error.to_string()))?;
-        let domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
+        let domain: Domain = file.domain.parse().map_err(|error| NodeError::Config(format!("domain: {error}")))?;
         file.limits.check()?;
         super::policy::check_rates(&file.rates)?;
         super::policy::check_groups(&file.groups)?;
         super::policy::check_queues(&file.queues)?;
         super::policy::check_push(&file.push)?;
+        let federation = file.federation.check(&domain)?;
         let policy = Policy {
             registration: file.registration.policy(),
             tokens: file.tokens.check()?,
@@ -222,6 +230,7 @@ impl Config {
             log: file.log,
             limits: file.limits,
             policy,
+            federation,
         })
     }
 }

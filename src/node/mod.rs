@@ -4,8 +4,10 @@
 pub mod admin;
 pub mod certificates;
 pub mod config;
+pub mod federation;
 mod jobs;
 mod policy;
+mod renewal;
 pub mod setup;
 
 use std::{
@@ -28,13 +30,14 @@ use crate::{
     push::{WebPush, web_push},
     service::work::Workers,
     store::{Batch, Engine, Key, Store, StoreError, Table},
-    transport::{Endpoint, Settings, TlsError, tls},
+    transport::{Context, Endpoint, Settings, TlsError},
     wire::{label::KeyLabel, queue::Incarnation},
 };
 
 pub use config::Config;
 
 use admin::{AdminSocket, Operator};
+use renewal::Renewal;
 
 /// Why a homeserver cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,7 @@ pub struct Node {
     jobs: tokio::task::JoinHandle<()>,
     pushing: Option<tokio::task::JoinHandle<()>>,
     serving: tokio::task::JoinHandle<()>,
+    renewing: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<()>,
 }
 
@@ -109,10 +113,9 @@ impl Node {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_on(config: &Config, engine: impl Engine, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
-        let identity = tls::Identity::from_pem(&read(&config.certificate)?, &read(&config.certificate_key)?)?;
-        identity.check_name(&config.domain)?;
-        let authorities = config.authority.as_deref().map(read).transpose()?.unwrap_or_default();
-        let roots = tls::roots(&tls::certificates(&authorities)?)?;
+        let files = renewal::Files::of(config);
+        let loaded = files.load()?;
+        let (identity, roots) = (loaded.identity.clone(), loaded.roots.clone());
         let storage_key = read_storage_key(&config.storage_key)?;
         let reset_key = storage_key.derive(KeyLabel::StatelessReset);
 
@@ -140,12 +143,16 @@ impl Node {
         let pushing = pushing.map(|service| tokio::spawn(dispatcher.clone().run_pushes(Arc::new(service))));
         let listen_error = |error| NodeError::Listen { address: config.listen, error };
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
-        let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?;
-        let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher.clone())))?);
+        let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?.on_clock(clock.clone());
+        let service = Arc::new(Service(dispatcher.clone()));
+        let serving = tokio::spawn(endpoint.serve(identity.clone(), roots.clone(), service)?);
+        let dialling = Context::on(endpoint.clone(), roots, Some(identity))?;
+        let renewal = Renewal::new(files, &loaded, endpoint.clone(), dialling);
+        let renewing = tokio::spawn(renewal.run(renewal::PERIOD));
         let operator = Operator { dispatcher: dispatcher.clone(), domain: config.domain.clone(), clock: clock.clone() };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
         let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher));
-        Ok(Self { endpoint, store, jobs, pushing, serving, admin })
+        Ok(Self { endpoint, store, jobs, pushing, serving, renewing, admin })
     }
 
     /// Where it listens.
@@ -161,7 +168,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Store`] if something that was submitted could not be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { endpoint, store, jobs, pushing, mut serving, admin } = self;
+        let Self { endpoint, store, jobs, pushing, mut serving, renewing, admin } = self;
         tokio::select! {
             () = stop => {}
             _ = &mut serving => {}
@@ -173,6 +180,7 @@ impl Node {
         }
         endpoint.shutdown().await;
         serving.abort();
+        renewing.abort();
         jobs.abort();
         admin.abort();
         store.close().await?;

@@ -117,7 +117,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # queue_bytes = {queue_bytes}             # and their bytes\n\
          # queue_key_update_entries = {updates}    # fresh randomness for a queue's ratchet after so many\n\
          # queue_key_update_hours = {hours}        # or so long\n\
-         {policy}",
+         {policy}{federation}",
         domain = setup.domain,
         listen = setup.listen,
         max_connections = limits().max_connections,
@@ -129,6 +129,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
         updates = limits().queue_key_update_entries,
         hours = limits().queue_key_update_hours,
         policy = super::policy::template(),
+        federation = super::federation::template(),
     )
 }
 

@@ -1,7 +1,6 @@
 //! Waking clients that do not listen (`wire-spec/queuing.md`, "Push"): who is to be pushed, at most how often, and what
 //! becomes of pushes that fail. How one push is sent is behind [`PushService`]: [`web_push`] is the first.
 
-mod address;
 pub mod web_push;
 mod worker;
 

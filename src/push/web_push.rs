@@ -24,9 +24,9 @@ use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use web_push_native::{Auth, WebPushBuilder, p256};
 
-use super::{PushError, PushService, address::is_public};
+use super::{PushError, PushService};
 use crate::{
-    base::Clock,
+    base::{Clock, address::is_public},
     crypto::push::VapidKey,
     transport::{TlsError, tls},
     wire::queuing::{MAX_PUSH_ENDPOINT, PushToken, WebPushSubscription},

@@ -6,7 +6,6 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use quinn::{AsyncUdpSocket, Incoming, Runtime};
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
@@ -14,11 +13,12 @@ use tokio::{
 
 use super::{
     Closed, Code, Connection, DialError, Handler, PeerInfo, Settings, TlsError, codes, connection,
+    context::Dialling,
     exchange::Shared,
     pipe::Link,
     tls::{self, Identity, PeerVerifier},
 };
-use crate::base::Domain;
+use crate::base::{Clock, Domain, SystemClock};
 
 /// A UDP socket with QUIC on it. Clones are handles to the same.
 #[derive(Clone)]
@@ -26,6 +26,9 @@ pub struct Endpoint {
     quic: quinn::Endpoint,
     settings: Settings,
     draining: Arc<watch::Sender<bool>>,
+    /// Who checks connecting homeservers, once it serves.
+    verifier: Arc<watch::Sender<Option<Arc<PeerVerifier>>>>,
+    clock: Arc<dyn Clock>,
     /// One permit per accepted connection.
     connections: Arc<Semaphore>,
 }
@@ -56,7 +59,25 @@ impl Endpoint {
 
     fn from_quic(quic: quinn::Endpoint, settings: Settings) -> Self {
         let connections = Arc::new(Semaphore::new(settings.max_connections as usize));
-        Self { quic, settings, draining: Arc::new(watch::Sender::new(false)), connections }
+        Self {
+            quic,
+            settings,
+            draining: Arc::new(watch::Sender::new(false)),
+            verifier: Arc::default(),
+            clock: Arc::new(SystemClock),
+            connections,
+        }
+    }
+
+    /// Certificates are valid or not by this clock, in what is served and dialled from now on; else by the system's.
+    #[must_use]
+    pub fn on_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// The address that the socket is bound to.
@@ -72,13 +93,33 @@ impl Endpoint {
     /// Accepts connections as `identity`, and has `handler` answer their requests. Connecting homeservers are checked
     /// against `roots`. The returned future runs until [`Self::shutdown`]; connections that it accepted run on in
     /// tasks of their own.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the key is not that of the certificate.
     pub fn serve<H: Handler>(
         &self,
         identity: Identity,
         roots: Arc<RootCertStore>,
         handler: Arc<H>,
     ) -> Result<impl Future<Output = ()> + Send + use<H>, TlsError> {
-        let crypto = tls::server_config(identity, roots.clone())?;
+        self.renew(identity, roots)?;
+        let acceptor = Acceptor {
+            shared: Arc::new(Shared { handler, settings: self.settings.clone(), draining: self.draining.subscribe() }),
+            verifier: self.verifier.subscribe(),
+            connections: self.connections.clone(),
+            handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),
+        };
+        Ok(acceptor.run(self.quic.clone()))
+    }
+
+    /// Of one that serves: from the next handshake on another identity is shown, and connecting homeservers are checked against other
+    /// `roots`. Connections that are open stay. Sessions of before are not resumed: who comes again proves its domain again.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the key is not that of the certificate; then nothing has changed.
+    pub fn renew(&self, identity: Identity, roots: Arc<RootCertStore>) -> Result<(), TlsError> {
+        let verifier = Arc::new(PeerVerifier::new(roots, self.clock.clone()));
+        let crypto = tls::server_config(identity, verifier.clone())?;
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(crypto).map_err(|e| TlsError(e.to_string()))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
@@ -87,14 +128,10 @@ impl Endpoint {
             // Before a connection is accepted there is no more than the rest of a ClientHello.
             .incoming_buffer_size(32 << 10)
             .incoming_buffer_size_total(u64::from(self.settings.max_handshakes) * (32 << 10));
+        // First: a handshake that is judged by the new one although it began before is only judged more strictly.
+        self.verifier.send_replace(Some(verifier));
         self.quic.set_server_config(Some(config));
-        let acceptor = Acceptor {
-            shared: Arc::new(Shared { handler, settings: self.settings.clone(), draining: self.draining.subscribe() }),
-            verifier: Arc::new(PeerVerifier::new(roots)),
-            connections: self.connections.clone(),
-            handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),
-        };
-        Ok(acceptor.run(self.quic.clone()))
+        Ok(())
     }
 
     /// Stops accepting connections and streams, lets exchanges in flight finish within the time set for it, closes
@@ -116,10 +153,10 @@ impl Endpoint {
         let _ = timeout(self.settings.shutdown_grace, self.quic.wait_idle()).await;
     }
 
-    /// Opens a connection to whoever can show a certificate for `domain` at `address`.
+    /// Opens a connection to whoever can show a certificate for `domain` at `address`, and is not oneself.
     pub(super) async fn dial(
         &self,
-        config: quinn::ClientConfig,
+        Dialling { config, own }: Dialling,
         address: SocketAddr,
         domain: &Domain,
     ) -> Result<Connection, DialError> {
@@ -131,8 +168,13 @@ impl Endpoint {
             .await
             .map_err(|_| DialError::Deadline)?
             .map_err(DialError::from)?;
-        let binding =
-            tls::binding(&connection).map_err(|error| DialError::Handshake(Closed::Failed(error.to_string())))?;
+        let failed = |error: &dyn std::fmt::Display| DialError::Handshake(Closed::Failed(error.to_string()));
+        let shown = tls::peer_chain(&connection).map_err(|error| failed(&error))?;
+        if own.is_some() && shown.first() == own.as_ref() {
+            connection.close(codes::DONE.into(), codes::DONE.name().as_bytes());
+            return Err(DialError::Own(domain.to_string()));
+        }
+        let binding = tls::binding(&connection).map_err(|error| failed(&error))?;
         Ok(Connection::new(Link::Quic(connection), binding, &self.settings))
     }
 }
@@ -140,7 +182,7 @@ impl Endpoint {
 /// Takes in connections for one handler.
 struct Acceptor<H> {
     shared: Arc<Shared<H>>,
-    verifier: Arc<PeerVerifier>,
+    verifier: watch::Receiver<Option<Arc<PeerVerifier>>>,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
@@ -185,7 +227,12 @@ struct Permits {
 }
 
 /// Completes a handshake and serves the connection to its end.
-async fn accept<H: Handler>(shared: Arc<Shared<H>>, verifier: Arc<PeerVerifier>, incoming: Incoming, permits: Permits) {
+async fn accept<H: Handler>(
+    shared: Arc<Shared<H>>,
+    verifier: watch::Receiver<Option<Arc<PeerVerifier>>>,
+    incoming: Incoming,
+    permits: Permits,
+) {
     let Permits { handshake, connection: _connection } = permits;
     let Ok(connecting) = incoming.accept() else { return };
     let Ok(Ok(connection)) = timeout(shared.settings.handshake_deadline, connecting).await else {
@@ -193,7 +240,9 @@ async fn accept<H: Handler>(shared: Arc<Shared<H>>, verifier: Arc<PeerVerifier>,
     };
     drop(handshake);
     let remote = connection.remote_address();
-    let (domains, binding) = match (proven_domains(&verifier, &connection), tls::binding(&connection)) {
+    // The current one, which may be another than the handshake began with.
+    let verifier = verifier.borrow().clone();
+    let (domains, binding) = match (proven_domains(verifier.as_deref(), &connection), tls::binding(&connection)) {
         (Ok(domains), Ok(binding)) => (domains, binding),
         _ => return connection.close(codes::BAD_CERTIFICATE.into(), codes::BAD_CERTIFICATE.name().as_bytes()),
     };
@@ -201,17 +250,16 @@ async fn accept<H: Handler>(shared: Arc<Shared<H>>, verifier: Arc<PeerVerifier>,
     connection::serve(shared, session, Link::Quic(connection)).await;
 }
 
-/// The domains that the peer's certificate proves. A resumed session brings the certificate of the first, which TLS does
+/// The domains that the peer's certificate proves now. A resumed session brings the certificate of the first, which TLS does
 /// not check again: it may have expired since.
-fn proven_domains(verifier: &PeerVerifier, connection: &quinn::Connection) -> Result<Vec<Domain>, rustls::Error> {
-    let Some(identity) = connection.peer_identity() else {
-        return Ok(Vec::new());
-    };
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| rustls::Error::General("not a certificate chain".into()))?;
-    match chain.split_first() {
-        Some((leaf, intermediates)) => verifier.domains(leaf, intermediates, UnixTime::now()),
-        None => Ok(Vec::new()),
+fn proven_domains(
+    verifier: Option<&PeerVerifier>,
+    connection: &quinn::Connection,
+) -> Result<Vec<Domain>, rustls::Error> {
+    let chain = tls::peer_chain(connection)?;
+    match (chain.split_first(), verifier) {
+        (Some((leaf, intermediates)), Some(verifier)) => verifier.domains_now(leaf, intermediates),
+        (Some(_), None) => Err(rustls::Error::General("nobody is trusted yet".into())),
+        (None, _) => Ok(Vec::new()),
     }
 }

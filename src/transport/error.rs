@@ -59,6 +59,15 @@ pub enum DialError {
         /// What the resolver said.
         reason: String,
     },
+    /// It is this homeserver itself, by its domain or by the certificate that it shows.
+    #[error("{0} leads to this homeserver itself")]
+    Own(String),
+    /// The domain says that it has no homeserver (RFC 2782, target `.`).
+    #[error("{0} says that it has no homeserver")]
+    Unavailable(String),
+    /// DNS leads to addresses that are not of the public internet, and that is not allowed.
+    #[error("DNS gives {0} addresses that are not of the public internet")]
+    PrivateAddress(String),
     /// No address to try.
     #[error("no address for {0}")]
     NoAddress(String),
@@ -76,11 +85,18 @@ pub enum DialError {
     Handshake(Closed),
 }
 
+impl DialError {
+    /// Whether somebody answered, who is not to be spoken to.
+    pub(super) const fn is_about_identity(&self) -> bool {
+        matches!(self, Self::Own(_) | Self::Certificate(_))
+    }
+}
+
 impl From<quinn::ConnectionError> for DialError {
     fn from(error: quinn::ConnectionError) -> Self {
         // TLS alerts that say something of a certificate (RFC 8446 section 6.2), as QUIC carries them (RFC 9001 section
-        // 4.8): bad, unsupported, revoked, expired, unknown, of an unknown authority.
-        const CERTIFICATE_ALERTS: [u64; 6] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130];
+        // 4.8): bad, unsupported, revoked, expired, unknown, of an unknown authority, wrongly signed.
+        const CERTIFICATE_ALERTS: [u64; 7] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130, 0x133];
         match error {
             quinn::ConnectionError::TransportError(error) if CERTIFICATE_ALERTS.contains(&error.code.into()) => {
                 Self::Certificate(error.reason)

@@ -28,7 +28,7 @@ pub(crate) mod tests;
 pub use caller::{Connection, Exchange};
 pub use codes::Code;
 pub use context::Context;
-pub use dial::{Route, Routes};
+pub use dial::{InvalidPlace, Place, PrivateAddresses, Route, Routes};
 pub use endpoint::Endpoint;
 pub use error::{Closed, DialError, StreamError, TlsError};
 pub use frames::Frames;

@@ -1,7 +1,7 @@
 //! TLS 1.3 as Bennu uses it: the provider and its key exchanges, server and client configurations, the verifier of
 //! connecting homeservers, and the channel binding (`wire-spec/`, "Transport").
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -11,11 +11,12 @@ use rustls::{
         ServerSessionMemoryCache,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use super::TlsError;
-use crate::base::Domain;
+use crate::base::{Clock, Domain};
 
 /// The protocol that is negotiated.
 pub const ALPN: &[u8] = b"bennu/1";
@@ -41,6 +42,11 @@ impl Identity {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError(format!("private key: {error}")))?;
         Ok(Self { chain, key })
+    }
+
+    /// The certificate itself.
+    pub(super) fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.first()
     }
 
     /// Checks that the certificate names `domain`: what every client will do.
@@ -69,13 +75,52 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError
     }
 }
 
-/// The certification authorities that are trusted: the public ones and those that were configured.
+/// Where the public certification authorities come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootSource {
+    /// From the platform, whose operator can change them.
+    Platform,
+    /// From those that Mozilla trusted when this was built: the platform has none.
+    BuiltIn,
+}
+
+impl std::fmt::Display for RootSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Platform => "the platform's",
+            Self::BuiltIn => "those built in, as the platform has none",
+        })
+    }
+}
+
+/// The certification authorities that are trusted: the public ones and those that were configured. The platform's are read
+/// from its files, anew each time.
+///
+/// # Errors
+/// [`TlsError`] if one that is configured is not usable as an authority.
 pub fn roots(configured: &[CertificateDer<'_>]) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots_and_source(configured).map(|(roots, _)| roots)
+}
+
+/// As [`roots`], and where the public ones come from.
+///
+/// # Errors
+/// As [`roots`].
+pub fn roots_and_source(configured: &[CertificateDer<'_>]) -> Result<(Arc<RootCertStore>, RootSource), TlsError> {
+    let (mut roots, source) = public_roots(rustls_native_certs::load_native_certs().certs);
     for certificate in configured {
         roots.add(certificate.clone().into_owned())?;
     }
-    Ok(Arc::new(roots))
+    Ok((Arc::new(roots), source))
+}
+
+/// Those of the platform that are usable; if there is none, those built in.
+pub(super) fn public_roots(platform: Vec<CertificateDer<'static>>) -> (RootCertStore, RootSource) {
+    let mut roots = RootCertStore::empty();
+    match roots.add_parsable_certificates(platform) {
+        (0, _) => (RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }, RootSource::BuiltIn),
+        _ => (roots, RootSource::Platform),
+    }
 }
 
 /// aws-lc-rs, whatever the process's default is, with the hybrid post-quantum key exchange first.
@@ -86,11 +131,12 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// The server side: shows `identity`, and checks the certificate of a connecting homeserver, if it shows one.
-pub fn server_config(identity: Identity, roots: Arc<RootCertStore>) -> Result<rustls::ServerConfig, TlsError> {
+/// The server side: shows `identity`, and has the certificate of a connecting homeserver checked, if it shows one. Sessions
+/// are remembered in memory, so they end with the configuration.
+pub(super) fn server_config(identity: Identity, peers: Arc<PeerVerifier>) -> Result<rustls::ServerConfig, TlsError> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(PeerVerifier::new(roots)))
+        .with_client_cert_verifier(peers)
         .with_single_cert(identity.chain, identity.key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
@@ -111,17 +157,48 @@ pub fn client_config(roots: Arc<RootCertStore>, identity: Option<Identity>) -> R
     Ok(config)
 }
 
+/// The clock that certificates are valid by.
+pub(super) struct Time(pub(super) Arc<dyn Clock>);
+
+impl Time {
+    fn now(&self) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().seconds()))
+    }
+}
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.now())
+    }
+}
+
 /// Checks the certificates of connecting homeservers. They are server certificates, which is what public authorities
 /// issue, so the ordinary verifier of client certificates will not do.
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
+    time: Time,
 }
 
 impl PeerVerifier {
-    pub(super) fn new(roots: Arc<RootCertStore>) -> Self {
-        Self { roots, provider: provider() }
+    pub(super) fn new(roots: Arc<RootCertStore>, clock: Arc<dyn Clock>) -> Self {
+        Self { roots, provider: provider(), time: Time(clock) }
+    }
+
+    /// The home domains that a chain proves now: at least one.
+    pub(super) fn domains_now(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<Vec<Domain>, rustls::Error> {
+        self.domains(leaf, intermediates, self.time.now())
     }
 
     /// The home domains that a chain proves at a time: at least one.
@@ -177,9 +254,9 @@ impl ClientCertVerifier for PeerVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.domains(end_entity, intermediates, now)?;
+        self.domains_now(end_entity, intermediates)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -204,6 +281,13 @@ impl ClientCertVerifier for PeerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The certificates that the peer has shown, leaf first; none if it showed none.
+pub(super) fn peer_chain(connection: &quinn::Connection) -> Result<Vec<CertificateDer<'static>>, rustls::Error> {
+    let Some(identity) = connection.peer_identity() else { return Ok(Vec::new()) };
+    let chain = identity.downcast().map_err(|_| rustls::Error::General("not a certificate chain".into()))?;
+    Ok(*chain)
 }
 
 /// The channel binding of an established connection.

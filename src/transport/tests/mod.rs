@@ -3,6 +3,7 @@
 mod exchanges;
 mod limits;
 pub mod recording;
+mod renewal;
 mod security;
 mod shutdown;
 
@@ -11,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use super::{
     Code, Connection, Context, Endpoint, Frames, Handler, MethodRules, PeerInfo, Reply, Route, Settings, StreamError,
     Streaming, codes, memory, tls,
 };
+use crate::base::SystemClock;
 
 /// Answers with the request itself.
 const ECHO: u16 = 1;
@@ -152,11 +154,33 @@ fn steered() -> Steered {
 }
 
 /// An authority's trust and an identity for `domain` under it.
-fn certificates_for(domain: &str) -> (Arc<RootCertStore>, tls::Identity) {
+pub fn certificates_for(domain: &str) -> (Arc<RootCertStore>, tls::Identity) {
     let made = crate::node::certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
     let roots = tls::roots(&tls::certificates(made.authority.as_bytes()).unwrap()).unwrap();
     let identity = tls::Identity::from_pem(made.server_chain.as_bytes(), made.server_key.as_bytes()).unwrap();
     (roots, identity)
+}
+
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+/// An authority's trust and an identity under it, for several names and until a time.
+fn certificate(names: &[&str], until: SystemTime) -> (Arc<RootCertStore>, tls::Identity) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut authority = CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut leaf = CertificateParams::new(names).unwrap();
+    leaf.not_after = until.into();
+    let leaf = leaf.signed_by(&key, &authority).unwrap();
+    let roots = tls::roots(&tls::certificates(authority.pem().as_bytes()).unwrap()).unwrap();
+    (roots, tls::Identity::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap())
+}
+
+/// Who checks connecting homeservers.
+fn peers(roots: Arc<RootCertStore>) -> Arc<tls::PeerVerifier> {
+    Arc::new(tls::PeerVerifier::new(roots, Arc::new(SystemClock)))
 }
 
 fn loopback() -> std::net::SocketAddr {
@@ -169,6 +193,13 @@ struct Server {
     roots: Arc<RootCertStore>,
     route: Route,
     steered: Steered,
+}
+
+/// A homeserver on loopback that shows `identity` and trusts `peers`. It echoes.
+pub fn serving(identity: tls::Identity, peers: Arc<RootCertStore>) -> Endpoint {
+    let endpoint = Endpoint::bind(loopback(), Settings::default()).unwrap();
+    tokio::spawn(endpoint.serve(identity, peers, steered().handler).unwrap());
+    endpoint
 }
 
 fn server(settings: Settings, peers: Option<Arc<RootCertStore>>) -> Server {

@@ -112,7 +112,7 @@ impl Recording {
     /// Starts.
     pub fn start(identity: tls::Identity) -> Result<Self, TlsError> {
         let book = Arc::new(Book::default());
-        let mut crypto = tls::server_config(identity, tls::roots(&[])?)?;
+        let mut crypto = tls::server_config(identity, super::peers(tls::roots(&[])?))?;
         crypto.session_storage = Arc::new(Sessions { book: book.clone(), inner: ServerSessionMemoryCache::new(1_024) });
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(crypto).unwrap();
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));

@@ -8,7 +8,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::*;
-use crate::transport::{Closed, DialError};
+use crate::transport::{Closed, DialError, context::Dialling};
 
 fn refused(result: Result<Connection, DialError>) -> String {
     match result {
@@ -43,7 +43,7 @@ async fn only_bennu_is_spoken() {
         let config = quinn::ClientConfig::new(Arc::new(config));
         let dialler = Endpoint::bind(loopback(), Settings::default()).unwrap();
         let address = server.route.addresses[0];
-        let reason = refused(dialler.dial(config, address, &"a.test".parse().unwrap()).await);
+        let reason = refused(dialler.dial(Dialling { config, own: None }, address, &"a.test".parse().unwrap()).await);
         assert!(reason.contains("application protocol") || reason.contains("120"), "{reason}");
     }
 }
@@ -96,12 +96,7 @@ async fn a_homeservers_certificate_of_an_unknown_authority_is_refused() {
 async fn one_endpoint_serves_and_dials() {
     let (a_roots, a_identity) = certificates_for("a.test");
     let (b_roots, b_identity) = certificates_for("b.test");
-    let start = |identity: &tls::Identity, peers: &Arc<RootCertStore>| {
-        let endpoint = Endpoint::bind(loopback(), Settings::default()).unwrap();
-        tokio::spawn(endpoint.serve(identity.clone(), peers.clone(), steered().handler).unwrap());
-        endpoint
-    };
-    let (a, b) = (start(&a_identity, &b_roots), start(&b_identity, &a_roots));
+    let (a, b) = (serving(a_identity.clone(), b_roots.clone()), serving(b_identity.clone(), a_roots.clone()));
     for (from, identity, roots, to, domain, proven) in
         [(&a, a_identity, b_roots, &b, "b.test", "a.test "), (&b, b_identity, a_roots, &a, "a.test", "b.test ")]
     {
@@ -148,7 +143,7 @@ fn a_certificate_without_a_domain_or_with_a_wildcard_only_proves_nothing() {
         .unwrap();
         let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
         let roots = tls::roots(&[CertificateDer::from(authority.der().to_vec())]).unwrap();
-        let verifier = tls::PeerVerifier::new(roots);
+        let verifier = peers(roots);
         let domains = verifier.domains(leaf.der(), &[], rustls_pki_types::UnixTime::now());
         let domains = domains.ok().map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(domains, proven.map(|all| all.into_iter().map(String::from).collect()));
@@ -176,7 +171,7 @@ fn key_exchange(client: rustls::ClientConfig, server: rustls::ServerConfig) -> R
 #[test]
 fn the_key_exchange_is_hybrid_post_quantum_or_at_least_x25519() {
     let (roots, identity) = certificates_for("a.test");
-    let server = || tls::server_config(identity.clone(), roots.clone()).unwrap();
+    let server = || tls::server_config(identity.clone(), peers(roots.clone())).unwrap();
     let client = tls::client_config(roots.clone(), None).unwrap();
     assert_eq!(key_exchange(client, server()), Ok(NamedGroup::X25519MLKEM768));
 
@@ -193,4 +188,69 @@ fn the_key_exchange_is_hybrid_post_quantum_or_at_least_x25519() {
     };
     assert_eq!(key_exchange(only(kx_group::X25519), server()), Ok(NamedGroup::X25519));
     assert!(key_exchange(only(kx_group::SECP256R1), server()).is_err());
+}
+
+#[test]
+fn the_platforms_authorities_go_before_those_built_in_which_are_there_if_it_has_none() {
+    use tls::RootSource;
+    let made = crate::node::certificates::generate(&"a.test".parse().unwrap(), SystemTime::now()).unwrap();
+    let mut platform = tls::certificates(made.authority.as_bytes()).unwrap();
+    platform.push(CertificateDer::from(vec![0; 10]));
+    let (roots, source) = tls::public_roots(platform);
+    assert_eq!((roots.len(), source), (1, RootSource::Platform));
+    for unusable in [vec![], vec![CertificateDer::from(vec![0; 10])]] {
+        let (roots, source) = tls::public_roots(unusable);
+        assert_eq!((roots.len(), source), (webpki_roots::TLS_SERVER_ROOTS.len(), RootSource::BuiltIn));
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_leads_to_oneself_is_refused() {
+    let (roots, identity) = certificates_for("a.test");
+    let endpoint = serving(identity.clone(), roots.clone());
+    let context = Context::on(endpoint.clone(), roots, Some(identity)).unwrap();
+    let route = Route::from(endpoint.local_addr().unwrap());
+    // Twice: nor is a session with oneself resumed.
+    for _ in 0..2 {
+        let own = context.connect(&"a.test".parse().unwrap(), &route).await;
+        assert_eq!(own.err(), Some(DialError::Own("a.test".into())));
+    }
+    // The domain of another, whose DNS leads here.
+    let reason = refused(context.connect(&"b.test".parse().unwrap(), &route).await);
+    assert!(reason.contains("not valid for name"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_certificate_for_two_domains_does_not_make_oneself_the_other() {
+    let (roots, identity) = certificate(&["a.test", "b.test"], SystemTime::now() + YEAR);
+    let endpoint = serving(identity.clone(), roots.clone());
+    let context = Context::on(endpoint.clone(), roots, Some(identity)).unwrap();
+    let route = Route::from(endpoint.local_addr().unwrap());
+    let own = context.connect(&"b.test".parse().unwrap(), &route).await;
+    assert_eq!(own.err(), Some(DialError::Own("b.test".into())));
+}
+
+/// Real time: the second address is tried long before the first has been given up.
+#[tokio::test]
+async fn an_address_that_fails_is_followed_by_the_next_at_once() {
+    let server = server(Settings::default(), None);
+    let (roots, identity) = certificates_for("b.test");
+    let other = serving(identity, roots);
+    let bad = other.local_addr().unwrap();
+    let mut addresses = vec![bad; 30];
+    addresses.push(server.route.addresses[0]);
+    let begun = std::time::Instant::now();
+    assert!(server.context().connect(&"a.test".parse().unwrap(), &Route { addresses }).await.is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(5), "30 staggers are 9 s: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn of_several_failures_the_one_about_the_certificate_is_told() {
+    let server = server(Settings { handshake_deadline: Duration::from_secs(1), ..Settings::default() }, None);
+    let silent = std::net::UdpSocket::bind(loopback()).unwrap();
+    let settings = Settings { handshake_deadline: Duration::from_secs(1), ..Settings::default() };
+    let context = Context::new(server.roots.clone(), settings).unwrap();
+    let addresses = vec![server.route.addresses[0], silent.local_addr().unwrap()];
+    let reason = refused(context.connect(&"b.test".parse().unwrap(), &Route { addresses }).await);
+    assert!(reason.contains("not valid for name"), "{reason}");
 }

@@ -1,5 +1,5 @@
-//! Which addresses a push service may have. Endpoints come from outside: they must not lead to what only this machine, or
-//! its network, can reach.
+//! Which addresses are of the public internet. Names that come from outside must not lead a homeserver to what only this
+//! machine, or its network, can reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
