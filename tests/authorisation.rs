@@ -327,9 +327,11 @@ async fn issue_request(connection: &Connection, count: usize) -> (IssueTokens, p
     (IssueTokens { request: request.into() }, state)
 }
 
-/// All methods but renewal, which has two senders and a test of its own.
+/// All methods but renewal, which has two senders, and delivery by another homeserver, whose proof is its certificate: both
+/// have tests of their own.
 fn methods() -> impl Iterator<Item = Method> {
-    Method::ALL.iter().copied().filter(|method| *method != Method::AsRenewCredential)
+    let apart = [Method::AsRenewCredential, Method::FedDeliver];
+    Method::ALL.iter().copied().filter(move |method| !apart.contains(method))
 }
 
 fn connection_package(client: &ClientId, key: &SigningKey) -> ConnectionPackage {
@@ -542,7 +544,7 @@ fn case(method: Method, f: &Fixture) -> Case<'_> {
         Method::AsDequeueAlias => alias("resident", dequeue((f.cursors[0].0, 0))),
         Method::AsListenAlias => alias("resident", listen((f.cursors[0].0, 0))),
         // It has two senders, and a test of its own.
-        Method::AsRenewCredential => nobody(Vec::new(), Status::Unauthenticated),
+        Method::AsRenewCredential | Method::FedDeliver => nobody(Vec::new(), Status::Unauthenticated),
         Method::AsDequeue => alice(dequeue(f.cursors[0])),
         Method::AsListen => alice(listen(f.cursors[0])),
         Method::QsCreateUser => nobody(create_queuing_user(&f.newcomer_key.verifying_key()).to_vec(), Status::Ok),

@@ -138,6 +138,11 @@ impl Dispatcher {
         (rules.mode(), rules.all())
     }
 
+    /// Delivers nothing to other homeservers any more.
+    pub fn end_federation(&self) {
+        self.peers.end();
+    }
+
     /// The homeservers that something was ever sent to.
     ///
     /// # Errors

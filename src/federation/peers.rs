@@ -244,9 +244,16 @@ impl Peers {
     }
 }
 
+impl Peers {
+    /// Ends all workers. What waits is delivered after the next start.
+    pub fn end(&self) {
+        self.0.workers().values().for_each(|handle| handle.task.abort());
+    }
+}
+
 impl Drop for Peers {
     fn drop(&mut self) {
-        self.0.workers().values().for_each(|handle| handle.task.abort());
+        self.end();
     }
 }
 

@@ -1,26 +1,59 @@
-//! The table `[federation]` of the configuration: how other homeservers are found.
+//! The table `[federation]` of the configuration: with whom the homeserver deals, how others are found, and how much waits
+//! for them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::NodeError;
 use crate::{
     base::Domain,
-    transport::{Place, PrivateAddresses, Routes},
+    federation::{Dial, Mode, outbox::Limits, peers::Settings},
+    transport::{Connection, Context, DialError, Place, PrivateAddresses, Routes},
 };
 
+const DAY: u64 = 86_400;
+
 /// The table `[federation]` as it is written.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Table {
+    policy: Mode,
     allow_private_addresses: bool,
+    retention_days: u64,
+    outbox_messages: u64,
+    outbox_bytes: u64,
+    longest_pause: u64,
+    max_peers: usize,
     peers: BTreeMap<String, String>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let (settings, limits) = (Settings::default(), Limits::default());
+        Self {
+            policy: Mode::default(),
+            allow_private_addresses: false,
+            retention_days: settings.retention.as_secs() / DAY,
+            outbox_messages: limits.messages,
+            outbox_bytes: limits.bytes,
+            longest_pause: settings.longest_pause.as_secs(),
+            max_peers: settings.max_peers,
+            peers: BTreeMap::new(),
+        }
+    }
 }
 
 /// What an operator decides about other homeservers.
 #[derive(Clone, Debug, Default)]
 pub struct Federation {
+    /// Whether homeservers are dealt with about whom nothing is decided.
+    pub mode: Mode,
+    /// How they are dealt with.
+    pub settings: Settings,
+    /// How much may wait for each.
+    pub limits: Limits,
     /// Whether DNS may lead to addresses that are not of the public internet.
     pub allow_private_addresses: bool,
     /// Where homeservers are, whatever DNS says. Any address will do.
@@ -42,8 +75,29 @@ impl Table {
             let place = place.parse().map_err(|error| wrong(format!("{error}")))?;
             Ok((domain, place))
         };
-        let peers = self.peers.into_iter().map(peer).collect::<Result<_, _>>()?;
-        Ok(Federation { allow_private_addresses: self.allow_private_addresses, peers })
+        for (name, value, least, most) in [
+            ("retention_days", self.retention_days, 1, 365),
+            ("outbox_messages", self.outbox_messages, 1, 1_000_000_000),
+            ("outbox_bytes", self.outbox_bytes, 1 << 20, 1 << 50),
+            ("longest_pause", self.longest_pause, 1, DAY),
+            ("max_peers", self.max_peers as u64, 1, 1_000_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(NodeError::Config(format!("federation.{name} is between {least} and {most}")));
+            }
+        }
+        Ok(Federation {
+            mode: self.policy,
+            settings: Settings {
+                retention: Duration::from_secs(self.retention_days * DAY),
+                longest_pause: Duration::from_secs(self.longest_pause),
+                max_peers: self.max_peers,
+                ..Settings::default()
+            },
+            limits: Limits { messages: self.outbox_messages, bytes: self.outbox_bytes, ..Limits::default() },
+            allow_private_addresses: self.allow_private_addresses,
+            peers: self.peers.into_iter().map(peer).collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -59,17 +113,45 @@ impl Federation {
     }
 }
 
+/// Reaches other homeservers over QUIC, from the endpoint that this one listens on.
+pub struct QuicDial {
+    /// Shows who this is.
+    pub context: Context,
+    /// Where others are.
+    pub routes: Routes,
+}
+
+#[async_trait]
+impl Dial for QuicDial {
+    async fn dial(&self, domain: &Domain) -> Result<Connection, DialError> {
+        let route = self.routes.find(domain).await?;
+        self.context.connect(domain, &route).await
+    }
+}
+
 /// The table as `bennu init` writes it: commented out, with the defaults.
 pub fn template() -> String {
+    let table = Table::default();
     format!(
         "\n# Other homeservers are found by DNS: SRV records _bennu._udp, else the domain itself on port 9420.\n\
          [federation]\n\
+         # policy = \"open\"                   # or \"allowlist\": deal only with those that bennu admin federation allow names\n\
+         # retention_days = {retention}                # how long messages wait for a homeserver that does not take them\n\
+         # outbox_messages = {messages}          # for one homeserver\n\
+         # outbox_bytes = {bytes}          # and their bytes\n\
+         # longest_pause = {pause}                # seconds between two attempts to reach a homeserver\n\
+         # max_peers = {peers}                  # homeservers that messages may wait for\n\
          # allow_private_addresses = {private}  # whether DNS may lead to addresses that are not on the public internet\n\
          \n\
          # Where homeservers are, whatever DNS says.\n\
          [federation.peers]\n\
          # \"b.example\" = \"192.0.2.1:9420\"\n",
-        private = Federation::default().allow_private_addresses,
+        retention = table.retention_days,
+        messages = table.outbox_messages,
+        bytes = table.outbox_bytes,
+        pause = table.longest_pause,
+        peers = table.max_peers,
+        private = table.allow_private_addresses,
     )
 }
 
@@ -105,6 +187,11 @@ mod tests {
         for (text, named) in [
             ("[federation]\ncolour = 1\n", "colour"),
             ("[federation]\nallow_private_addresses = 1\n", "allow_private_addresses"),
+            ("[federation]\npolicy = \"closed\"\n", "unknown variant `closed`"),
+            ("[federation]\nretention_days = 0\n", "federation.retention_days is between 1 and 365"),
+            ("[federation]\noutbox_bytes = 1\n", "federation.outbox_bytes"),
+            ("[federation]\nlongest_pause = 86401\n", "federation.longest_pause"),
+            ("[federation]\nmax_peers = 0\n", "federation.max_peers"),
             (
                 "[federation.peers]\n\"b.test\" = \"127.0.0.1:x\"\n",
                 "federation.peers.\"b.test\": \"127.0.0.1:x\" is not",
@@ -132,6 +219,9 @@ mod tests {
             .collect();
         let said = parse(&uncommented).unwrap();
         assert_eq!(said.allow_private_addresses, Federation::default().allow_private_addresses);
+        assert_eq!(said.mode, Mode::Open);
+        assert_eq!(format!("{:?}", said.settings), format!("{:?}", Settings::default()));
+        assert_eq!(format!("{:?}", said.limits), format!("{:?}", Limits::default()));
         assert_eq!(said.peers.len(), 1);
         assert!(parse(&template()).unwrap().peers.is_empty());
     }

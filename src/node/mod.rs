@@ -26,7 +26,7 @@ use crate::{
     base::{Clock, Refusal, Secret},
     crypto::{at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
-    federation::Federation,
+    federation::{Federation, Rules},
     push::{WebPush, web_push},
     service::work::Workers,
     store::{Batch, Engine, Key, Store, StoreError, Table},
@@ -37,6 +37,7 @@ use crate::{
 pub use config::Config;
 
 use admin::{AdminSocket, Operator};
+use federation::QuicDial;
 use renewal::Renewal;
 
 /// Why a homeserver cannot start, or had to stop.
@@ -87,6 +88,7 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running homeserver.
 pub struct Node {
+    dispatcher: Arc<Dispatcher>,
     endpoint: Endpoint,
     store: Store,
     jobs: tokio::task::JoinHandle<()>,
@@ -121,6 +123,10 @@ impl Node {
 
         let store = Store::open(engine, crate::store::Options::new(stop_at_once))?;
         check_storage_key(&store, &storage_key).await?;
+        let listen_error = |error| NodeError::Listen { address: config.listen, error };
+        let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
+        let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?.on_clock(clock.clone());
+        let dialling = Context::on(endpoint.clone(), roots.clone(), Some(identity.clone()))?;
         let dispatcher = Dispatcher::start(Parts {
             domain: config.domain.clone(),
             incarnation: incarnation(&store, config).await?,
@@ -132,27 +138,28 @@ impl Node {
             policy: config.policy.clone(),
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&config.limits.transport()),
-            federation: Federation::none(),
-            outbox_limits: Default::default(),
-            peer_settings: Default::default(),
+            federation: Federation {
+                dial: Arc::new(QuicDial {
+                    context: dialling.clone(),
+                    routes: config.federation.routes(&config.domain),
+                }),
+                rules: Arc::new(Rules::new(config.federation.mode)),
+            },
+            outbox_limits: config.federation.limits,
+            peer_settings: config.federation.settings,
         })
         .await
         .map_err(NodeError::Service)?;
 
         let pushing = push_service(config, &dispatcher, clock.clone(), roots.clone())?;
         let pushing = pushing.map(|service| tokio::spawn(dispatcher.clone().run_pushes(Arc::new(service))));
-        let listen_error = |error| NodeError::Listen { address: config.listen, error };
-        let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
-        let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?.on_clock(clock.clone());
-        let service = Arc::new(Service(dispatcher.clone()));
-        let serving = tokio::spawn(endpoint.serve(identity.clone(), roots.clone(), service)?);
-        let dialling = Context::on(endpoint.clone(), roots, Some(identity))?;
+        let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher.clone())))?);
         let renewal = Renewal::new(files, &loaded, endpoint.clone(), dialling);
         let renewing = tokio::spawn(renewal.run(renewal::PERIOD));
         let operator = Operator { dispatcher: dispatcher.clone(), domain: config.domain.clone(), clock: clock.clone() };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
-        let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher));
-        Ok(Self { endpoint, store, jobs, pushing, serving, renewing, admin })
+        let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher.clone()));
+        Ok(Self { dispatcher, endpoint, store, jobs, pushing, serving, renewing, admin })
     }
 
     /// Where it listens.
@@ -168,7 +175,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Store`] if something that was submitted could not be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { endpoint, store, jobs, pushing, mut serving, renewing, admin } = self;
+        let Self { dispatcher, endpoint, store, jobs, pushing, mut serving, renewing, admin } = self;
         tokio::select! {
             () = stop => {}
             _ = &mut serving => {}
@@ -178,6 +185,7 @@ impl Node {
         if let Some(pushing) = pushing {
             pushing.abort();
         }
+        dispatcher.end_federation();
         endpoint.shutdown().await;
         serving.abort();
         renewing.abort();

@@ -73,7 +73,7 @@ impl Delivery {
         }
         for (domain, configs) in elsewhere {
             for recipients in configs.chunks(MAX_RECIPIENTS) {
-                let recipients: Vec<_> = recipients.iter().map(|config| ClientQueueConfig::clone(config)).collect();
+                let recipients: Vec<_> = recipients.iter().copied().cloned().collect();
                 let unreachable = u32::try_from(recipients.len()).map_err(damaged)?;
                 let forward = ForwardedFanOut { message: message.clone(), no_push: self.no_push, recipients };
                 match forward::seal(context, domain, &Forward::FanOut(forward), class).await? {

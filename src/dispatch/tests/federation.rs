@@ -175,7 +175,7 @@ impl World {
     /// The numbers of the messages that are in the queue of an owner.
     async fn found(&self, owner: &Owner) -> Vec<u32> {
         let found = self.entries(owner, [1; 16], 0).await;
-        contents(owner, &found).iter().map(|content| number_of(content)).collect()
+        contents(owner, &found).iter().map(number_of).collect()
     }
 
     async fn state_of(&self, peer: &str, wanted: impl Fn(&State) -> bool) {
