@@ -107,6 +107,12 @@ impl Tokens {
         token.ok_or_else(|| ClientError::untrusted("the issuer's tokens have expired already"))
     }
 
+    /// A token was spent before that this client has never sent: its state is an old copy, whose tokens the client that went on
+    /// has used. None of them is tried any more.
+    pub async fn forget_stored(&self) -> Result<(), ClientError> {
+        self.database.run(tokens::forget).await
+    }
+
     async fn take_stored(&self) -> Result<(Option<Token>, u32), ClientError> {
         let now = self.clock.now().seconds();
         self.database.run(move |connection| tokens::take(connection, now)).await

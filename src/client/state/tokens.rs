@@ -30,6 +30,11 @@ pub fn take(connection: &Connection, now: u64) -> Result<(Option<Token>, u32), C
     Ok((token, count(connection, now)?))
 }
 
+/// All go: they may have been used.
+pub fn forget(connection: &Connection) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM tokens", ()).map(drop)
+}
+
 /// How many wait.
 pub fn count(connection: &Connection, now: u64) -> Result<u32, ClientError> {
     let sql = "SELECT COUNT(*) FROM tokens WHERE not_after >= ?";

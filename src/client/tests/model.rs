@@ -557,7 +557,12 @@ impl Model {
                     || !active.contains(chat);
                 if to.contains(&who) && !missed {
                     let heard = self.heard[at].iter().flat_map(|heard| heard.get(chat)).flatten();
-                    assert!(heard.into_iter().any(|heard| heard == text), "{at} has not heard {text:?} in {chat}");
+                    let by = self.ids.iter().position(|id| id == from);
+                    let problems = self.user(at).client.problems().await.unwrap();
+                    assert!(
+                        heard.into_iter().any(|heard| heard == text),
+                        "{at} has not heard {text:?} by {by:?} in {chat}: {problems:?}"
+                    );
                     checked += 1;
                 }
             }
