@@ -147,6 +147,7 @@ impl World {
         let registration = RegisterOptions {
             domain: domain(),
             at: None,
+            places: Vec::new(),
             ca: None,
             name: name.into(),
             password: format!("the password of {name}"),

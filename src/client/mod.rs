@@ -79,6 +79,8 @@ pub struct RegisterOptions {
     pub domain: Domain,
     /// Where it is (host and port), if not where its name says.
     pub at: Option<String>,
+    /// Where other homeservers are (host and port), if not where their names say.
+    pub places: Vec<(Domain, String)>,
     /// Certification authorities to trust beside the public ones (PEM).
     pub ca: Option<Vec<u8>>,
     /// Display name.
@@ -115,7 +117,10 @@ impl Client {
     /// What the homeserver refused; [`Local::AlreadyRegistered`] for a home in use.
     pub async fn register(home: &Path, options: RegisterOptions) -> Result<Self, ClientError> {
         let ca = options.ca.as_deref();
-        let connector = QuicConnector::new(options.domain.clone(), options.at.clone(), ca)?;
+        let mut connector = QuicConnector::new(options.domain.clone(), options.at.clone(), ca)?;
+        for (domain, place) in &options.places {
+            connector = connector.with_place(domain.clone(), place)?;
+        }
         Self::register_over(home, options, Arc::new(connector), Options::default()).await
     }
 
@@ -129,7 +134,7 @@ impl Client {
         connector: Arc<dyn Connector>,
         options: Options,
     ) -> Result<Self, ClientError> {
-        let RegisterOptions { domain, at, ca, name, password, invitation } = registration;
+        let RegisterOptions { domain, at, places, ca, name, password, invitation } = registration;
         register::check_name(&name)?;
         register::check_password(&password)?;
         let database = Database::open(home).await?;
@@ -150,6 +155,7 @@ impl Client {
                 }
                 meta::put(connection, "domain", &domain)?;
                 meta::put(connection, "place", &Text(at.unwrap_or_default()))?;
+                put_places(connection, places)?;
                 meta::put(connection, "ca", &Opaque::from(ca.unwrap_or_default()))
             })
             .await?;
@@ -168,10 +174,37 @@ impl Client {
                 let Text(place) = meta::require(connection, "place")?;
                 let ca: Opaque = meta::require(connection, "ca")?;
                 let ca = Some(ca.as_slice()).filter(|ca| !ca.is_empty());
-                QuicConnector::new(domain, Some(place).filter(|place| !place.is_empty()), ca)
+                let own = Some(place).filter(|place| !place.is_empty());
+                let connector = QuicConnector::new(domain, own, ca)?;
+                let places = places(connection)?.into_iter();
+                places.fold(Ok(connector), |connector, (domain, place)| connector?.with_place(domain, &place))
             })
             .await?;
         Self::start(database, Arc::new(connector), Options::default(), None).await
+    }
+
+    /// Where the homeserver of a domain is (host and port), if not where its name says, from the next opening on; none takes
+    /// that back.
+    ///
+    /// # Errors
+    /// [`Local::NotRegistered`] if there is no client in `home`, [`Local::Busy`] if another process has it; [`Local::Invalid`]
+    /// for what is no place.
+    pub async fn set_place(home: &Path, domain: Domain, place: Option<String>) -> Result<(), ClientError> {
+        if let Some(place) = &place {
+            QuicConnector::new(domain.clone(), Some(place.clone()), None)?;
+        }
+        let database = Self::open_database(home).await?;
+        database
+            .run(move |connection| {
+                if meta::require::<Domain>(connection, "domain")? == domain {
+                    return meta::put(connection, "place", &Text(place.unwrap_or_default()));
+                }
+                let mut places = places(connection)?;
+                places.retain(|(known, _)| *known != domain);
+                places.extend(place.map(|place| (domain, place)));
+                put_places(connection, places)
+            })
+            .await
     }
 
     /// Like [`Self::open`], over connections from `connector`.
@@ -400,4 +433,19 @@ impl Client {
     pub async fn problems(&self) -> Result<Vec<(Timestamp, String)>, ClientError> {
         self.0.database.run(inbox::problems).await
     }
+}
+
+/// Where other homeservers are, as the user has said.
+fn places(connection: &rusqlite::Connection) -> Result<Vec<(Domain, String)>, ClientError> {
+    let stored = meta::get::<Vec<Text>>(connection, "places")?.unwrap_or_default();
+    let place = |Text(text): Text| {
+        let (domain, place) = text.split_once('=')?;
+        Some((domain.parse().ok()?, place.to_owned()))
+    };
+    stored.into_iter().map(|text| place(text).ok_or_else(|| ClientError::storage("a place is none"))).collect()
+}
+
+fn put_places(connection: &rusqlite::Connection, places: Vec<(Domain, String)>) -> Result<(), ClientError> {
+    let places: Vec<_> = places.into_iter().map(|(domain, place)| Text(format!("{domain}={place}"))).collect();
+    meta::put(connection, "places", &places)
 }

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -21,6 +21,11 @@ type Rule = Box<dyn FnMut() -> bool + Send>;
 
 #[derive(Default)]
 struct Shared {
+    /// Whether nothing passes, in either direction.
+    closed: AtomicBool,
+    /// Of so many packets one is lost, in either direction; of 0 none.
+    one_in: AtomicU64,
+    passed: AtomicU64,
     /// Asked for each packet that comes back: whether it is lost.
     rule: Mutex<Option<Rule>>,
     lost: AtomicU64,
@@ -63,14 +68,36 @@ impl Forwarder {
         *self.shared.rule.lock().unwrap() = Some(Box::new(rule));
     }
 
-    /// From now on everything does.
+    /// From now on nothing passes, in either direction.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on every so many-th packet is lost, in either direction.
+    pub fn lose_one_in(&self, many: u64) {
+        self.shared.one_in.store(many, Ordering::SeqCst);
+    }
+
+    /// From now on everything passes.
     pub fn heal(&self) {
         *self.shared.rule.lock().unwrap() = None;
+        self.shared.closed.store(false, Ordering::SeqCst);
+        self.shared.one_in.store(0, Ordering::SeqCst);
     }
 
     /// Packets that were lost.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    /// Whether a packet is lost, whatever its direction.
+    fn loses(&self) -> bool {
+        let (number, one_in) = (self.passed.fetch_add(1, Ordering::SeqCst), self.one_in.load(Ordering::SeqCst));
+        let lost = self.closed.load(Ordering::SeqCst) || (one_in > 0 && number.is_multiple_of(one_in));
+        self.lost.fetch_add(u64::from(lost), Ordering::SeqCst);
+        lost
     }
 }
 
@@ -94,7 +121,9 @@ async fn there(front: Arc<UdpSocket>, homeserver: SocketAddr, shared: Arc<Shared
             ways_back.spawn(back(onwards.clone(), front.clone(), client, shared.clone()));
             new.insert(onwards);
         }
-        let _ = clients[&client].send(&packet[..length]).await;
+        if !shared.loses() {
+            let _ = clients[&client].send(&packet[..length]).await;
+        }
     }
 }
 
@@ -105,7 +134,7 @@ async fn back(onwards: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr
         let lost = shared.rule.lock().unwrap().as_mut().is_some_and(|rule| rule());
         if lost {
             shared.lost.fetch_add(1, Ordering::SeqCst);
-        } else {
+        } else if !shared.loses() {
             let _ = front.send_to(&packet[..length], client).await;
         }
     }

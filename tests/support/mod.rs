@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test uses its part of this.
 
 pub mod forwarder;
+pub mod land;
 pub mod raw;
 
 use std::{
@@ -71,6 +72,7 @@ pub fn below(rng: &mut ChaCha8Rng, end: u64) -> u64 {
 /// A homeserver, run by the real program in a process of its own, with its data in a temporary directory. It goes, with
 /// all it has written, when it is dropped; if the test fails, its log is printed.
 pub struct Server {
+    domain: String,
     directory: TempDir,
     process: Option<Child>,
     address: SocketAddr,
@@ -84,12 +86,18 @@ impl Server {
 
     /// The same with tables added to its configuration.
     pub async fn start_with(settings: &str) -> Self {
+        Self::start_of(DOMAIN, settings).await
+    }
+
+    /// The same for another domain.
+    pub async fn start_of(domain: &str, settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("server");
-        let init = command().args(["init", "--domain", DOMAIN, "--listen", "127.0.0.1:0", "--dir"]).arg(&data).output();
+        let init = command().args(["init", "--domain", domain, "--listen", "127.0.0.1:0", "--dir"]).arg(&data).output();
         let init = within("bennu init", init).await.unwrap();
         assert!(init.status.success(), "{init:?}");
-        let mut server = Self { directory, process: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { domain: domain.to_owned(), directory, process: None, address };
         let mut config = fs::read_to_string(server.config()).unwrap();
         // A table is there once: what is written in the configuration of a new homeserver is all commented out.
         for header in settings.lines().filter(|line| line.starts_with('[')) {
@@ -117,9 +125,14 @@ impl Server {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = within("the line that says ready", lines.next_line()).await.unwrap();
         let line = line.unwrap_or_else(|| panic!("the homeserver has ended:\n{}", self.read_log()));
-        let address = line.strip_prefix(&format!("{DOMAIN} is ready on ")).unwrap_or_else(|| panic!("{line}"));
+        let address = line.strip_prefix(&format!("{} is ready on ", self.domain)).unwrap_or_else(|| panic!("{line}"));
         self.address = address.parse().unwrap();
         self.process = Some(process);
+    }
+
+    /// Its home domain.
+    pub fn domain(&self) -> &str {
+        &self.domain
     }
 
     /// Where it listens.
@@ -166,6 +179,11 @@ impl Server {
         assert!(status.success(), "{status}\n{}", self.read_log());
     }
 
+    /// SIGHUP: it looks at its certificate again.
+    pub async fn hang_up(&self) {
+        signal(self.process.as_ref().expect("the homeserver runs"), "HUP").await;
+    }
+
     /// Starts it again after it was stopped or killed.
     pub async fn restart(&mut self) {
         let before = self.address;
@@ -176,8 +194,9 @@ impl Server {
     /// How a client is registered here.
     pub fn registration(&self, name: &str) -> RegisterOptions {
         RegisterOptions {
-            domain: DOMAIN.parse().unwrap(),
+            domain: self.domain.parse().unwrap(),
             at: Some(self.address.to_string()),
+            places: Vec::new(),
             ca: Some(fs::read(self.ca()).unwrap()),
             name: name.to_owned(),
             password: format!("the password of {name}"),
@@ -203,7 +222,14 @@ impl Server {
 
     /// A client on the command line.
     pub fn cli(&self, name: &str) -> Cli {
-        Cli { home: self.path(name), name: name.to_owned(), place: self.address.to_string(), ca: self.ca() }
+        Cli {
+            home: self.path(name),
+            name: name.to_owned(),
+            domain: self.domain.clone(),
+            place: self.address.to_string(),
+            others: Vec::new(),
+            ca: self.ca(),
+        }
     }
 }
 
@@ -227,8 +253,12 @@ pub fn command() -> Command {
 
 /// Sends SIGTERM.
 pub async fn terminate(process: &Child) {
+    signal(process, "TERM").await;
+}
+
+async fn signal(process: &Child, name: &str) {
     let pid = process.id().expect("the process runs");
-    let sent = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await.unwrap();
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.unwrap();
     assert!(sent.success());
 }
 
@@ -297,11 +327,19 @@ impl Said {
 pub struct Cli {
     home: PathBuf,
     name: String,
+    domain: String,
     place: String,
+    /// Where other homeservers are, as `--place` takes it.
+    others: Vec<String>,
     ca: PathBuf,
 }
 
 impl Cli {
+    /// The same with other homeservers to reach, which these authorities certify.
+    pub fn of(self, domain: &str, ca: PathBuf, others: Vec<String>) -> Self {
+        Self { domain: domain.to_owned(), ca, others, ..self }
+    }
+
     /// `bennu client --home HOME --json ARGUMENTS`, not started yet.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = command();
@@ -313,9 +351,9 @@ impl Cli {
     /// The arguments of `register`.
     pub fn registration(&self) -> Vec<String> {
         let ca = self.ca.to_str().unwrap();
-        ["register", "--domain", DOMAIN, "--at", &self.place, "--ca", ca, "--name", &self.name]
-            .map(str::to_owned)
-            .to_vec()
+        let own = ["register", "--domain", &self.domain, "--at", &self.place, "--ca", ca, "--name", &self.name];
+        let others = self.others.iter().flat_map(|place| ["--place", place]);
+        own.into_iter().chain(others).map(str::to_owned).collect()
     }
 
     /// Registers, and gives the user id.

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{Failure, Output};
 use crate::{
-    base::{GroupId, UserId},
+    base::{Domain, GroupId, UserId},
     client::Client,
 };
 
@@ -35,6 +35,13 @@ pub struct Arguments {
 enum Command {
     /// Register a new user (password from BENNU_PASSWORD or asked for)
     Register(register::Register),
+    /// Say where the homeserver of a domain is, if not where its name says
+    Place {
+        /// The domain
+        domain: Domain,
+        /// Where its homeserver is, as host:port; left out, its name says it again
+        place: Option<String>,
+    },
     /// Say who this is
     Whoami,
     /// Change the display name; contacts and groups are told
@@ -109,6 +116,10 @@ impl Arguments {
         let output = Output::new(self.json);
         let command = match self.command {
             Command::Register(command) => return command.run(&self.home, output).await,
+            Command::Place { domain, place } => {
+                Client::set_place(&self.home, domain, place).await?;
+                return Ok(output.line(|| "done".into(), || serde_json::json!({ "done": "done" }))?);
+            }
             command => command,
         };
         let client = Client::open(&self.home).await?;
@@ -127,7 +138,7 @@ impl Command {
     async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
         client.sync().await?;
         match self {
-            Self::Register(_) | Self::Whoami | Self::Tokens => Ok(()),
+            Self::Register(_) | Self::Place { .. } | Self::Whoami | Self::Tokens => Ok(()),
             Self::Name { name } => people::rename(client, &name, output).await,
             Self::Password => people::change_password(client, output).await,
             Self::DeleteAccount => people::delete_account(client, output).await,

@@ -20,7 +20,10 @@ pub struct Register {
     /// Where the homeserver is, if not where its name says
     #[arg(long, value_name = "HOST:PORT")]
     at: Option<String>,
-    /// Certification authority to trust beside the public ones (PEM)
+    /// Where another homeserver is, if not where its name says; may be given more than once
+    #[arg(long = "place", value_name = "DOMAIN=HOST:PORT", value_parser = place)]
+    places: Vec<(Domain, String)>,
+    /// Certification authorities to trust beside the public ones (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Display name
@@ -44,12 +47,18 @@ impl Register {
             None => None,
         };
         let password = new_password("BENNU_PASSWORD")?;
-        let Self { domain, at, name, invitation, .. } = self;
-        let options = RegisterOptions { domain, at, ca, name, password, invitation };
+        let Self { domain, at, places, name, invitation, .. } = self;
+        let options = RegisterOptions { domain, at, places, ca, name, password, invitation };
         let client = Client::register(home, options).await?;
         client.close().await;
         people::whoami(&client, output)
     }
+}
+
+/// Where a homeserver is, as people write it.
+fn place(text: &str) -> Result<(Domain, String), String> {
+    let (domain, place) = text.split_once('=').ok_or("it is not DOMAIN=HOST:PORT")?;
+    Ok((domain.parse().map_err(|error| format!("{error}"))?, place.to_owned()))
 }
 
 /// A password to be, from the environment or asked for twice.

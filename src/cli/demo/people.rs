@@ -26,6 +26,7 @@ impl Person {
         let options = RegisterOptions {
             domain: "a.test".parse().map_err(|error| Failure::new("demo", error))?,
             at: Some(server.address().to_string()),
+            places: Vec::new(),
             ca: Some(std::fs::read(server.authority())?),
             name: name.into(),
             password: format!("the password of {name}"),

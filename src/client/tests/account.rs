@@ -18,6 +18,7 @@ impl Homeserver {
         let options = RegisterOptions {
             domain: "a.test".parse().unwrap(),
             at: None,
+            places: Vec::new(),
             ca: None,
             name: name.into(),
             password: PASSWORD.into(),
@@ -357,6 +358,7 @@ async fn registrations_from_one_address_are_counted() {
     let options = RegisterOptions {
         domain: "a.test".parse().unwrap(),
         at: None,
+        places: Vec::new(),
         ca: None,
         name: "Carol".into(),
         password: PASSWORD.into(),

@@ -122,6 +122,7 @@ impl Place {
         let options = RegisterOptions {
             domain: self.domain.clone(),
             at: Some(self.endpoint.local_addr().unwrap().to_string()),
+            places: Vec::new(),
             ca: Some(self.authority.clone()),
             name: name.into(),
             password: PASSWORD.into(),

@@ -321,6 +321,7 @@ impl Homeserver {
         let options = RegisterOptions {
             domain: "a.test".parse().unwrap(),
             at: None,
+            places: Vec::new(),
             ca: None,
             name: name.into(),
             password: PASSWORD.into(),

@@ -24,6 +24,7 @@ async fn two_users_connect_and_talk_over_quic() {
         let options = RegisterOptions {
             domain: domain.clone(),
             at: Some(at.clone()),
+            places: Vec::new(),
             ca: Some(pem.authority.clone().into_bytes()),
             name: name.into(),
             password: PASSWORD.into(),

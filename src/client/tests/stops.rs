@@ -56,6 +56,7 @@ async fn a_registration_that_stopped_goes_on() {
     let options = RegisterOptions {
         domain: "a.test".parse().unwrap(),
         at: None,
+        places: Vec::new(),
         ca: None,
         name: "Alice".into(),
         password: PASSWORD.into(),
