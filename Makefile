@@ -25,7 +25,7 @@ patience: deps
 	@ls -d $(TARGET)/debug/build/librocksdb-sys-*/output >/dev/null 2>&1 || \
 		echo "The first build takes 15 to 25 minutes on two cores, most of it for RocksDB. Later ones take seconds." >&2
 
-demo: patience ## Starts a homeserver and three clients, and shows them at work.
+demo: patience ## Starts two homeservers and people on both, and shows them at work.
 	@$(CARGO) build
 	@$(CARGO) run --quiet -- demo
 

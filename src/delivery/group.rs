@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{Day, GroupId, Refusal, Secret, Status, Timestamp},
+    base::{Day, Domain, GroupId, Refusal, Secret, Status, Timestamp},
     crypto::{Rng, aead, hpke::HpkePrivateKey, random_secret},
     service::{Context, damaged},
     store::{Batch, Key, Table, record},
@@ -264,6 +264,15 @@ impl Group {
     /// The signature key of a leaf.
     pub fn leaf_key(&self, leaf: u32) -> Option<SignaturePublicKey> {
         self.member(leaf).map(|member| member.key[..].into())
+    }
+
+    /// The home domain of the member at a leaf.
+    ///
+    /// # Errors
+    /// `internal` if its stored config does not decode.
+    pub fn home_of(&self, leaf: u32) -> Result<Option<Domain>, Refusal> {
+        let config = self.member(leaf).map(|member| ClientQueueConfig::from_slice(&member.queue_config));
+        Ok(config.transpose().map_err(damaged)?.map(|config| config.domain))
     }
 
     /// The joiner with this KeyPackageRef, if its time is not over.

@@ -1,5 +1,5 @@
-//! `bennu demo`: the whole thing at work, as a transcript: a homeserver in a process of its own on loopback, three
-//! clients, a crash in the middle, and at the end a count of what arrived.
+//! `bennu demo`: the whole thing at work, as a transcript: two homeservers in processes of their own on loopback, people on
+//! both, a crash and an outage in the middle, and at the end a count of what arrived.
 
 mod people;
 mod server;
@@ -16,7 +16,7 @@ use crate::{
     base::GroupId,
     client::{ChatState, Client},
 };
-use people::{Person, sync_all};
+use people::Person;
 use server::Server;
 use tally::Tally;
 
@@ -86,14 +86,16 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     let directory = tempfile::tempdir()?;
     let mut tally = Tally::default();
 
-    t.part("A homeserver in a process of its own, with RocksDB in a temporary directory");
-    let mut server = Server::start(directory.path()).await?;
-    t.say(&format!("a.test listens on {} (process {})", server.address(), server.pid()));
+    t.part("Two homeservers in processes of their own, with RocksDB in a temporary directory each");
+    let mut servers = Server::start(directory.path(), &["a.test", "b.test"]).await?;
+    for server in &servers {
+        t.say(&format!("{} listens on {} (process {})", server.domain(), server.address(), server.pid()));
+    }
 
     t.part("Three people register: OPAQUE, a certified key, pseudonymous queues, KeyPackages");
     let mut people = Vec::new();
-    for name in ["Alice", "Bob", "Carol"] {
-        let person = Person::register(&server, directory.path(), name).await?;
+    for (name, at) in [("Alice", 0), ("Bob", 1), ("Carol", 0)] {
+        let person = Person::register(&servers, at, directory.path(), name).await?;
         t.say(&format!("{name} is {}", person.id));
         people.push(person);
     }
@@ -112,12 +114,13 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     t.part(
         "Bob is found by an alias, by somebody who does not know who that is; one offer he declines, one he accepts",
     );
-    alias(t, &server, directory.path(), bob).await?;
+    alias(t, &servers, directory.path(), bob).await?;
 
     t.part("A group of three");
     let group = alice.client()?.create_group("Expedition").await?;
     alice.client()?.invite(&group, &[bob.id.clone(), carol.id.clone()]).await?;
-    sync_all(&[bob, carol]).await?;
+    bob.joins(&group).await?;
+    carol.joins(&group).await?;
     t.say(&format!("Alice has made the group \"Expedition\" ({group}) and added Bob and Carol"));
     let everybody = [&*alice, &*bob, &*carol];
     for (n, text) in ["When do we leave?", "On Monday.", "I bring the maps."].into_iter().enumerate() {
@@ -137,8 +140,11 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     carol.come_back().await?;
     show_inbox(t, &mut tally, carol).await?;
 
-    t.part("The homeserver is killed (SIGKILL) while messages are being sent, and started again");
-    crash(t, &mut server, &mut tally, alice, &group, &[bob, carol]).await?;
+    t.part("The group's homeserver is killed (SIGKILL) while messages are being sent, and started again");
+    crash(t, &mut servers[0], &mut tally, alice, &group, &[bob, carol]).await?;
+
+    t.part("Bob's homeserver goes down; the others go on; what is for him waits at theirs until his is back");
+    outage(t, &mut servers[1], &mut tally, alice, &group, &[carol, bob]).await?;
 
     t.part("Carol is removed and cannot read on");
     alice.client()?.remove(&group, std::slice::from_ref(&carol.id)).await?;
@@ -154,8 +160,10 @@ async fn show(t: &mut Transcript) -> Result<Tally, Failure> {
     for person in &mut people {
         person.go_offline().await;
     }
-    server.stop().await?;
-    t.say("the homeserver has stopped in order");
+    for server in &mut servers {
+        server.stop().await?;
+    }
+    t.say("both homeservers have stopped in order");
     t.say(&paid);
     tally.settle();
     Ok(tally)
@@ -170,11 +178,11 @@ async fn tokens(people: &[Person]) -> Result<String, Failure> {
     Ok(format!("every request was paid with anonymous tokens, issued 50 at a time; left: {}", left.join(", ")))
 }
 
-async fn alias(t: &Transcript, server: &Server, directory: &Path, bob: &Person) -> Result<(), Failure> {
+async fn alias(t: &Transcript, servers: &[Server], directory: &Path, bob: &Person) -> Result<(), Failure> {
     let alias = bob.client()?.register_alias("The-Baker").await?;
-    t.say(&format!("Bob has registered {alias}@a.test under a key of its own; nothing at the homeserver names him"));
-    let mut dave = Person::register(server, directory, "Dave").await?;
-    let domain = dave.id.domain.clone();
+    let domain = bob.id.domain.clone();
+    t.say(&format!("Bob has registered {alias}@{domain} under a key of its own; nothing at the homeserver names him"));
+    let mut dave = Person::register(servers, 0, directory, "Dave").await?;
     for accepts in [false, true] {
         let chat = dave.client()?.connect_alias("THE-BAKER", &domain).await?;
         bob.client()?.sync().await?;
@@ -249,6 +257,29 @@ async fn crash(
             tally.send(alice, group, &format!("Through the storm, {n}"), others).await?;
         }
     }
+    for person in others {
+        let received = tally.receive(person).await?.len();
+        t.say(&format!("{} has received {received} of {THROUGH_THE_CRASH}, in order", person.name));
+    }
+    Ok(())
+}
+
+async fn outage(
+    t: &Transcript,
+    server: &mut Server,
+    tally: &mut Tally,
+    alice: &Person,
+    group: &GroupId,
+    others: &[&Person],
+) -> Result<(), Failure> {
+    let pid = server.kill().await?;
+    t.say(&format!("kill -9 {pid}: {} is down", server.domain()));
+    for n in 1..=THROUGH_THE_CRASH {
+        tally.send(alice, group, &format!("Without b.test, {n}"), others).await?;
+    }
+    t.say(&format!("Alice has sent {THROUGH_THE_CRASH} messages, all acknowledged"));
+    server.restart().await?;
+    t.say(&format!("{} is back on {} (process {})", server.domain(), server.address(), server.pid()));
     for person in others {
         let received = tally.receive(person).await?.len();
         t.say(&format!("{} has received {received} of {THROUGH_THE_CRASH}, in order", person.name));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::server::Server;
 use crate::{
-    base::UserId,
+    base::{GroupId, UserId},
     cli::output::Failure,
     client::{Client, RegisterOptions},
 };
@@ -20,14 +20,21 @@ pub struct Person {
 }
 
 impl Person {
-    /// Registers somebody.
-    pub async fn register(server: &Server, directory: &Path, name: &'static str) -> Result<Self, Failure> {
+    /// Registers somebody at one of these homeservers.
+    pub async fn register(
+        servers: &[Server],
+        at: usize,
+        directory: &Path,
+        name: &'static str,
+    ) -> Result<Self, Failure> {
         let home = directory.join(name.to_lowercase());
+        let server = &servers[at];
+        let places = servers.iter().map(|server| (server.domain().clone(), server.address().to_string()));
         let options = RegisterOptions {
-            domain: "a.test".parse().map_err(|error| Failure::new("demo", error))?,
+            domain: server.domain().clone(),
             at: Some(server.address().to_string()),
-            places: Vec::new(),
-            ca: Some(std::fs::read(server.authority())?),
+            places: places.collect(),
+            ca: Some(std::fs::read(server.authorities())?),
             name: name.into(),
             password: format!("the password of {name}"),
             invitation: None,
@@ -57,12 +64,16 @@ impl Person {
         self.client = Some(Client::open(&self.home).await?);
         Ok(())
     }
-}
 
-/// Lets everybody fetch what waits for them.
-pub async fn sync_all(people: &[&Person]) -> Result<(), Failure> {
-    for person in people {
-        person.client()?.sync().await?;
+    /// Waits until somebody has taken it into a chat.
+    pub async fn joins(&self, chat: &GroupId) -> Result<(), Failure> {
+        let client = self.client()?;
+        client.sync().await?;
+        let mut events = client.events();
+        while !client.chats().await?.iter().any(|view| view.chat == *chat) {
+            let over = || Failure::new("demo", format!("{} does not listen any more", self.name));
+            events.next().await.ok_or_else(over)?;
+        }
+        Ok(())
     }
-    Ok(())
 }

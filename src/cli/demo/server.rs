@@ -1,7 +1,8 @@
-//! The demo's homeserver: this very program, as a separate process that can be killed and started again.
+//! The demo's homeservers: this very program, each as a separate process that can be killed and started again. They know
+//! where the others are, and trust their development certificates.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -19,29 +20,64 @@ use crate::{
     node::setup::{Setup, create},
 };
 
+/// Where the authorities are that a homeserver trusts.
+const AUTHORITIES: &str = "certs/authorities.pem";
+
 /// How long a start, or an orderly stop, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The homeserver. Its process ends with it.
+/// A homeserver. Its process ends with it.
 pub struct Server {
+    domain: Domain,
     directory: PathBuf,
     child: Child,
     address: SocketAddr,
 }
 
+/// A homeserver that has been set up, and holds its port until it is started.
+struct Prepared {
+    domain: Domain,
+    directory: PathBuf,
+    port: UdpSocket,
+    address: SocketAddr,
+}
+
 impl Server {
-    /// Sets up and starts a homeserver for `a.test` on a free port of loopback.
-    pub async fn start(directory: &Path) -> Result<Self, Failure> {
-        let directory = directory.join("homeserver");
-        let domain: Domain = "a.test".parse().map_err(|error| Failure::new("demo", error))?;
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        create(&directory, &Setup { domain, listen, certificate: None })?;
-        let (child, address) = spawn(&directory).await?;
-        // After a crash clients look for it where it was.
-        let config = directory.join("bennu.toml");
-        let text = std::fs::read_to_string(&config)?;
-        std::fs::write(&config, text.replace("127.0.0.1:0", &address.to_string()))?;
-        Ok(Self { directory, child, address })
+    /// Sets up and starts a homeserver for each of these domains on a free port of loopback.
+    pub async fn start(directory: &Path, domains: &[&str]) -> Result<Vec<Self>, Failure> {
+        let mut prepared = Vec::new();
+        for domain in domains {
+            let directory = directory.join(domain);
+            let domain: Domain = domain.parse().map_err(|error| Failure::new("demo", error))?;
+            let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let address = port.local_addr()?;
+            create(&directory, &Setup { domain: domain.clone(), listen: address, certificate: None })?;
+            prepared.push(Prepared { domain, directory, port, address });
+        }
+        let mut authorities = String::new();
+        for of in &prepared {
+            authorities += &std::fs::read_to_string(of.directory.join("certs/ca.pem"))?;
+        }
+        for of in &prepared {
+            std::fs::write(of.directory.join(AUTHORITIES), &authorities)?;
+            let others = prepared.iter().filter(|other| other.domain != of.domain);
+            let peers: String = others.map(|other| format!("\"{}\" = \"{}\"\n", other.domain, other.address)).collect();
+            let config = of.directory.join("bennu.toml");
+            let text = std::fs::read_to_string(&config)?.replace("certs/ca.pem", AUTHORITIES);
+            std::fs::write(&config, text.replace("[federation.peers]\n", &format!("[federation.peers]\n{peers}")))?;
+        }
+        let mut servers = Vec::new();
+        for Prepared { domain, directory, port, .. } in prepared {
+            drop(port);
+            let (child, address) = spawn(&directory).await?;
+            servers.push(Self { domain, directory, child, address });
+        }
+        Ok(servers)
+    }
+
+    /// Its home domain.
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
     }
 
     /// Where it listens.
@@ -54,9 +90,9 @@ impl Server {
         self.child.id().unwrap_or_default()
     }
 
-    /// The development authority's certificate.
-    pub fn authority(&self) -> PathBuf {
-        self.directory.join("certs/ca.pem")
+    /// The certificates of all development authorities.
+    pub fn authorities(&self) -> PathBuf {
+        self.directory.join(AUTHORITIES)
     }
 
     /// Kills the process (SIGKILL); returns which it was.

@@ -54,9 +54,30 @@ impl Tally {
         Ok(())
     }
 
-    /// Fetches and counts what has arrived for a person; returns it for showing.
+    /// Fetches and counts what has arrived for a person, until there is all that was sent to it; returns it for showing.
     pub async fn receive(&mut self, person: &Person) -> Result<Vec<String>, Failure> {
         person.client()?.sync().await?;
+        let mut shown = self.read(person).await?;
+        if self.has_all(person) {
+            return Ok(shown);
+        }
+        // The rest is on its way between the homeservers.
+        let mut events = person.client()?.events();
+        while !self.has_all(person) {
+            let over = || Failure::new("demo", format!("{} does not listen any more", person.name));
+            events.next().await.ok_or_else(over)?;
+            shown.extend(self.read(person).await?);
+        }
+        Ok(shown)
+    }
+
+    /// Whether all has arrived that was sent to a person.
+    fn has_all(&self, person: &Person) -> bool {
+        let mut ways = self.expected.iter().filter(|((.., to), _)| *to == person.id);
+        ways.all(|(way, expected)| *self.arrived.get(way).unwrap_or(&0) >= expected.len())
+    }
+
+    async fn read(&mut self, person: &Person) -> Result<Vec<String>, Failure> {
         let mut shown = Vec::new();
         loop {
             let messages = person.client()?.unread(PAGE).await?;

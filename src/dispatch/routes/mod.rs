@@ -114,6 +114,11 @@ impl Call<'_> {
         let group = Group::open(context, access).await?;
         let key = group.leaf_key(leaf.0).ok_or_else(proof::unproven)?;
         let proven = presented.prove(leaf, &key)?;
+        // Whoever cannot be answered cannot speak either.
+        match group.home_of(proven.get().0)? {
+            Some(home) if home != *context.domain => context.others.check(&home)?,
+            _ => {}
+        }
         self.charge()?;
         Ok((proven, group))
     }
