@@ -60,6 +60,8 @@ impl Core {
         for _ in 0..ROUNDS {
             let mut chores = self.database.run(outbox::chores).await?;
             chores.retain(|(_, chore)| !seen.contains(chore));
+            // A commit has to come back: first whatever keeps this client from its queue.
+            chores.sort_by_key(|(_, chore)| matches!(chore, Chore::Refresh(_)));
             if chores.is_empty() {
                 break;
             }
@@ -93,6 +95,7 @@ impl Core {
             Chore::Blocklist => self.send_blocklist().await,
             Chore::FriendshipToken => self.renew_token().await,
             Chore::GiveToken(chat) => self.give_token(chat).await,
+            Chore::Refresh(group) => self.refresh(group).await,
             Chore::KeyPackages => {
                 let (key, core, done) = (self.queuing_key().await?, self.clone(), chore.clone());
                 let publish = move |connection: &rusqlite::Connection| {
@@ -139,6 +142,26 @@ impl Core {
             Some(_) => self.change(group, Intent::Settle).await,
             None => Ok(()),
         }
+    }
+
+    /// Begins a new epoch, if this client is still a member.
+    async fn refresh(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        let of = group.clone();
+        let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
+        match chat.filter(|chat| chat.state == ChatState::Active) {
+            Some(_) => {
+                self.be_reachable(group).await?;
+                self.change(group, Intent::Update).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tells the DS of a group where messages go, if that is to be done: a commit comes back to nobody who has another queue.
+    async fn be_reachable(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        let chore = Chore::QueueConfig(group.clone());
+        let is_due = self.database.run(move |connection| outbox::has_chore(connection, &chore)).await?;
+        if is_due { self.seal_queue_config(group).await } else { Ok(()) }
     }
 
     /// Notes what could not be done.

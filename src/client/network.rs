@@ -187,6 +187,10 @@ impl Network {
                     rebind |= is_unbound(refusal, sender);
                     if refusal.status == Status::TokenSpent {
                         self.tokens.forget_stored().await?;
+                        // It was encrypted by the old copy of this client's state.
+                        if method == Method::DsSendMessage {
+                            return Err(Failure { error, again: false });
+                        }
                     }
                     if refusal.status == Status::TokenRequired {
                         live.broke(had_token).await;

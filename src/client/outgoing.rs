@@ -214,7 +214,13 @@ impl Core {
         loop {
             self.drain(Queue::Client).await?;
             let of = group.clone();
-            if !self.database.run(move |connection| has_pending_commit(connection, &of)).await? {
+            let is_over = move |connection: &Connection| {
+                // A queue that is started anew is compared with then.
+                Ok::<_, ClientError>(
+                    !has_pending_commit(connection, &of)? || queues::is_restarting(connection, Queue::Client)?,
+                )
+            };
+            if self.database.run(is_over).await? {
                 return Ok(());
             }
             if !retries.pause(None).await {
@@ -295,10 +301,15 @@ impl Core {
     }
 }
 
-/// Whether somebody else was first.
+/// Whether somebody else was first, or this client itself, in a time that it does not remember.
 fn is_race(pending: &Pending, status: Status) -> bool {
-    matches!(pending.kind, Kind::Message | Kind::Commit | Kind::Leave | Kind::Resync)
-        && matches!(status, Status::WrongEpoch | Status::PendingProposals)
+    match pending.kind {
+        Kind::Message if status == Status::TokenSpent => true,
+        Kind::Message | Kind::Commit | Kind::Leave | Kind::Resync => {
+            matches!(status, Status::WrongEpoch | Status::PendingProposals)
+        }
+        _ => false,
+    }
 }
 
 /// Whether a commit of this client is under way.
@@ -336,8 +347,13 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
         }
         Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_uploaded(connection),
         Kind::Leave => leaving::left(connection, &GroupId::from_slice(&pending.lane)?),
-        Kind::Resync => resync::accepted(connection, &GroupId::from_slice(&pending.lane)?),
-        Kind::Message | Kind::Commit | Kind::Simple => Ok(()),
+        Kind::Resync => {
+            let group = GroupId::from_slice(&pending.lane)?;
+            resync::accepted(connection, &group)?;
+            outbox::remove_chore(connection, &Chore::Refresh(group))
+        }
+        Kind::Commit => outbox::remove_chore(connection, &Chore::Refresh(GroupId::from_slice(&pending.lane)?)),
+        Kind::Message | Kind::Simple => Ok(()),
     }
 }
 

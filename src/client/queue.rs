@@ -515,6 +515,9 @@ fn skip(
     let text = format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name());
     inbox::problem(connection, &text, now)?;
     compare_all(connection, queue)?;
+    if queue == Queue::Client {
+        outbox::refresh_all(connection)?;
+    }
     republish(connection, queue)?;
     if let Some(ratchet) = &mut cursor.ratchet {
         for sequence in (cursor.next..to).take(MAX_STEPS) {

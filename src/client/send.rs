@@ -12,7 +12,7 @@ use super::{
     outgoing::lane_of,
     state::{
         chats,
-        outbox::{self, Kind, New},
+        outbox::{self, Chore, Kind, New},
         queues::Queue,
     },
 };
@@ -42,8 +42,8 @@ enum Readiness {
     Ready,
     /// A commit of this client is under way.
     CommitUnderWay,
-    /// Proposals must be committed first.
-    ProposalsStored,
+    /// Another epoch must begin first: proposals are stored, or keys of this one may have been used before.
+    EpochOver,
     /// There is no state to encrypt with.
     StateLost,
 }
@@ -83,11 +83,11 @@ impl Core {
                     self.drain(Queue::Client).await?;
                 }
                 Readiness::StateLost => self.come_back(group, true).await?,
-                Readiness::ProposalsStored => {
+                Readiness::EpochOver => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
                     let prepared = self.prepare_commit(group, &Intent::Update, extra, &mut materials, None);
                     if let Some(commit) = Box::pin(prepared).await? {
-                        // Should it lose, somebody else has committed the proposals.
+                        // Should it lose, somebody else has begun an epoch.
                         self.deliver(&commit).await?;
                         self.drain(Queue::Client).await?;
                     }
@@ -115,8 +115,8 @@ fn prepare(
     if state.pending_commit().is_some() {
         return Ok(Readiness::CommitUnderWay);
     }
-    if state.has_pending_proposals() {
-        return Ok(Readiness::ProposalsStored);
+    if state.has_pending_proposals() || outbox::has_chore(connection, &Chore::Refresh(group.clone()))? {
+        return Ok(Readiness::EpochOver);
     }
     let padded = pad_value(message, MESSAGE_FLOOR);
     let encrypted = state.create_message(&provider, &mls::signer(&chat)?, &padded).map_err(mls::failed)?;

@@ -11,7 +11,7 @@ use super::{
     connector::Isolation,
     error::{ClientError, Local},
     network::{Network, Sender},
-    state::{Database, meta, tokens},
+    state::{Database, meta, outbox, tokens},
 };
 use crate::{
     base::{ClientId, Clock, Domain, Status, Timestamp},
@@ -108,9 +108,14 @@ impl Tokens {
     }
 
     /// A token was spent before that this client has never sent: its state is an old copy, whose tokens the client that went on
-    /// has used. None of them is tried any more.
+    /// has used. None of them is tried any more, and nothing more is sent with keys that it may have used as well.
     pub async fn forget_stored(&self) -> Result<(), ClientError> {
-        self.database.run(tokens::forget).await
+        self.database
+            .run(|connection| {
+                tokens::forget(connection)?;
+                outbox::refresh_all(connection)
+            })
+            .await
     }
 
     async fn take_stored(&self) -> Result<(Option<Token>, u32), ClientError> {

@@ -3,7 +3,11 @@
 
 use rusqlite::Connection;
 
-use super::{all, array, decoded, execute, first};
+use super::{
+    all, array,
+    chats::{self, ChatState},
+    decoded, execute, first,
+};
 use crate::{
     base::{AliasId, Domain, GroupId},
     client::error::ClientError,
@@ -151,6 +155,8 @@ pub enum Chore {
     FriendshipToken,
     /// Give the other side of a connection the friendship token.
     GiveToken(GroupId),
+    /// Begin a new epoch of a group before anything is sent there: keys of this one may have been used before.
+    Refresh(GroupId),
 }
 
 impl Chore {
@@ -169,6 +175,7 @@ impl Chore {
             Self::Blocklist => (11, Vec::new()),
             Self::FriendshipToken => (12, Vec::new()),
             Self::GiveToken(group) => (13, group.to_vec()),
+            Self::Refresh(group) => (14, group.to_vec()),
         }
     }
 }
@@ -176,6 +183,19 @@ impl Chore {
 /// Adds a chore, once. One that is being done is to be done again after that.
 pub fn add_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientError> {
     execute(connection, "INSERT OR REPLACE INTO chores (kind, argument) VALUES (?, ?)", chore.row()).map(drop)
+}
+
+/// This client's state may be an old copy, and the keys of all its groups used before.
+pub fn refresh_all(connection: &Connection) -> Result<(), ClientError> {
+    for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
+        add_chore(connection, &Chore::Refresh(chat.group))?;
+    }
+    Ok(())
+}
+
+/// Whether there is such a chore.
+pub fn has_chore(connection: &Connection, chore: &Chore) -> Result<bool, ClientError> {
+    Ok(first(connection, "SELECT 1 FROM chores WHERE kind = ? AND argument = ?", chore.row(), |_| Ok(()))?.is_some())
 }
 
 /// All chores, the oldest first, and what numbers them.
@@ -200,6 +220,7 @@ pub fn chores(connection: &Connection) -> Result<Vec<(i64, Chore)>, ClientError>
             11 => Chore::Blocklist,
             12 => Chore::FriendshipToken,
             13 => Chore::GiveToken(decoded(&argument)?),
+            14 => Chore::Refresh(decoded(&argument)?),
             _ => return Err(ClientError::storage("an unknown chore")),
         };
         Ok((row.get(0)?, chore))

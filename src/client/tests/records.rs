@@ -260,3 +260,23 @@ async fn a_homeserver_that_was_restored_begins_all_queues_anew() {
         bob.client.0.database.run(|connection| queues::load(connection, Queue::Client)).await.unwrap().incarnation;
     assert_eq!(incarnation, [1; 16]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_says_nothing_with_keys_that_the_client_has_used_since() {
+    let server = Homeserver::start().await;
+    let (alice, bob, chat, group) = pair(&server).await;
+    let (bob, copy) = bob.copied().await;
+    // Nothing of this comes back to whoever has sent it.
+    for n in 0..3 {
+        bob.say(&group, &format!("before, {n}")).await;
+        bob.say(&chat, &format!("before, {n}")).await;
+    }
+    assert_eq!(alice.hear().await.len(), 6);
+    let bob = bob.restored(copy).await;
+    bob.say(&group, "afterwards").await;
+    bob.say(&chat, "afterwards").await;
+    assert_eq!(alice.hear().await, [said("Bob", "afterwards"), said("Bob", "afterwards")]);
+    assert_eq!(alice.client.problems().await.unwrap(), []);
+    alice.say(&group, "welcome back").await;
+    assert_eq!(bob.hear().await, [said("Alice", "welcome back")]);
+}
