@@ -216,7 +216,7 @@ impl Network {
                 *credit = left;
                 return Ok(Payment::Nothing);
             }
-            Ok(Payment::Token(Box::new(self.tokens.take(self).await?), credit, cost))
+            Ok(Payment::Token(Box::new(self.tokens.take(self, domain).await?), credit, cost))
         })
     }
 

@@ -21,6 +21,7 @@ use super::{
         inbox,
         outbox::{self, Chore},
         queues::{self, Cursor, Queue},
+        strangers,
     },
     trust::{Doubt, Trust},
 };
@@ -97,6 +98,8 @@ pub struct Supplies {
     asked: Vec<Domain>,
     /// Those of them whose credentials were fetched.
     fetched: Vec<Domain>,
+    /// A homeserver that cannot be asked for its credentials now, but may be later.
+    later: Option<Domain>,
     /// Why the entry will never be usable.
     give_up: Option<String>,
 }
@@ -246,14 +249,21 @@ impl Core {
     /// Fetches what an entry needs. Only a refusal is final.
     async fn supply(&self, need: Need, supplies: &mut Supplies) -> Result<(), ClientError> {
         let outcome = match need {
-            // Whoever sends an offer chooses the domain in it: no stranger makes this client dial a host of his, or wait
-            // for one that does not answer. Until homeservers federate, only the own one's users can be verified.
-            Need::Authority(domain) if domain != *self.domain() || supplies.asked.contains(&domain) => {
+            // Once for an entry: what is not known then will not be.
+            Need::Authority(domain) if supplies.asked.contains(&domain) => {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }
+            Need::Authority(domain) if domain != *self.domain() => {
+                supplies.asked.push(domain.clone());
+                if self.look_up(&domain).await? {
+                    supplies.fetched.push(domain);
+                } else {
+                    supplies.later = Some(domain);
+                }
+                return Ok(());
+            }
             Need::Authority(domain) => {
-                // Once for an entry: what is not known then will not be.
                 supplies.asked.push(domain.clone());
                 match self.fetch_authority(&domain).await {
                     Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => return Ok(()),
@@ -322,7 +332,7 @@ impl Work<'_> {
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
             (Err(why), _) => self.unreadable(queue, entry.sequence, &why),
-            (Ok(Some(_)), Some(why)) => Err(Stop::bad(why.clone())),
+            (Ok(Some(content)), Some(why)) => self.put_aside(queue, content, why),
             (Ok(Some(content)), None) => self.within_savepoint(|work| work.handle(queue, content)),
             (Ok(None), _) => Ok(()),
         };
@@ -334,6 +344,25 @@ impl Work<'_> {
             }
             outcome => outcome,
         }
+    }
+
+    /// What cannot be used now is kept if it may be later, and if it is an offer. Nothing else is lost by being given up: a
+    /// leaf that cannot be verified is in quarantine until it can.
+    fn put_aside(&mut self, queue: Queue, content: Bytes, why: &str) -> Result<(), Stop> {
+        let alias = match queue {
+            Queue::Direct => None,
+            Queue::Alias(alias) => Some(alias),
+            Queue::Client => return Err(Stop::bad(why)),
+        };
+        let (Some(domain), Ok(QueueMessage::Direct(message))) =
+            (&self.supplies.later, QueueMessage::from_bytes(content))
+        else {
+            return Err(Stop::bad(why));
+        };
+        if strangers::put_aside(self.connection, domain, alias.as_ref(), &message, self.trust.now())? {
+            return Ok(());
+        }
+        Err(Stop::bad(format!("{why}, and too many offers wait for that already")))
     }
 
     /// Something of a queue is missing.
@@ -385,7 +414,7 @@ impl Work<'_> {
     }
 
     /// Whatever `f` wrote is undone if it fails, and nothing else.
-    fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+    pub fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
         self.connection.execute_batch("SAVEPOINT entry")?;
         let outcome = f(self);
         let end = if outcome.is_ok() { "RELEASE entry" } else { "ROLLBACK TO entry; RELEASE entry" };

@@ -25,7 +25,7 @@ use crate::{
     base::{Clock, Domain, Refusal, Status, limits},
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
-    federation::{Federation, Foreign},
+    federation::{Authorities, Federation, Foreign},
     push::{Limits, Pushes},
     queuing::Queuing,
     service::{Context, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
@@ -80,6 +80,7 @@ pub struct Dispatcher {
     locks: Locks,
     counters: Counters,
     foreign: Foreign,
+    authorities: Authorities,
 }
 
 impl Dispatcher {
@@ -100,7 +101,19 @@ impl Dispatcher {
         let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
         let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
         let foreign = Foreign::new(parts.domain.clone(), parts.federation.clone(), parts.clock.clone());
-        Ok(Arc::new(Self { parts, authentication, queuing, delivery, queues, pushes, locks, counters, foreign }))
+        let authorities = Authorities::default();
+        Ok(Arc::new(Self {
+            parts,
+            authentication,
+            queuing,
+            delivery,
+            queues,
+            pushes,
+            locks,
+            counters,
+            foreign,
+            authorities,
+        }))
     }
 
     fn server_info(&self) -> server::ServerInfo {

@@ -369,7 +369,7 @@ async fn who_has_a_full_queue_is_counted_gets_commits_all_the_same_and_comes_bac
 async fn ask<C: crate::wire::Call>(payer: &User, request: &C::Request) -> C::Response {
     use crate::wire::{Decode, Encode, Request, Response, VERSION};
     let network = &payer.client.0.network;
-    let token = Some(network.tokens().take(network).await.unwrap());
+    let token = Some(network.tokens().take(network, payer.client.0.domain()).await.unwrap());
     let body = request.to_vec().into();
     let request = Request { version: VERSION, method: C::METHOD as u16, auth: vec![], token, body };
     let exchange = payer.server.host.connect().open().await.unwrap();

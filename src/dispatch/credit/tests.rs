@@ -193,7 +193,7 @@ async fn register(world: &World) -> (ClientId, SigningKey) {
 }
 
 async fn issue(connection: &Connection, who: &(ClientId, SigningKey), request: &[u8]) -> Result<TokensIssued, Refusal> {
-    let request = IssueTokens { request: request.into() };
+    let request = IssueTokens { request: request.into(), credential: None };
     ask::<call::AsIssueTokens>(connection, Some((&who.0, &who.1)), None, &request).await
 }
 
