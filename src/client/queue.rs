@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use super::{
     account::Account,
@@ -21,12 +22,13 @@ use super::{
         inbox,
         outbox::{self, Chore},
         queues::{self, Cursor, Queue},
-        strangers,
+        strangers::{self, Aside},
     },
+    strangers::MOMENT,
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{Domain, Secret, Timestamp},
+    base::{Domain, GroupId, Secret, Timestamp},
     crypto::{
         CryptoError, aead,
         hpke::HpkePrivateKey,
@@ -220,17 +222,25 @@ impl Core {
         incarnation: Incarnation,
         entry: QueueEntry,
     ) -> Result<(), ClientError> {
-        let mut supplies = Supplies::default();
+        self.process(move |work| work.process(queue, incarnation, &entry)).await
+    }
+
+    /// Processes something in one transaction, again for everything that is fetched for it.
+    pub async fn process(
+        self: &Arc<Self>,
+        task: impl Fn(&mut Work<'_>) -> Result<(), Stop> + Send + Sync + 'static,
+    ) -> Result<(), ClientError> {
+        let (mut supplies, task) = (Supplies::default(), Arc::new(task));
         for attempt in 0..MAX_NEEDS {
             if attempt + 2 == MAX_NEEDS {
                 supplies.give_up = Some("it needs more than an entry may".into());
             }
-            let (core, entry, at_hand) = (self.clone(), entry.clone(), supplies.clone());
+            let (core, task, at_hand) = (self.clone(), task.clone(), supplies.clone());
             let process = move |connection: &Connection| {
                 let account = core.account();
                 let (account, trust) = (&*account, &*core.trust);
                 let mut work = Work { connection, account, trust, supplies: &at_hand, events: Vec::new() };
-                work.process(queue, incarnation, &entry)?;
+                task(&mut work)?;
                 Ok::<_, Stop>(work.events)
             };
             match self.database.run(process).await {
@@ -276,7 +286,22 @@ impl Core {
             }
             Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
             Need::Welcome { request, reference, leaf_seed } => {
-                self.fetch_welcome(&request, &reference, leaf_seed).await.map(|info| supplies.welcome = Some(info))
+                let domain = request.access.group.domain.clone();
+                let fetch = self.fetch_welcome(&request, &reference, leaf_seed);
+                let fetched = if domain == *self.domain() {
+                    fetch.await
+                } else {
+                    let late = |_| ClientError::Unreachable(format!("{domain} does not answer soon enough"));
+                    timeout(MOMENT, fetch).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+                };
+                if let Err(error) = &fetched
+                    && self.is_elsewhere(error, &domain)
+                {
+                    supplies.give_up = Some(format!("what it needs cannot be fetched now: {error}"));
+                    supplies.later = Some(domain);
+                    return Ok(());
+                }
+                fetched.map(|info| supplies.welcome = Some(info))
             }
         };
         match outcome {
@@ -332,8 +357,8 @@ impl Work<'_> {
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
             (Err(why), _) => self.unreadable(queue, entry.sequence, &why),
-            (Ok(Some(content)), Some(why)) => self.put_aside(queue, content, why),
-            (Ok(Some(content)), None) => self.within_savepoint(|work| work.handle(queue, content)),
+            (Ok(Some(content)), Some(why)) => self.put_aside(queue, &content, why),
+            (Ok(Some(content)), None) => self.within_savepoint(|work| work.in_turn(queue, content)),
             (Ok(None), _) => Ok(()),
         };
         match outcome {
@@ -346,23 +371,49 @@ impl Work<'_> {
         }
     }
 
-    /// What cannot be used now is kept if it may be later, and if it is an offer. Nothing else is lost by being given up: a
-    /// leaf that cannot be verified is in quarantine until it can.
-    fn put_aside(&mut self, queue: Queue, content: Bytes, why: &str) -> Result<(), Stop> {
-        let alias = match queue {
-            Queue::Direct => None,
-            Queue::Alias(alias) => Some(alias),
-            Queue::Client => return Err(Stop::bad(why)),
-        };
-        let (Some(domain), Ok(QueueMessage::Direct(message))) =
-            (&self.supplies.later, QueueMessage::from_bytes(content))
-        else {
-            return Err(Stop::bad(why));
-        };
-        if strangers::put_aside(self.connection, domain, alias.as_ref(), &message, self.trust.now())? {
+    /// What cannot be used now is kept if it may be later; a leaf that cannot be verified is not among it, which is in
+    /// quarantine until it can.
+    fn put_aside(&mut self, queue: Queue, content: &Bytes, why: &str) -> Result<(), Stop> {
+        let Some(domain) = &self.supplies.later else { return Err(Stop::bad(why)) };
+        let group = group_of(content);
+        let now = self.trust.now();
+        if strangers::put_aside(self.connection, domain, queue, group.as_ref(), content, now)? {
             return Ok(());
         }
-        Err(Stop::bad(format!("{why}, and too many offers wait for that already")))
+        Err(Stop::bad(format!("{why}, and too much waits for that already")))
+    }
+
+    /// Takes something in after what came before it in its group, if that waits.
+    fn in_turn(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
+        if let Some(group) = group_of(&content)
+            && let Some(domain) = strangers::waits_for(self.connection, &group)?
+        {
+            let now = self.trust.now();
+            if strangers::put_aside(self.connection, &domain, queue, Some(&group), &content, now)? {
+                return Ok(());
+            }
+            return Err(Stop::bad("too much of its group waits already"));
+        }
+        self.handle(queue, content)
+    }
+
+    /// Processes what was put aside, unless it has to wait again.
+    pub fn take_up(&mut self, aside: &Aside) -> Result<(), Stop> {
+        let outcome = match &self.supplies.give_up {
+            Some(_) if self.supplies.later.is_some() => return Ok(()),
+            Some(why) => Err(Stop::bad(why)),
+            None => self.within_savepoint(|work| work.handle(aside.queue, aside.content.clone().into())),
+        };
+        if !matches!(outcome, Err(Stop::Need(_) | Stop::Failed(_))) {
+            strangers::remove_aside(self.connection, aside.number)?;
+        }
+        match outcome {
+            Err(Stop::Bad(why)) => {
+                self.events.clear();
+                self.problem(format!("an entry of the {} queue that was put aside: {why}", aside.queue.name()))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Something of a queue is missing.
@@ -414,7 +465,7 @@ impl Work<'_> {
     }
 
     /// Whatever `f` wrote is undone if it fails, and nothing else.
-    pub fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+    fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
         self.connection.execute_batch("SAVEPOINT entry")?;
         let outcome = f(self);
         let end = if outcome.is_ok() { "RELEASE entry" } else { "ROLLBACK TO entry; RELEASE entry" };
@@ -487,6 +538,14 @@ impl Work<'_> {
         }
         let padded = aead::open(&shared.key, KeyLabel::SharedBody, &shared.id, ciphertext)?;
         Ok(FanOut::from_bytes(unpad(padded, MESSAGE_FLOOR)?)?)
+    }
+}
+
+/// The group that a message is about, unless it is stored apart.
+fn group_of(content: &Bytes) -> Option<GroupId> {
+    match QueueMessage::from_bytes(content.clone()) {
+        Ok(QueueMessage::FanOut(message)) => Some(message.group),
+        _ => None,
     }
 }
 

@@ -10,19 +10,13 @@ use rusqlite::Connection;
 
 use super::{
     core::Core,
-    direct,
     error::{ClientError, Local},
-    event::Event,
-    queue::{Stop, Supplies, Work},
-    state::{aliases, inbox, strangers},
+    state::{inbox, strangers},
 };
-use crate::{
-    base::{AliasId, Domain},
-    wire::connection::DirectMessage,
-};
+use crate::base::Domain;
 
 /// How long a queue waits for another homeserver.
-const MOMENT: Duration = Duration::from_secs(5);
+pub const MOMENT: Duration = Duration::from_secs(5);
 
 impl Core {
     /// Fetches the credentials of a homeserver that a message has named; `false` if they cannot be had now. Then they are
@@ -70,41 +64,9 @@ impl Core {
     /// Processes what was put aside until a homeserver would have answered.
     async fn take_up(self: &Arc<Self>, domain: &Domain) -> Result<(), ClientError> {
         let name = domain.clone();
-        for (number, alias, message) in self.database.run(move |connection| strangers::aside(connection, &name)).await?
-        {
-            let core = self.clone();
-            let take_up = move |connection: &Connection| {
-                strangers::remove_aside(connection, number)?;
-                core.take_aside(connection, alias, &message)
-            };
-            let events = self.database.run(take_up).await?;
-            self.publish(events).await;
+        for aside in self.database.run(move |connection| strangers::aside(connection, &name)).await? {
+            self.process(move |work| work.take_up(&aside)).await?;
         }
         Ok(())
-    }
-
-    fn take_aside(
-        &self,
-        connection: &Connection,
-        alias: Option<AliasId>,
-        message: &DirectMessage,
-    ) -> Result<Vec<Event>, ClientError> {
-        if let Some(alias) = &alias
-            && aliases::find(connection, alias)?.is_none()
-        {
-            return Ok(Vec::new());
-        }
-        let (account, supplies) = (self.account(), Supplies::default());
-        let (account, trust) = (&*account, &*self.trust);
-        let mut work = Work { connection, account, trust, supplies: &supplies, events: Vec::new() };
-        let why = match work.within_savepoint(|work| direct::receive(work, message, alias)) {
-            Ok(()) => return Ok(work.events),
-            Err(Stop::Bad(why)) => why,
-            Err(Stop::Need(_)) => "what its homeserver says does not verify it".into(),
-            Err(Stop::Failed(error)) => return Err(error),
-        };
-        let text = format!("an offer that was put aside: {why}");
-        inbox::problem(connection, &text, trust.now())?;
-        Ok(vec![Event::Problem(text)])
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::{
     Client,
     connector::Isolation,
@@ -13,6 +15,7 @@ use super::{
         chats::{self, ChatKind, ChatState},
         contacts, inbox,
     },
+    strangers::MOMENT,
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
@@ -225,10 +228,11 @@ impl Core {
 
     async fn fetch_name(&self, user: &UserId, keys: &[crate::base::Secret]) -> Result<String, ClientError> {
         let request = GetUserProfile { user: user.clone() };
-        let answer = self
-            .network
-            .call::<call::AsGetUserProfile>(&user.domain, Isolation::Anonymous, Sender::Nobody, &request)
-            .await?;
+        let (domain, nobody) = (&user.domain, Sender::Nobody);
+        let answer = self.network.call::<call::AsGetUserProfile>(domain, Isolation::Anonymous, nobody, &request);
+        // Nobody waits long to see a name.
+        let late = |_| ClientError::Unreachable(format!("{domain} does not answer soon enough"));
+        let answer = timeout(MOMENT, answer).await.map_err(late)??;
         let open = |key| aead::open(key, KeyLabel::UserProfile, &user.to_vec(), answer.profile.as_slice()).ok();
         let opened = keys.iter().find_map(open).ok_or(CryptoError::Invalid)?;
         Ok(tidy(&unpad_value::<UserProfile>(opened, MESSAGE_FLOOR)?.name.0))

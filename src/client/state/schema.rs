@@ -73,11 +73,11 @@ CREATE INDEX lanes ON outbox (lane, number);
 CREATE TABLE chores (number INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, argument BLOB NOT NULL,
     UNIQUE (kind, argument));
 -- Homeservers that messages have named: when they were asked for their credentials, how often in vain, and whether something
--- waits for them. Offers that do.
+-- waits for them. What does, by queue; of a group in its order.
 CREATE TABLE strangers (
     domain TEXT PRIMARY KEY, asked INTEGER NOT NULL, failed INTEGER NOT NULL, wanted INTEGER NOT NULL);
 CREATE TABLE aside (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, alias BLOB, message BLOB NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, queue TEXT NOT NULL, chat BLOB, content BLOB NOT NULL,
     received INTEGER NOT NULL);
 ";
 
@@ -89,7 +89,7 @@ CREATE TABLE tokens (
 CREATE TABLE strangers (
     domain TEXT PRIMARY KEY, asked INTEGER NOT NULL, failed INTEGER NOT NULL, wanted INTEGER NOT NULL);
 CREATE TABLE aside (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, alias BLOB, message BLOB NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, queue TEXT NOT NULL, chat BLOB, content BLOB NOT NULL,
     received INTEGER NOT NULL);
 ";
 

@@ -3,11 +3,11 @@
 
 use rusqlite::Connection;
 
-use super::{all, decoded, execute, first};
+use super::{all, execute, first, queues::Queue};
 use crate::{
-    base::{AliasId, Domain, Timestamp},
+    base::{Domain, GroupId, Timestamp},
     client::error::ClientError,
-    wire::{Encode, connection::DirectMessage},
+    wire::Encode,
 };
 
 /// Homeservers that nothing is known of and that are asked in a day.
@@ -24,13 +24,13 @@ const LONGEST_PAUSE: u64 = 6 * 3_600_000;
 /// Homeservers that are remembered.
 const MAX_STRANGERS: u32 = 500;
 
-/// Offers that wait, of all homeservers,
-const MAX_ASIDE: u32 = 50;
+/// Messages that wait for a homeserver, for all together
+const MAX_ASIDE: u32 = 500;
 
-/// and of one.
-const MAX_ASIDE_OF_ONE: u32 = 10;
+/// and for one.
+const MAX_ASIDE_OF_ONE: u32 = 50;
 
-/// Milliseconds for which an offer waits.
+/// Milliseconds for which one waits.
 const ASIDE_LIFE: u64 = 7 * DAY;
 
 /// Whether a homeserver may be asked now, which is noted as having happened. If not, it is asked later.
@@ -95,12 +95,24 @@ pub fn wanted(connection: &Connection) -> Result<Vec<Domain>, ClientError> {
     })
 }
 
-/// Keeps a message to the user, or to an alias, until the homeserver that it names has been asked; `false` if too many wait.
+/// What waits for a homeserver.
+#[derive(Clone)]
+pub struct Aside {
+    /// Names it.
+    pub number: i64,
+    /// Where it came from.
+    pub queue: Queue,
+    /// The encoded message.
+    pub content: Vec<u8>,
+}
+
+/// Keeps a message, of a group if it is of one, until a homeserver has been asked; `false` if too many wait.
 pub fn put_aside(
     connection: &Connection,
     domain: &Domain,
-    alias: Option<&AliasId>,
-    message: &DirectMessage,
+    queue: Queue,
+    group: Option<&GroupId>,
+    content: &[u8],
     now: Timestamp,
 ) -> Result<bool, ClientError> {
     let count = "SELECT COUNT(*), COUNT(CASE WHEN domain = ? THEN 1 END) FROM aside";
@@ -109,23 +121,26 @@ pub fn put_aside(
     if all >= MAX_ASIDE || of_one >= MAX_ASIDE_OF_ONE {
         return Ok(false);
     }
-    let sql = "INSERT INTO aside (domain, alias, message, received) VALUES (?, ?, ?, ?)";
-    let alias = alias.map(|alias| alias.0);
-    execute(connection, sql, (domain.as_str(), alias, message.to_vec(), now.0.cast_signed()))?;
+    want(connection, domain)?;
+    let sql = "INSERT INTO aside (domain, queue, chat, content, received) VALUES (?, ?, ?, ?, ?)";
+    let (chat, queue) = (group.map(Encode::to_vec), queue.key());
+    execute(connection, sql, (domain.as_str(), queue, chat, content, now.0.cast_signed()))?;
     Ok(true)
 }
 
-/// What waits for a homeserver, and to whom it was sent.
-pub fn aside(
-    connection: &Connection,
-    domain: &Domain,
-) -> Result<Vec<(i64, Option<AliasId>, DirectMessage)>, ClientError> {
-    all(
-        connection,
-        "SELECT number, alias, message FROM aside WHERE domain = ? ORDER BY number",
-        [domain.as_str()],
-        |row| Ok((row.get(0)?, row.get::<_, Option<[u8; 32]>>(1)?.map(AliasId), decoded(&row.get::<_, Vec<u8>>(2)?)?)),
-    )
+/// The homeserver that something of a group waits for.
+pub fn waits_for(connection: &Connection, group: &GroupId) -> Result<Option<Domain>, ClientError> {
+    first(connection, "SELECT domain FROM aside WHERE chat = ? LIMIT 1", [group.to_vec()], |row| {
+        row.get::<_, String>(0)?.parse().map_err(ClientError::storage)
+    })
+}
+
+/// What waits for a homeserver, in the order in which it came.
+pub fn aside(connection: &Connection, domain: &Domain) -> Result<Vec<Aside>, ClientError> {
+    let sql = "SELECT number, queue, content FROM aside WHERE domain = ? ORDER BY number";
+    all(connection, sql, [domain.as_str()], |row| {
+        Ok(Aside { number: row.get(0)?, queue: Queue::of_key(&row.get::<_, String>(1)?)?, content: row.get(2)? })
+    })
 }
 
 /// A message waits no longer.

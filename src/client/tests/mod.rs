@@ -4,6 +4,7 @@
 mod account;
 mod aliases;
 mod blocking;
+mod federation;
 mod flows;
 mod forks;
 mod groups;

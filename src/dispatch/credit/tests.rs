@@ -1,5 +1,7 @@
 //! Tokens at the homeserver: issued against an allowance, redeemed once whatever happens, and what they buy.
 
+mod foreign;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -64,10 +66,10 @@ struct World {
 
 async fn start(tokens: Tokens) -> World {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400 * DAY;
-    open(MemoryEngine::new(), Arc::new(Hands(AtomicU64::new(now))), tokens).await
+    open(MemoryEngine::new(), Arc::new(Hands(AtomicU64::new(now))), tokens, Federation::none()).await
 }
 
-async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World {
+async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens, federation: Federation) -> World {
     let store = Store::open(engine.clone(), Options::new(|error| panic!("{error}"))).unwrap();
     let entropy: Entropy = Arc::new(|| Box::new(system_rng()));
     let dispatcher = Dispatcher::start(Parts {
@@ -81,7 +83,7 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World 
         policy: Policy { tokens, ..Policy::default() },
         workers: Workers::inline(),
         connection_limits: connection_limits(&Settings::default()),
-        federation: Federation::none(),
+        federation,
     });
     let dispatcher = dispatcher.await.unwrap();
     let host = Host::new(Arc::new(Service(dispatcher.clone())), Settings::default());
@@ -92,7 +94,7 @@ impl World {
     /// The same homeserver after a stop.
     async fn restart(self, tokens: Tokens) -> Self {
         self.store.close().await.unwrap();
-        open(self.engine, self.clock, tokens).await
+        open(self.engine, self.clock, tokens, Federation::none()).await
     }
 
     fn wait(&self, milliseconds: u64) {
