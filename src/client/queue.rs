@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use tokio::time::timeout;
 
 use super::{
     account::Account,
@@ -22,13 +21,12 @@ use super::{
         inbox,
         outbox::{self, Chore},
         queues::{self, Cursor, Queue},
-        strangers::{self, Aside},
     },
     strangers::MOMENT,
     trust::{Doubt, Trust},
 };
 use crate::{
-    base::{Domain, GroupId, Secret, Timestamp},
+    base::{Domain, Secret, Timestamp},
     crypto::{
         CryptoError, aead,
         hpke::HpkePrivateKey,
@@ -101,9 +99,9 @@ pub struct Supplies {
     /// Those of them whose credentials were fetched.
     fetched: Vec<Domain>,
     /// A homeserver that cannot be asked for its credentials now, but may be later.
-    later: Option<Domain>,
+    pub later: Option<Domain>,
     /// Why the entry will never be usable.
-    give_up: Option<String>,
+    pub give_up: Option<String>,
 }
 
 /// What the processing of an entry works with.
@@ -287,13 +285,7 @@ impl Core {
             Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
             Need::Welcome { request, reference, leaf_seed } => {
                 let domain = request.access.group.domain.clone();
-                let fetch = self.fetch_welcome(&request, &reference, leaf_seed);
-                let fetched = if domain == *self.domain() {
-                    fetch.await
-                } else {
-                    let late = |_| ClientError::Unreachable(format!("{domain} does not answer soon enough"));
-                    timeout(MOMENT, fetch).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
-                };
+                let fetched = self.fetch_welcome(&request, &reference, leaf_seed).await;
                 if let Err(error) = &fetched
                     && self.is_elsewhere(error, &domain)
                 {
@@ -331,7 +323,11 @@ impl Core {
         let key = SigningKey::from_seed(leaf_seed)?;
         let sender = SenderId::DsKeyPackage(KeyPackageId { group: group.clone(), reference: reference.into() });
         let sender = Sender::Bound(sender, &key);
-        self.network.call::<call::DsWelcomeInfo>(&group.domain, self.delivery(group), sender, request).await
+        let (domain, isolation) = (&group.domain, self.delivery(group));
+        if domain == self.domain() {
+            return self.network.call::<call::DsWelcomeInfo>(domain, isolation, sender, request).await;
+        }
+        self.network.call_within::<call::DsWelcomeInfo>(MOMENT, domain, isolation, sender, request).await
     }
 }
 
@@ -366,51 +362,6 @@ impl Work<'_> {
                 // What a gap tells remains.
                 self.events.retain(|event| matches!(event, Event::Gap(_) | Event::Problem(_)));
                 self.problem(format!("entry {} of the {} queue: {why}", entry.sequence, queue.name()))
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// What cannot be used now is kept if it may be later; a leaf that cannot be verified is not among it, which is in
-    /// quarantine until it can.
-    fn put_aside(&mut self, queue: Queue, content: &Bytes, why: &str) -> Result<(), Stop> {
-        let Some(domain) = &self.supplies.later else { return Err(Stop::bad(why)) };
-        let group = group_of(content);
-        let now = self.trust.now();
-        if strangers::put_aside(self.connection, domain, queue, group.as_ref(), content, now)? {
-            return Ok(());
-        }
-        Err(Stop::bad(format!("{why}, and too much waits for that already")))
-    }
-
-    /// Takes something in after what came before it in its group, if that waits.
-    fn in_turn(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
-        if let Some(group) = group_of(&content)
-            && let Some(domain) = strangers::waits_for(self.connection, &group)?
-        {
-            let now = self.trust.now();
-            if strangers::put_aside(self.connection, &domain, queue, Some(&group), &content, now)? {
-                return Ok(());
-            }
-            return Err(Stop::bad("too much of its group waits already"));
-        }
-        self.handle(queue, content)
-    }
-
-    /// Processes what was put aside, unless it has to wait again.
-    pub fn take_up(&mut self, aside: &Aside) -> Result<(), Stop> {
-        let outcome = match &self.supplies.give_up {
-            Some(_) if self.supplies.later.is_some() => return Ok(()),
-            Some(why) => Err(Stop::bad(why)),
-            None => self.within_savepoint(|work| work.handle(aside.queue, aside.content.clone().into())),
-        };
-        if !matches!(outcome, Err(Stop::Need(_) | Stop::Failed(_))) {
-            strangers::remove_aside(self.connection, aside.number)?;
-        }
-        match outcome {
-            Err(Stop::Bad(why)) => {
-                self.events.clear();
-                self.problem(format!("an entry of the {} queue that was put aside: {why}", aside.queue.name()))
             }
             outcome => outcome,
         }
@@ -465,7 +416,7 @@ impl Work<'_> {
     }
 
     /// Whatever `f` wrote is undone if it fails, and nothing else.
-    fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+    pub fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
         self.connection.execute_batch("SAVEPOINT entry")?;
         let outcome = f(self);
         let end = if outcome.is_ok() { "RELEASE entry" } else { "ROLLBACK TO entry; RELEASE entry" };
@@ -516,7 +467,8 @@ impl Work<'_> {
         Ok(keys.iter().find_map(|(number, key)| Some((*number, open(key).ok()?))))
     }
 
-    fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
+    /// Takes in the message of an entry.
+    pub fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
         match (queue, QueueMessage::from_bytes(content)?) {
             (Queue::Direct, QueueMessage::Direct(message)) => direct::receive(self, &message, None),
             (Queue::Alias(alias), QueueMessage::Direct(message)) => direct::receive(self, &message, Some(alias)),
@@ -538,14 +490,6 @@ impl Work<'_> {
         }
         let padded = aead::open(&shared.key, KeyLabel::SharedBody, &shared.id, ciphertext)?;
         Ok(FanOut::from_bytes(unpad(padded, MESSAGE_FLOOR)?)?)
-    }
-}
-
-/// The group that a message is about, unless it is stored apart.
-fn group_of(content: &Bytes) -> Option<GroupId> {
-    match QueueMessage::from_bytes(content.clone()) {
-        Ok(QueueMessage::FanOut(message)) => Some(message.group),
-        _ => None,
     }
 }
 

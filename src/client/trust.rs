@@ -8,7 +8,6 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::time::timeout;
 
 use super::{
     connector::Isolation,
@@ -130,6 +129,14 @@ impl Trust {
         self.known(domain, REVOCATIONS).is_none()
     }
 
+    /// Other domains than the own one whose credentials are old.
+    pub fn old(&self, home: &Domain) -> Vec<Domain> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let is_old = |(domain, known): &(&Domain, &Known)| *domain != home && known.fetched.after(REFRESH) <= now;
+        known.iter().filter(is_old).map(|(domain, _)| domain.clone()).collect()
+    }
+
     fn known(&self, domain: &Domain, age: Duration) -> Option<Arc<Authority>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
@@ -150,12 +157,11 @@ impl Trust {
         limit: Option<Duration>,
     ) -> Result<(), ClientError> {
         let request = GetCredentials {};
-        let answer = network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, Sender::Nobody, &request);
+        let (isolation, nobody) = (Isolation::Anonymous, Sender::Nobody);
         let credentials = match limit {
-            None => answer.await?,
+            None => network.call::<call::AsGetCredentials>(domain, isolation, nobody, &request).await?,
             Some(limit) => {
-                let late = |_| ClientError::Unreachable(format!("{domain} does not answer soon enough"));
-                timeout(limit, answer).await.map_err(late)??
+                network.call_within::<call::AsGetCredentials>(limit, domain, isolation, nobody, &request).await?
             }
         };
         let now = self.clock.now();

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
-
 use super::{
     Client,
     connector::Isolation,
@@ -228,11 +226,9 @@ impl Core {
 
     async fn fetch_name(&self, user: &UserId, keys: &[crate::base::Secret]) -> Result<String, ClientError> {
         let request = GetUserProfile { user: user.clone() };
-        let (domain, nobody) = (&user.domain, Sender::Nobody);
-        let answer = self.network.call::<call::AsGetUserProfile>(domain, Isolation::Anonymous, nobody, &request);
-        // Nobody waits long to see a name.
-        let late = |_| ClientError::Unreachable(format!("{domain} does not answer soon enough"));
-        let answer = timeout(MOMENT, answer).await.map_err(late)??;
+        let (domain, isolation, nobody) = (&user.domain, Isolation::Anonymous, Sender::Nobody);
+        let answer =
+            self.network.call_within::<call::AsGetUserProfile>(MOMENT, domain, isolation, nobody, &request).await?;
         let open = |key| aead::open(key, KeyLabel::UserProfile, &user.to_vec(), answer.profile.as_slice()).ok();
         let opened = keys.iter().find_map(open).ok_or(CryptoError::Invalid)?;
         Ok(tidy(&unpad_value::<UserProfile>(opened, MESSAGE_FLOOR)?.name.0))

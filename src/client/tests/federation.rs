@@ -148,3 +148,42 @@ async fn an_offer_from_a_homeserver_that_stays_away_is_dropped_after_a_week() {
     clock.0.fetch_add(DAY, Ordering::SeqCst);
     assert!(bob.asked_by().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_whose_homeserver_has_never_heard_of_its_sender_is_refused() {
+    let (world, clock) = (World::of_many(), hands());
+    let [a, b] = start_on(&world, &clock, ["a.test", "b.test"]).await;
+    let (alice, bob) = (a.register("Alice").await, b.register("Bob").await);
+    alice.client.connect(&bob.id()).await.unwrap();
+    // Another one has taken the place, with keys of its own.
+    a.handler.disconnect();
+    let [other] = start_on(&world, &clock, ["a.test"]).await;
+    assert!(bob.asked_by().await.is_empty());
+    let problems = bob.client.problems().await.unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].1.contains("the credentials of a.test cannot be had"), "{problems:?}");
+    // Its own users are believed.
+    clock.0.fetch_add(2 * MINUTE, Ordering::SeqCst);
+    let amy = other.register("Amy").await;
+    amy.client.connect(&bob.id()).await.unwrap();
+    assert_eq!(bob.asked_by().await, [amy.id()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_of_another_homeserver_are_pinned() {
+    let (world, clock) = (World::of_many(), hands());
+    let [a, b] = start_on(&world, &clock, ["a.test", "b.test"]).await;
+    let (alice, bob) = (a.register("Alice").await, b.register("Bob").await);
+    alice.client.connect(&bob.id()).await.unwrap();
+    assert_eq!(bob.asked_by().await, [alice.id()]);
+    a.handler.disconnect();
+    let [other] = start_on(&world, &clock, ["a.test"]).await;
+    clock.0.fetch_add(2 * MINUTE, Ordering::SeqCst);
+    let mallory = other.register("Alice").await;
+    mallory.client.connect(&bob.id()).await.unwrap();
+    assert_eq!(bob.asked_by().await, [alice.id()]);
+    clock.0.fetch_add(8 * DAY, Ordering::SeqCst);
+    assert_eq!(bob.asked_by().await, [alice.id()]);
+    let error = bob.client.connect(&mallory.id()).await.unwrap_err();
+    assert!(error.to_string().contains("no root credential of the domain follows"), "{error}");
+}
