@@ -13,7 +13,11 @@ const MINUTE: u64 = 60_000;
 const DAY: u64 = 86_400_000;
 
 /// Homeservers whose clocks are set by hand.
-async fn start_on<const N: usize>(world: &Arc<World>, clock: &Arc<Hands>, domains: [&str; N]) -> [Arc<Homeserver>; N] {
+pub async fn start_on<const N: usize>(
+    world: &Arc<World>,
+    clock: &Arc<Hands>,
+    domains: [&str; N],
+) -> [Arc<Homeserver>; N] {
     let mut servers = Vec::new();
     for domain in domains {
         servers.push(world.start(domain, QueueLimits::default(), Policy::default(), clock.clone()).await);
@@ -21,7 +25,8 @@ async fn start_on<const N: usize>(world: &Arc<World>, clock: &Arc<Hands>, domain
     servers.try_into().unwrap_or_else(|_| unreachable!("there are as many as domains"))
 }
 
-fn hands() -> Arc<Hands> {
+/// A clock that is right at first.
+pub fn hands() -> Arc<Hands> {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     Arc::new(Hands(AtomicU64::new(u64::try_from(now).unwrap())))
 }

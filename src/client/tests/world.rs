@@ -21,6 +21,8 @@ pub struct World {
     rules: Mutex<HashMap<Domain, Arc<Rules>>>,
     /// Nobody reaches them, and they reach nobody.
     down: Mutex<HashSet<Domain>>,
+    /// Connections of homeservers to each other.
+    links: Mutex<Vec<(Domain, Connection)>>,
     /// Whom clients have connected to, and in which role.
     dialled: Mutex<Vec<(Domain, Isolation)>>,
 }
@@ -38,7 +40,7 @@ impl World {
 
     fn new(is_open: bool) -> Self {
         let (places, rules, down) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { is_open, places, rules, down, dialled: Mutex::default() }
+        Self { is_open, places, rules, down, links: Mutex::default(), dialled: Mutex::default() }
     }
 
     /// Starts a homeserver.
@@ -90,8 +92,14 @@ impl World {
             down.remove(domain)
         };
         drop(down);
-        if is_down && let Some(server) = self.find(domain) {
+        if !is_down {
+            return;
+        }
+        if let Some(server) = self.find(domain) {
             server.handler.disconnect();
+        }
+        for (_, connection) in self.links.lock().unwrap().iter().filter(|(from, _)| from == domain) {
+            connection.close();
         }
     }
 
@@ -104,15 +112,18 @@ impl World {
         self.places.lock().unwrap().get(domain)?.upgrade()
     }
 
-    fn reach(&self, domain: &Domain, domains: Vec<Domain>) -> Option<Connection> {
+    fn reach(&self, domain: &Domain, from: Option<&Domain>) -> Option<Connection> {
         let down = self.down.lock().unwrap();
-        if down.contains(domain) || domains.iter().any(|from| down.contains(from)) {
+        if down.contains(domain) || from.is_some_and(|from| down.contains(from)) {
             return None;
         }
-        let server = self.find(domain)?;
+        let (server, domains) = (self.find(domain)?, from.cloned().into_iter().collect());
         let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let connection = server.host.connect_as(PeerInfo { remote, binding: random(&mut system_rng()), domains });
         server.handler.connections.lock().unwrap().push(connection.clone());
+        if let Some(from) = from {
+            self.links.lock().unwrap().push((from.clone(), connection.clone()));
+        }
         Some(connection)
     }
 }
@@ -124,7 +135,7 @@ impl Connector for InMemory {
     async fn connect(&self, domain: &Domain, isolation: &Isolation) -> Result<Connection, ClientError> {
         assert!(self.0.is_open || self.0.find(domain).is_some(), "{domain} must not be looked for");
         self.0.dialled.lock().unwrap().push((domain.clone(), isolation.clone()));
-        self.0.reach(domain, Vec::new()).ok_or_else(|| ClientError::Unreachable(format!("no way to {domain}")))
+        self.0.reach(domain, None).ok_or_else(|| ClientError::Unreachable(format!("no way to {domain}")))
     }
 }
 
@@ -137,6 +148,6 @@ struct Between {
 #[async_trait]
 impl Dial for Between {
     async fn dial(&self, domain: &Domain) -> Result<Connection, DialError> {
-        self.world.reach(domain, vec![self.home.clone()]).ok_or_else(|| DialError::NoAddress(domain.to_string()))
+        self.world.reach(domain, Some(&self.home)).ok_or_else(|| DialError::NoAddress(domain.to_string()))
     }
 }
