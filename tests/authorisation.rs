@@ -325,7 +325,7 @@ async fn issue_request(connection: &Connection, count: usize) -> (IssueTokens, p
     let credentials = call::<call::AsGetCredentials>(connection, None, &GetCredentials {}).await.unwrap();
     let issuer = credentials.issuer_keys.iter().find(|key| !key.foreign).expect("a key issues");
     let (request, state) = privacy_pass::Request::new(issuer.public_key.as_slice(), &domain(), count).unwrap();
-    (IssueTokens { request: request.into() }, state)
+    (IssueTokens { request: request.into(), credential: None }, state)
 }
 
 /// All methods but renewal, which has two senders, and delivery by another homeserver, whose proof is its certificate: both

@@ -35,7 +35,7 @@ async fn issue(connection: &Connection, sender: &SenderId, key: &SigningKey, cou
     let credentials = raw::call::<call::AsGetCredentials>(connection, None, &GetCredentials {}).await.unwrap();
     let issuer = credentials.issuer_keys.iter().find(|key| !key.foreign).expect("a key issues");
     let (request, state) = privacy_pass::Request::new(issuer.public_key.as_slice(), &domain(), count).unwrap();
-    let request = IssueTokens { request: request.into() };
+    let request = IssueTokens { request: request.into(), credential: None };
     let issued = raw::call::<call::AsIssueTokens>(connection, Some((sender.clone(), key)), &request).await.unwrap();
     state.finish(issued.response.as_slice()).unwrap()
 }

@@ -6,15 +6,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    domain_allowances,
     issuers::{Issuers, Kind},
     records,
 };
 use crate::{
     base::{ClientId, Refusal, Status, Timestamp},
-    crypto::{privacy_pass::TokenRequest, random_secret, sha256},
+    crypto::{mac, privacy_pass::TokenRequest, random_secret, sha256},
     service::{Context, Outcome, Verified, damaged, policy},
     store::{Batch, Key, Row, Table, record},
-    wire::authentication::{IssueTokens, TokensIssued},
+    wire::{
+        Encode,
+        authentication::{IssueTokens, TokensIssued},
+        label::KeyLabel,
+    },
 };
 
 const VERSION: u8 = 1;
@@ -30,12 +35,20 @@ struct Allowance {
     last: [u8; 32],
 }
 
-/// Where a client's allowance is.
-pub fn allowance_key(client: &ClientId) -> Key {
-    records::client_key(client)
+/// Where a client's allowance is: of one of another homeserver under a name that does not say who it is.
+fn place(context: &Context<'_>, client: &ClientId, kind: Kind) -> (Table, Key) {
+    match kind {
+        Kind::Own => (Table::AsAllowances, records::client_key(client)),
+        Kind::Foreign => {
+            let key = context.storage_key.derive(KeyLabel::ForeignClientName);
+            let name = mac(&key, KeyLabel::ForeignClientName, &client.to_vec());
+            (Table::AsForeignAllowances, Key::new().bytes(name))
+        }
+    }
 }
 
-/// Issues as many tokens as the request asks for, if so many are left. The last request is answered again without being
+/// Issues as many tokens as the request asks for, if so many are left: to the client, and if it is another homeserver's, to
+/// all of that together. Who that is, its credential has shown. The last request is answered again without being
 /// counted: with the same key it gives the same tokens.
 ///
 /// # Errors
@@ -49,31 +62,37 @@ pub async fn handle(
 ) -> Result<Outcome<TokensIssued>, Refusal> {
     let asked = TokenRequest::decode(request.request.as_slice())
         .map_err(|_| Refusal::malformed("this is no request for 1 to 100 tokens of type 0x0005"))?;
+    let domain = &sender.get().user.domain;
+    let kind = if domain == context.domain { Kind::Own } else { Kind::Foreign };
     let (policy, now) = (&context.policy.tokens, context.now);
+    let most = if kind == Kind::Own { policy.allowance } else { policy.foreign_allowance };
     let (period, last) = (period(policy, now), sha256(request.request.as_slice()));
-    let key = allowance_key(sender.get());
-    let stored = context.record::<Allowance>(Table::AsAllowances, &key, VERSION).await?;
+    let (table, key) = place(context, sender.get(), kind);
+    let stored = context.record::<Allowance>(table, &key, VERSION).await?;
     let before = stored.filter(|allowance| allowance.period == period);
     let is_repeat = before.as_ref().is_some_and(|allowance| allowance.last == last);
     // What was issued once may be asked for again although another key issues by now.
     let issuer = if is_repeat {
-        issuers.named(Kind::Own, asked.truncated_key_id(), now)
+        issuers.named(kind, asked.truncated_key_id(), now)
     } else {
-        issuers.issuing(Kind::Own, now).filter(|issuer| issuer.key.truncated_id() == asked.truncated_key_id())
+        issuers.issuing(kind, now).filter(|issuer| issuer.key.truncated_id() == asked.truncated_key_id())
     };
     let issuer = issuer.ok_or_else(|| Refusal::new(Status::NotFound, "no such key issues tokens now"))?;
 
     let mut batch = Batch::new();
     if !is_repeat {
         let issued = before.map_or(0, |allowance| allowance.issued);
-        let left = policy.allowance.saturating_sub(issued);
+        let left = most.saturating_sub(issued);
         let wanted = u32::try_from(asked.tokens()).unwrap_or(u32::MAX);
         if wanted > left {
-            let message = format!("{left} of {} tokens are left in this period", policy.allowance);
+            let message = format!("{left} of {most} tokens are left in this period");
             return Err(Refusal::new(Status::RateLimited, message).with_retry_after(until_next(policy, now)));
         }
         let allowance = Allowance { period, issued: issued + wanted, last };
-        batch.put(Table::AsAllowances, key, record::encode(VERSION, &allowance).map_err(damaged)?);
+        batch.put(table, key, record::encode(VERSION, &allowance).map_err(damaged)?);
+        if kind == Kind::Foreign {
+            domain_allowances::charge(context, domain, wanted, &mut batch).await?;
+        }
     }
     let randomness = random_secret(context.rng);
     let response = context.workers.run(move || issuer.key.issue(&asked, randomness)).await?;
@@ -81,17 +100,21 @@ pub async fn handle(
     Ok(Outcome::write(batch, TokensIssued { response: response.into() }))
 }
 
+/// The tables of allowances of clients.
+pub const ALLOWANCES: [Table; 2] = [Table::AsAllowances, Table::AsForeignAllowances];
+
 /// Adds to the batch that those of these allowances go that are of an earlier period.
 ///
 /// # Errors
 /// `internal` if one is damaged.
-pub fn forget(rows: Vec<Row>, policy: &policy::Tokens, now: Timestamp, batch: &mut Batch) -> Result<(), Refusal> {
+pub fn forget(context: &Context<'_>, table: Table, rows: Vec<Row>, batch: &mut Batch) -> Result<(), Refusal> {
+    let period = period(&context.policy.tokens, context.now);
     for Row { key, value } in rows {
         let allowance: Allowance = record::decode(VERSION, &value).map_err(damaged)?;
-        if allowance.period < period(policy, now) {
+        if allowance.period < period {
             // Unless its client has just asked for more.
-            batch.require_value(Table::AsAllowances, key.clone(), value);
-            batch.delete(Table::AsAllowances, key);
+            batch.require_value(table, key.clone(), value);
+            batch.delete(table, key);
         }
     }
     Ok(())
@@ -101,11 +124,13 @@ fn seconds(policy: &policy::Tokens) -> u64 {
     policy.period.as_secs().max(1)
 }
 
-fn period(policy: &policy::Tokens, now: Timestamp) -> u64 {
+/// Which period this is.
+pub fn period(policy: &policy::Tokens, now: Timestamp) -> u64 {
     now.seconds() / seconds(policy)
 }
 
-fn until_next(policy: &policy::Tokens, now: Timestamp) -> Duration {
+/// How long it is to the next one.
+pub fn until_next(policy: &policy::Tokens, now: Timestamp) -> Duration {
     let next = (period(policy, now) + 1).saturating_mul(seconds(policy)).saturating_mul(1_000);
     Duration::from_millis(next.saturating_sub(now.0).max(1))
 }

@@ -5,6 +5,7 @@ pub mod alias_records;
 pub mod change_password;
 pub mod delete_alias;
 pub mod delete_user;
+pub mod domain_allowances;
 pub mod enqueue;
 pub mod enqueue_alias;
 pub mod finish_registration;

@@ -1,7 +1,7 @@
 //! What received messages call for, done when there is time: groups that nobody wants are deleted, intruders removed,
 //! used-up packages replaced.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     aliases, blocking,
@@ -56,7 +56,7 @@ impl Core {
         }
         // What is done may call for more.
         // Once each: what could not be done is done next time.
-        let mut seen = Vec::new();
+        let (mut seen, mut silent) = (Vec::new(), HashSet::new());
         for _ in 0..ROUNDS {
             let mut chores = self.database.run(outbox::chores).await?;
             chores.retain(|(_, chore)| !seen.contains(chore));
@@ -66,8 +66,19 @@ impl Core {
                 break;
             }
             for (number, chore) in chores {
+                let domain = chore.group().map_or_else(|| self.domain(), |group| &group.domain).clone();
+                if silent.contains(&domain) {
+                    seen.push(chore);
+                    continue;
+                }
                 let outcome = self.do_chore(&chore).await;
                 match outcome {
+                    // It is done when that homeserver can be reached again.
+                    Err(error) if self.is_elsewhere(&error, &domain) => {
+                        silent.insert(domain);
+                        seen.push(chore);
+                        continue;
+                    }
                     Err(error) if error.is_passing() => return Err(error),
                     Err(error) if error.is_busy() => {
                         seen.push(chore);

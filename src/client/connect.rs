@@ -161,7 +161,7 @@ impl Core {
     /// Declines an offer: whoever made it learns that, and nothing more.
     pub async fn decline(self: &Arc<Self>, id: &str) -> Result<(), ClientError> {
         let name = id.to_owned();
-        let offer_id = self
+        let (offer_id, lane) = self
             .database
             .run(move |connection| {
                 let offer = contacts::request(connection, &name)?
@@ -170,13 +170,14 @@ impl Core {
                 let key = &offer.reply_key;
                 let sealed = hpke::seal(key, HpkeLabel::ConnectionDecline, &[], &[], &notice, &mut system_rng())?;
                 let client = offer.credential.request.payload.client.clone();
+                let lane = outbox::lane_to(&client.user.domain);
                 enqueue(connection, None, To::Client(client), key, sealed, &offer.offer_id)?;
                 contacts::answer_request(connection, &offer.offer_id)?;
-                Ok::<_, ClientError>(offer.offer_id)
+                Ok::<_, ClientError>((offer.offer_id, lane))
             })
             .await?;
-        let _turn = self.lane(&[]).await;
-        self.send_lane(&[], Some(&offer_id)).await.map(drop)
+        let _turn = self.lane(&lane).await;
+        self.send_lane(&lane, Some(&offer_id)).await.map(drop)
     }
 }
 

@@ -67,8 +67,9 @@ fn offer(
     if content.recipient != recipient || content.package_hash != key.package_hash {
         return Err(Stop::bad("an offer that was made to somebody else"));
     }
+    // Nobody is asked about a key that is not even the sender's.
+    verify(&content.credential.request.payload.verifying_key, SignatureLabel::ConnectionOffer, &content, &signature)?;
     let sender = work.trust.client(&content.credential)?;
-    verify(sender.verifying_key(), SignatureLabel::ConnectionOffer, &content, &signature)?;
     let from = sender.client().user.clone();
     if from == *me {
         return Err(Stop::bad("an offer from this user itself"));

@@ -197,6 +197,7 @@ impl Core {
                 self.keep_credential().await?;
                 self.flush().await?;
                 self.settle_aliases().await?;
+                self.look_up_again().await?;
                 self.do_chores().await
             };
             // What cannot be done now stays where it is, and is tried again after the next entry or command.

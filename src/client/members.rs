@@ -2,7 +2,7 @@
 //! is put in quarantine: nothing from it is shown, and nothing is sent while it is there. Quarantine ends when the leaf
 //! verifies after all, or with the leaf.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use openmls::prelude::{MlsGroup, StagedCommit};
 use rusqlite::Connection;
@@ -18,6 +18,7 @@ use super::{
         chats::{self, Chat, ChatKind, Grounds, Member},
         contacts, inbox,
         outbox::{self, Chore},
+        strangers,
     },
     trust::{Doubt, Trust, VerifiedMember},
 };
@@ -171,7 +172,12 @@ pub fn rebuild(
                 members.push(fresh.verified(verified));
             }
             // Looked at again with the next list of revoked credentials.
-            Some(Err(_)) | None => members.push(fresh),
+            unverified => {
+                if let Some(Err(Doubt::Missing(domain))) = unverified {
+                    strangers::want(connection, &domain)?;
+                }
+                members.push(fresh);
+            }
         }
     }
     chats::put_members(connection, &chat.group, &members)?;
@@ -239,7 +245,12 @@ fn seen(
 impl Core {
     /// Fetches the credentials of a domain. Its users' leaves are looked at again, in the light of what is revoked now.
     pub async fn fetch_authority(&self, domain: &Domain) -> Result<(), ClientError> {
-        self.trust.fetch(domain, &self.network, &self.database).await?;
+        self.fetch_authority_within(domain, None).await
+    }
+
+    /// The same, if it answers so soon.
+    pub async fn fetch_authority_within(&self, domain: &Domain, limit: Option<Duration>) -> Result<(), ClientError> {
+        self.trust.fetch_within(domain, &self.network, &self.database, limit).await?;
         let (trust, fetched) = (self.trust.clone(), domain.clone());
         let events = self.database.run(move |connection| review(connection, &trust, &fetched)).await?;
         self.publish(events).await;

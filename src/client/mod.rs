@@ -33,6 +33,7 @@ mod renewal;
 mod resync;
 mod send;
 mod state;
+mod strangers;
 mod tokens;
 mod trust;
 mod view;
@@ -285,6 +286,7 @@ impl Client {
         for queue in core.queues().await? {
             core.fetch(queue).await?;
         }
+        core.look_up_again().await?;
         core.do_chores().await
     }
 
@@ -423,7 +425,7 @@ impl Client {
     /// # Errors
     /// [`Local::Storage`].
     pub async fn tokens(&self) -> Result<u32, ClientError> {
-        self.0.network.tokens().count().await
+        self.0.network.tokens().count(self.0.domain()).await
     }
 
     /// What was received and could not be used, the oldest first.

@@ -46,6 +46,9 @@ const ATTEMPT: Duration = Duration::from_secs(15);
 /// Tokens that one attempt gives away at most beside the first.
 const MAX_TOKENS: u32 = 3;
 
+/// Remote groups whose connections are kept; with more, those go that nothing is sent on at the moment.
+const MAX_REMOTE_GROUPS: usize = 64;
+
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// Who sends a request.
@@ -121,6 +124,35 @@ impl Network {
     ) -> Result<C::Response, ClientError> {
         let answer = self.send(domain, isolation, C::METHOD, sender, request.to_vec().into()).await?;
         Ok(C::Response::from_bytes(answer)?)
+    }
+
+    /// The same where nobody is to wait long: it must be answered so soon, and is not tried again but on a new connection.
+    pub async fn call_within<C: Call>(
+        &self,
+        limit: Duration,
+        domain: &Domain,
+        isolation: Isolation,
+        sender: Sender<'_>,
+        request: &C::Request,
+    ) -> Result<C::Response, ClientError> {
+        let session = self.session(domain, isolation.clone());
+        let body = request.to_vec().into();
+        let attempts = async {
+            match self.attempt(&session, domain, &isolation, C::METHOD, &sender, &body).await {
+                // The connection may have been an old one.
+                Err(Failure { error: ClientError::Unreachable(_), .. }) => {
+                    self.attempt(&session, domain, &isolation, C::METHOD, &sender, &body).await
+                }
+                outcome => outcome,
+            }
+        };
+        match timeout(limit, attempts).await {
+            Ok(outcome) => Ok(C::Response::from_bytes(outcome.map_err(|failure| failure.error)?)?),
+            Err(_) => {
+                session.reset();
+                Err(ClientError::Unreachable(format!("{domain} does not answer soon enough")))
+            }
+        }
     }
 
     /// Sends an encoded request and returns the encoded answer.
@@ -223,7 +255,7 @@ impl Network {
                 *credit = left;
                 return Ok(Payment::Nothing);
             }
-            Ok(Payment::Token(Box::new(self.tokens.take(self).await?), credit, cost))
+            Ok(Payment::Token(Box::new(self.tokens.take(self, domain).await?), credit, cost))
         })
     }
 
@@ -252,6 +284,10 @@ impl Network {
 
     fn session(&self, domain: &Domain, isolation: Isolation) -> Arc<Session> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_remote = |isolation: &Isolation| matches!(isolation, Isolation::RemoteDelivery(_));
+        if sessions.keys().filter(|(_, isolation)| is_remote(isolation)).count() >= MAX_REMOTE_GROUPS {
+            sessions.retain(|(_, isolation), session| !is_remote(isolation) || Arc::strong_count(session) > 1);
+        }
         sessions.entry((domain.clone(), isolation)).or_default().clone()
     }
 

@@ -1,7 +1,7 @@
 //! Sending: what is stored in the outbox goes out, one request of a lane after another, until each has its answer. A
 //! request that lost the race for its epoch is made again for the next one.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -24,7 +24,7 @@ use super::{
     },
 };
 use crate::{
-    base::{AliasId, GroupId, Status},
+    base::{AliasId, Domain, GroupId, Status},
     crypto::{random, system_rng},
     wire::{Decode, Encode, Method, content::ApplicationMessage},
 };
@@ -43,13 +43,26 @@ pub enum Settled {
 }
 
 impl Core {
-    /// Sends everything that waits.
+    /// Sends everything that waits. What waits for another homeserver that cannot be reached goes on waiting, and keeps
+    /// nothing else from being sent.
     pub async fn flush(self: &Arc<Self>) -> Result<(), ClientError> {
-        for lane in self.database.run(outbox::lanes).await? {
+        let mut silent = HashSet::new();
+        for (lane, domain) in self.database.run(outbox::lanes).await? {
+            if silent.contains(&domain) {
+                continue;
+            }
             let _turn = self.lane(&lane).await;
-            self.send_lane(&lane, None).await?;
+            match self.send_lane(&lane, None).await {
+                Err(error) if self.is_elsewhere(&error, &domain) => _ = silent.insert(domain),
+                outcome => _ = outcome?,
+            }
         }
         Ok(())
+    }
+
+    /// Whether what failed has to do with another homeserver alone, which cannot be reached or gives no tokens now.
+    pub fn is_elsewhere(&self, error: &ClientError, domain: &Domain) -> bool {
+        domain != self.domain() && matches!(error, ClientError::Unreachable(_) | ClientError::UsedUp(_))
     }
 
     /// Sends what waits in a lane, which the caller holds. Returns the answer to the request that has `mine` beside it;
@@ -164,7 +177,7 @@ impl Core {
             };
             return self.database.run(compare).await.err().unwrap_or(error);
         }
-        if error.status() != Status::Unauthenticated.name() || pending.lane.is_empty() {
+        if error.status() != Status::Unauthenticated.name() || outbox::group_of(&pending.lane).is_none() {
             return error;
         }
         let epoch = async || {
@@ -391,11 +404,9 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
     let provider = Provider::new(connection);
     let is_busy = refused.is_some_and(is_busy);
     match pending.kind {
-        Kind::Simple
-            if matches!(pending.method, Method::AsEnqueue | Method::AsEnqueueAlias) && !pending.lane.is_empty() =>
-        {
-            // The offer that a connection group was made for.
-            let group = GroupId::from_slice(&pending.lane)?;
+        Kind::Simple if matches!(pending.method, Method::AsEnqueue | Method::AsEnqueueAlias) => {
+            // The offer that a connection group was made for; a notice leaves nothing behind.
+            let Some(group) = outbox::group_of(&pending.lane) else { return Ok(()) };
             contacts::remove_offer(connection, &group)?;
             chats::set_state(connection, &group, ChatState::Declined)?;
             outbox::add_chore(connection, &Chore::Delete(group))

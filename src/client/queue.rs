@@ -22,6 +22,7 @@ use super::{
         outbox::{self, Chore},
         queues::{self, Cursor, Queue},
     },
+    strangers::MOMENT,
     trust::{Doubt, Trust},
 };
 use crate::{
@@ -97,8 +98,10 @@ pub struct Supplies {
     asked: Vec<Domain>,
     /// Those of them whose credentials were fetched.
     fetched: Vec<Domain>,
+    /// A homeserver that cannot be asked for its credentials now, but may be later.
+    pub later: Option<Domain>,
     /// Why the entry will never be usable.
-    give_up: Option<String>,
+    pub give_up: Option<String>,
 }
 
 /// What the processing of an entry works with.
@@ -217,17 +220,25 @@ impl Core {
         incarnation: Incarnation,
         entry: QueueEntry,
     ) -> Result<(), ClientError> {
-        let mut supplies = Supplies::default();
+        self.process(move |work| work.process(queue, incarnation, &entry)).await
+    }
+
+    /// Processes something in one transaction, again for everything that is fetched for it.
+    pub async fn process(
+        self: &Arc<Self>,
+        task: impl Fn(&mut Work<'_>) -> Result<(), Stop> + Send + Sync + 'static,
+    ) -> Result<(), ClientError> {
+        let (mut supplies, task) = (Supplies::default(), Arc::new(task));
         for attempt in 0..MAX_NEEDS {
             if attempt + 2 == MAX_NEEDS {
                 supplies.give_up = Some("it needs more than an entry may".into());
             }
-            let (core, entry, at_hand) = (self.clone(), entry.clone(), supplies.clone());
+            let (core, task, at_hand) = (self.clone(), task.clone(), supplies.clone());
             let process = move |connection: &Connection| {
                 let account = core.account();
                 let (account, trust) = (&*account, &*core.trust);
                 let mut work = Work { connection, account, trust, supplies: &at_hand, events: Vec::new() };
-                work.process(queue, incarnation, &entry)?;
+                task(&mut work)?;
                 Ok::<_, Stop>(work.events)
             };
             match self.database.run(process).await {
@@ -246,14 +257,21 @@ impl Core {
     /// Fetches what an entry needs. Only a refusal is final.
     async fn supply(&self, need: Need, supplies: &mut Supplies) -> Result<(), ClientError> {
         let outcome = match need {
-            // Whoever sends an offer chooses the domain in it: no stranger makes this client dial a host of his, or wait
-            // for one that does not answer. Until homeservers federate, only the own one's users can be verified.
-            Need::Authority(domain) if domain != *self.domain() || supplies.asked.contains(&domain) => {
+            // Once for an entry: what is not known then will not be.
+            Need::Authority(domain) if supplies.asked.contains(&domain) => {
                 supplies.give_up = Some(format!("the credentials of {domain} cannot be had"));
                 return Ok(());
             }
+            Need::Authority(domain) if domain != *self.domain() => {
+                supplies.asked.push(domain.clone());
+                if self.look_up(&domain).await? {
+                    supplies.fetched.push(domain);
+                } else {
+                    supplies.later = Some(domain);
+                }
+                return Ok(());
+            }
             Need::Authority(domain) => {
-                // Once for an entry: what is not known then will not be.
                 supplies.asked.push(domain.clone());
                 match self.fetch_authority(&domain).await {
                     Err(ClientError::Refused(_) | ClientError::Local(Local::Untrusted, _)) => return Ok(()),
@@ -266,7 +284,16 @@ impl Core {
             }
             Need::Body(shared) => self.fetch_body(&shared).await.map(|body| supplies.body = Some(body)),
             Need::Welcome { request, reference, leaf_seed } => {
-                self.fetch_welcome(&request, &reference, leaf_seed).await.map(|info| supplies.welcome = Some(info))
+                let domain = request.access.group.domain.clone();
+                let fetched = self.fetch_welcome(&request, &reference, leaf_seed).await;
+                if let Err(error) = &fetched
+                    && self.is_elsewhere(error, &domain)
+                {
+                    supplies.give_up = Some(format!("what it needs cannot be fetched now: {error}"));
+                    supplies.later = Some(domain);
+                    return Ok(());
+                }
+                fetched.map(|info| supplies.welcome = Some(info))
             }
         };
         match outcome {
@@ -296,7 +323,11 @@ impl Core {
         let key = SigningKey::from_seed(leaf_seed)?;
         let sender = SenderId::DsKeyPackage(KeyPackageId { group: group.clone(), reference: reference.into() });
         let sender = Sender::Bound(sender, &key);
-        self.network.call::<call::DsWelcomeInfo>(&group.domain, self.delivery(group), sender, request).await
+        let (domain, isolation) = (&group.domain, self.delivery(group));
+        if domain == self.domain() {
+            return self.network.call::<call::DsWelcomeInfo>(domain, isolation, sender, request).await;
+        }
+        self.network.call_within::<call::DsWelcomeInfo>(MOMENT, domain, isolation, sender, request).await
     }
 }
 
@@ -322,8 +353,8 @@ impl Work<'_> {
         queues::store(self.connection, queue, &Cursor { incarnation, next, ratchet })?;
         let outcome = match (content, &self.supplies.give_up) {
             (Err(why), _) => self.unreadable(queue, entry.sequence, &why),
-            (Ok(Some(_)), Some(why)) => Err(Stop::bad(why.clone())),
-            (Ok(Some(content)), None) => self.within_savepoint(|work| work.handle(queue, content)),
+            (Ok(Some(content)), Some(why)) => self.put_aside(queue, &content, why),
+            (Ok(Some(content)), None) => self.within_savepoint(|work| work.in_turn(queue, content)),
             (Ok(None), _) => Ok(()),
         };
         match outcome {
@@ -385,7 +416,7 @@ impl Work<'_> {
     }
 
     /// Whatever `f` wrote is undone if it fails, and nothing else.
-    fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
+    pub fn within_savepoint(&mut self, f: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<(), Stop> {
         self.connection.execute_batch("SAVEPOINT entry")?;
         let outcome = f(self);
         let end = if outcome.is_ok() { "RELEASE entry" } else { "ROLLBACK TO entry; RELEASE entry" };
@@ -436,7 +467,8 @@ impl Work<'_> {
         Ok(keys.iter().find_map(|(number, key)| Some((*number, open(key).ok()?))))
     }
 
-    fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
+    /// Takes in the message of an entry.
+    pub fn handle(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
         match (queue, QueueMessage::from_bytes(content)?) {
             (Queue::Direct, QueueMessage::Direct(message)) => direct::receive(self, &message, None),
             (Queue::Alias(alias), QueueMessage::Direct(message)) => direct::receive(self, &message, Some(alias)),

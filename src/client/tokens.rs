@@ -1,11 +1,13 @@
-//! What requests cost (`wire-spec/tokens.md`): tokens of the own homeserver are obtained in batches as the user, kept, and
-//! given away one at a time on connections that have no credit left.
+//! What requests cost (`wire-spec/tokens.md`): tokens of a homeserver, the own one or another, are obtained in batches as
+//! the user, kept, and given away one at a time on its connections that have no credit left.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+use rusqlite::Connection;
 
 use super::{
     connector::Isolation,
@@ -16,10 +18,11 @@ use super::{
 use crate::{
     base::{ClientId, Clock, Domain, Status, Timestamp},
     client::account::Keys,
-    crypto::privacy_pass::Request,
+    crypto::{privacy_pass::Request, signature::SigningKey},
     wire::{
         Method, SenderId, Token,
         authentication::{GetCredentials, IssueTokens, IssuerKey},
+        credential::ClientCredential,
         method::{Credit, call},
         registry::TOKEN_TYPE,
         server::{GetServerInfo, TokenPolicy},
@@ -29,17 +32,25 @@ use crate::{
 /// Tokens asked for at a time. Where so many are not left, fewer are asked for.
 pub const BATCH: usize = 50;
 
+/// The same at another homeserver, which gives all clients of the own one together no more than it must.
+pub const FOREIGN_BATCH: usize = 10;
+
 /// With fewer than these more are obtained.
 const FEW: u32 = 8;
+
+/// The same of another homeserver.
+const FOREIGN_FEW: u32 = 2;
 
 /// What tokens cost and buy, and those that wait.
 pub struct Tokens {
     database: Database,
     clock: Arc<dyn Clock>,
     policies: Mutex<HashMap<Domain, Arc<TokenPolicy>>>,
-    /// Held by whoever obtains tokens. When the issuer has more for this client, if it has none now.
-    next_period: tokio::sync::Mutex<Option<Timestamp>>,
+    issuers: Mutex<HashMap<Domain, Arc<NextPeriod>>>,
 }
+
+/// Held by whoever obtains tokens of a homeserver. When that has more for this client, if it has none now.
+type NextPeriod = tokio::sync::Mutex<Option<Timestamp>>;
 
 /// What a request costs, and what a token buys.
 #[derive(Clone, Copy)]
@@ -53,13 +64,13 @@ pub struct Cost {
 impl Tokens {
     /// Those in a client's state.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
-        Self { database, clock, policies: Mutex::default(), next_period: tokio::sync::Mutex::default() }
+        Self { database, clock, policies: Mutex::default(), issuers: Mutex::default() }
     }
 
-    /// How many wait.
-    pub async fn count(&self) -> Result<u32, ClientError> {
-        let now = self.clock.now().seconds();
-        self.database.run(move |connection| tokens::count(connection, now)).await
+    /// How many of a homeserver wait.
+    pub async fn count(&self, domain: &Domain) -> Result<u32, ClientError> {
+        let (now, domain) = (self.clock.now().seconds(), domain.clone());
+        self.database.run(move |connection| tokens::count(connection, &domain, now)).await
     }
 
     /// What a request to a homeserver costs there, if it costs anything that this client has tokens for.
@@ -90,18 +101,22 @@ impl Tokens {
         Ok(policy)
     }
 
-    /// Takes a token of the own homeserver, which must not be used a second time whatever becomes of it.
+    /// Takes a token of a homeserver, which must not be used a second time whatever becomes of it.
     ///
     /// # Errors
     /// [`ClientError::UsedUp`] if there is none and the issuer gives no more now.
-    pub async fn take(&self, network: &Network) -> Result<Token, ClientError> {
-        let mut next_period = self.next_period.lock().await;
-        let (mut token, left) = self.take_stored().await?;
-        if left < FEW {
-            let obtained = self.obtain(network, &mut next_period).await;
+    pub async fn take(&self, network: &Network, domain: &Domain) -> Result<Token, ClientError> {
+        let issuer =
+            self.issuers.lock().unwrap_or_else(PoisonError::into_inner).entry(domain.clone()).or_default().clone();
+        let mut next_period = issuer.lock().await;
+        let (mut token, left) = self.take_stored(domain).await?;
+        let whose = self.database.run(Identity::load).await?;
+        let (few, batch) = if whose.is_of(domain) { (FEW, BATCH) } else { (FOREIGN_FEW, FOREIGN_BATCH) };
+        if left < few {
+            let obtained = self.obtain(network, domain, &whose, batch, &mut next_period).await;
             if token.is_none() {
                 obtained?;
-                token = self.take_stored().await?.0;
+                token = self.take_stored(domain).await?.0;
             }
         }
         token.ok_or_else(|| ClientError::untrusted("the issuer's tokens have expired already"))
@@ -118,20 +133,26 @@ impl Tokens {
             .await
     }
 
-    async fn take_stored(&self) -> Result<(Option<Token>, u32), ClientError> {
-        let now = self.clock.now().seconds();
-        self.database.run(move |connection| tokens::take(connection, now)).await
+    async fn take_stored(&self, domain: &Domain) -> Result<(Option<Token>, u32), ClientError> {
+        let (now, domain) = (self.clock.now().seconds(), domain.clone());
+        self.database.run(move |connection| tokens::take(connection, &domain, now)).await
     }
 
-    async fn obtain(&self, network: &Network, next_period: &mut Option<Timestamp>) -> Result<(), ClientError> {
+    async fn obtain(
+        &self,
+        network: &Network,
+        domain: &Domain,
+        whose: &Identity,
+        mut batch: usize,
+        next_period: &mut Option<Timestamp>,
+    ) -> Result<(), ClientError> {
         let now = self.clock.now();
         if let Some(next) = next_period.filter(|next| *next > now) {
             return Err(ClientError::UsedUp(Duration::from_millis(next.0 - now.0)));
         }
         *next_period = None;
-        let mut batch = BATCH;
         loop {
-            match self.obtain_batch(network, batch).await {
+            match self.obtain_batch(network, domain, whose, batch).await {
                 Err(ClientError::Refused(refusal)) if refusal.status == Status::RateLimited => {
                     let wait = refusal.retry_after.unwrap_or(Duration::from_secs(60));
                     if batch == 1 {
@@ -141,40 +162,70 @@ impl Tokens {
                     // What is left of the allowance may be less than a batch.
                     batch /= 2;
                 }
+                // It cannot ask the own homeserver who this is; that passes.
+                Err(ClientError::Refused(refusal)) if refusal.status == Status::RemoteUnreachable => {
+                    return Err(ClientError::Unreachable(refusal.message.into_owned()));
+                }
                 outcome => return outcome,
             }
         }
     }
 
     /// Asks for tokens under the key that issues now, which any client is shown that asks without saying who it is.
-    async fn obtain_batch(&self, network: &Network, batch: usize) -> Result<(), ClientError> {
-        let (domain, client, identity) = self
-            .database
-            .run(|connection| {
-                let domain: Domain = meta::require(connection, "domain")?;
-                let client: ClientId = meta::require(connection, "client id")?;
-                Ok::<_, ClientError>((domain, client, Keys::load(connection)?.identity))
-            })
-            .await?;
+    async fn obtain_batch(
+        &self,
+        network: &Network,
+        domain: &Domain,
+        whose: &Identity,
+        batch: usize,
+    ) -> Result<(), ClientError> {
+        let is_foreign = !whose.is_of(domain);
         let (nobody, request) = (Sender::Nobody, GetCredentials {});
         let credentials =
-            network.call::<call::AsGetCredentials>(&domain, Isolation::Anonymous, nobody, &request).await?;
+            network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, nobody, &request).await?;
         let now = self.clock.now().seconds();
-        let issuer = newest(credentials.issuer_keys, now).ok_or_else(|| {
+        let issuer = newest(credentials.issuer_keys, is_foreign, now).ok_or_else(|| {
             ClientError::Local(Local::Untrusted, "the homeserver has no key to issue tokens with".into())
         })?;
-        let (request, state) = Request::new(issuer.public_key.as_slice(), &domain, batch)?;
-        let request = IssueTokens { request: request.into() };
-        let sender = Sender::Bound(SenderId::AsClient(client), &identity);
-        let issued = network.call::<call::AsIssueTokens>(&domain, Isolation::Identity, sender, &request).await?;
-        let issued = state.finish(issued.response.as_slice())?;
-        self.database.run(move |connection| tokens::insert(connection, &issued, issuer.not_after)).await
+        let (request, state) = Request::new(issuer.public_key.as_slice(), domain, batch)?;
+        let credential = if is_foreign { Some(whose.credential()?) } else { None };
+        let request = IssueTokens { request: request.into(), credential };
+        let sender = Sender::Bound(SenderId::AsClient(whose.client.clone()), &whose.key);
+        let issued = network.call::<call::AsIssueTokens>(domain, Isolation::Identity, sender, &request).await?;
+        let (issued, domain) = (state.finish(issued.response.as_slice())?, domain.clone());
+        self.database.run(move |connection| tokens::insert(connection, &domain, &issued, issuer.not_after)).await
     }
 }
 
-/// The key that issues to the homeserver's own users.
-fn newest(keys: Vec<IssuerKey>, now: u64) -> Option<IssuerKey> {
-    let usable = |key: &IssuerKey| key.token_type == TOKEN_TYPE && !key.foreign && key.not_after >= now;
+/// To whom tokens are issued.
+struct Identity {
+    client: ClientId,
+    key: SigningKey,
+    /// Another homeserver has to be shown it. None before there is one.
+    credential: Option<ClientCredential>,
+}
+
+impl Identity {
+    fn load(connection: &Connection) -> Result<Self, ClientError> {
+        Ok(Self {
+            client: meta::require(connection, "client id")?,
+            key: Keys::load(connection)?.identity,
+            credential: meta::get(connection, "credential")?,
+        })
+    }
+
+    fn is_of(&self, domain: &Domain) -> bool {
+        self.client.user.domain == *domain
+    }
+
+    fn credential(&self) -> Result<ClientCredential, ClientError> {
+        self.credential.clone().ok_or_else(|| ClientError::storage("there is no credential yet"))
+    }
+}
+
+/// The key that issues now, to the homeserver's own users or to clients of others.
+fn newest(keys: Vec<IssuerKey>, foreign: bool, now: u64) -> Option<IssuerKey> {
+    let usable = |key: &IssuerKey| key.token_type == TOKEN_TYPE && key.foreign == foreign && key.not_after >= now;
     keys.into_iter().filter(usable).max_by_key(|key| key.issues_until)
 }
 

@@ -37,6 +37,12 @@ const REFRESH: Duration = Duration::from_secs(24 * 3_600);
 /// The own domain's are fetched again after so long, to learn what was revoked.
 const REVOCATIONS: Duration = Duration::from_secs(3_600);
 
+/// What is known of another homeserver that cannot be asked is believed when it is older too, but not beyond this,
+const EXCUSED: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// and for so long, before it is asked again.
+const EXCUSE: Duration = Duration::from_secs(600);
+
 /// What is known of home domains.
 pub struct Trust {
     known: Mutex<HashMap<Domain, Known>>,
@@ -47,6 +53,8 @@ pub struct Trust {
 struct Known {
     authority: Arc<Authority>,
     fetched: Timestamp,
+    /// Until then its age is excused.
+    excused: Timestamp,
 }
 
 /// Why a chain was not verified.
@@ -77,7 +85,7 @@ impl Trust {
             // What is no longer valid is fetched again when it is needed.
             let known_roots = pinned(connection, &domain)?;
             if let Ok(authority) = Authority::verify(domain.clone(), &credentials, &known_roots, clock.now()) {
-                known.insert(domain, Known { authority: Arc::new(authority), fetched });
+                known.insert(domain, Known { authority: Arc::new(authority), fetched, excused: Timestamp(0) });
             }
         }
         Ok(Self { known: Mutex::new(known), clock })
@@ -90,7 +98,24 @@ impl Trust {
 
     /// The credentials of a domain, if they are at hand.
     pub fn authority(&self, domain: &Domain) -> Result<Arc<Authority>, Doubt> {
-        self.known(domain, REFRESH).ok_or_else(|| Doubt::Missing(domain.clone()))
+        let known = self.known(domain, REFRESH).or_else(|| self.excused(domain));
+        known.ok_or_else(|| Doubt::Missing(domain.clone()))
+    }
+
+    /// The homeserver of a domain cannot be asked now: for a while what is known of it will do.
+    pub fn excuse(&self, domain: &Domain) {
+        let now = self.clock.now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(domain) {
+            known.excused = now.after(EXCUSE);
+        }
+    }
+
+    fn excused(&self, domain: &Domain) -> Option<Arc<Authority>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let is_excused = |known: &&Known| known.excused > now && known.fetched.after(EXCUSED) > now;
+        known.get(domain).filter(is_excused).map(|known| known.authority.clone())
     }
 
     /// Why a credential is not to be believed, if it is known to be revoked.
@@ -104,6 +129,14 @@ impl Trust {
         self.known(domain, REVOCATIONS).is_none()
     }
 
+    /// Other domains than the own one whose credentials are old.
+    pub fn old(&self, home: &Domain) -> Vec<Domain> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let is_old = |(domain, known): &(&Domain, &Known)| *domain != home && known.fetched.after(REFRESH) <= now;
+        known.iter().filter(is_old).map(|(domain, _)| domain.clone()).collect()
+    }
+
     fn known(&self, domain: &Domain, age: Duration) -> Option<Arc<Authority>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
@@ -112,9 +145,25 @@ impl Trust {
 
     /// Fetches the credentials of a domain, checks them against those seen before, and remembers them.
     pub async fn fetch(&self, domain: &Domain, network: &Network, database: &Database) -> Result<(), ClientError> {
+        self.fetch_within(domain, network, database, None).await
+    }
+
+    /// The same, with an answer that must come so soon.
+    pub async fn fetch_within(
+        &self,
+        domain: &Domain,
+        network: &Network,
+        database: &Database,
+        limit: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let request = GetCredentials {};
-        let credentials =
-            network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, Sender::Nobody, &request).await?;
+        let (isolation, nobody) = (Isolation::Anonymous, Sender::Nobody);
+        let credentials = match limit {
+            None => network.call::<call::AsGetCredentials>(domain, isolation, nobody, &request).await?,
+            Some(limit) => {
+                network.call_within::<call::AsGetCredentials>(limit, domain, isolation, nobody, &request).await?
+            }
+        };
         let now = self.clock.now();
         let name = domain.clone();
         let authority = database
@@ -131,7 +180,7 @@ impl Trust {
                 Ok::<_, ClientError>(authority)
             })
             .await?;
-        let known = Known { authority: Arc::new(authority), fetched: now };
+        let known = Known { authority: Arc::new(authority), fetched: now, excused: Timestamp(0) };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), known);
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::{
         chats::{self, ChatKind, ChatState},
         contacts, inbox,
     },
+    strangers::MOMENT,
 };
 use crate::{
     base::{GroupId, Timestamp, UserId},
@@ -225,10 +226,9 @@ impl Core {
 
     async fn fetch_name(&self, user: &UserId, keys: &[crate::base::Secret]) -> Result<String, ClientError> {
         let request = GetUserProfile { user: user.clone() };
-        let answer = self
-            .network
-            .call::<call::AsGetUserProfile>(&user.domain, Isolation::Anonymous, Sender::Nobody, &request)
-            .await?;
+        let (domain, isolation, nobody) = (&user.domain, Isolation::Anonymous, Sender::Nobody);
+        let answer =
+            self.network.call_within::<call::AsGetUserProfile>(MOMENT, domain, isolation, nobody, &request).await?;
         let open = |key| aead::open(key, KeyLabel::UserProfile, &user.to_vec(), answer.profile.as_slice()).ok();
         let opened = keys.iter().find_map(open).ok_or(CryptoError::Invalid)?;
         Ok(tidy(&unpad_value::<UserProfile>(opened, MESSAGE_FLOOR)?.name.0))

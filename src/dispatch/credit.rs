@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Dispatcher, Session};
 use crate::{
-    authentication::{issue_tokens, issuers::Kind},
+    authentication::{domain_allowances, issue_tokens, issuers::Kind},
     base::{Refusal, Status},
     service::{Outcome, damaged, store_failure},
     store::{Batch, Key, KeyRange, Limit, StoreError, Table},
@@ -17,6 +17,9 @@ const MAX_CREDIT: u32 = 1_000_000;
 
 /// Allowances looked at in one go.
 const PAGE: usize = 1_000;
+
+/// Locks the number of homeservers whose allowances are remembered.
+pub(super) const DOMAINS: &str = "domains with allowances";
 
 /// The credit of a connection, by the kind of the tokens that it was bought with.
 #[derive(Default)]
@@ -97,15 +100,28 @@ impl Dispatcher {
         scope.commit(Outcome::write(batch, Done {})).await?;
         self.authentication.issuers.apply(change);
 
+        for table in issue_tokens::ALLOWANCES.into_iter().chain([Table::AsDomainAllowances]) {
+            self.forget_allowances(table).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_allowances(&self, table: Table) -> Result<(), Refusal> {
         let mut range = KeyRange::from(Key::new()..);
         loop {
             let view = self.parts.store.durable();
-            let rows = view.scan(Table::AsAllowances, range.clone(), Limit::rows(PAGE)).await.map_err(store_failure)?;
+            let rows = view.scan(table, range.clone(), Limit::rows(PAGE)).await.map_err(store_failure)?;
             let Some(last) = rows.last() else { return Ok(()) };
             range = KeyRange::from(last.key.successor()..);
             let mut batch = Batch::new();
-            issue_tokens::forget(rows, &self.parts.policy.tokens, self.parts.clock.now(), &mut batch)?;
-            match self.parts.store.submit(batch) {
+            let mut scope = self.locked(DOMAINS).await;
+            match table {
+                Table::AsDomainAllowances => domain_allowances::forget(&scope.context(), rows, &mut batch).await?,
+                _ => issue_tokens::forget(&scope.context(), table, rows, &mut batch)?,
+            }
+            let submitted = self.parts.store.submit(batch);
+            drop(scope);
+            match submitted {
                 Ok(commit) => commit.await.map_err(store_failure)?,
                 // One of them has changed in between; the next hour takes the others.
                 Err(StoreError::Conflict) => {}

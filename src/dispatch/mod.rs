@@ -27,7 +27,7 @@ use crate::{
     crypto::{Rng, at_rest::StorageKey},
     delivery::Delivery,
     federation::{
-        Federation, Foreign, Known, Outbox, Peers, outbox,
+        Authorities, Federation, Foreign, Known, Outbox, Peers, outbox,
         peers::{self, Settings as PeerSettings},
     },
     push::{Limits, Pushes},
@@ -91,6 +91,7 @@ pub struct Dispatcher {
     known: Arc<Known>,
     outbox: Arc<Outbox>,
     peers: Peers,
+    authorities: Authorities,
 }
 
 impl Dispatcher {
@@ -125,6 +126,7 @@ impl Dispatcher {
             settings: parts.peer_settings,
         });
         peers.resume().await.map_err(store_failure)?;
+        let authorities = Authorities::default();
         Ok(Arc::new(Self {
             parts,
             authentication,
@@ -138,6 +140,7 @@ impl Dispatcher {
             known,
             outbox,
             peers,
+            authorities,
         }))
     }
 

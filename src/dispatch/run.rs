@@ -36,8 +36,12 @@ impl Dispatcher {
 
     /// For a request that reads and changes what both keys name.
     pub(super) async fn locked_both(&self, one: impl Hash, other: impl Hash) -> Scope<'_> {
-        let names = [self.locks.name(one), self.locks.name(other)];
-        Scope { guards: self.locks.lock(&names).await, ..self.unlocked() }
+        self.locked_all(&[self.locks.name(one), self.locks.name(other)]).await
+    }
+
+    /// For a request that reads and changes all that has these names.
+    pub(super) async fn locked_all(&self, names: &[usize]) -> Scope<'_> {
+        Scope { guards: self.locks.lock(names).await, ..self.unlocked() }
     }
 }
 

@@ -48,6 +48,11 @@ impl Foreign {
         &self.federation.rules
     }
 
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Asks the homeserver of `domain` something that needs no proof and no credit.
     ///
     /// # Errors
@@ -58,7 +63,7 @@ impl Foreign {
         if *domain == self.home {
             return Err(unreachable(domain, "it is this homeserver itself"));
         }
-        let now = self.clock.now();
+        let now = self.now();
         if self.silent().get(domain).is_some_and(|until| *until > now) {
             return Err(unreachable(domain, "it has not answered lately"));
         }

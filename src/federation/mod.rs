@@ -1,6 +1,7 @@
 //! Federation: what a homeserver has to do with others (`wire-spec/federation.md`). Whom it deals with at all, what it
 //! learns of them, and how it reaches them; messages for their users wait in an outbox until they have them.
 
+pub mod authorities;
 pub mod foreign;
 pub mod known;
 pub mod outbox;
@@ -17,6 +18,7 @@ use crate::{
     wire::{Authentication, Call, Decode, Encode, Request, Response, VERSION},
 };
 
+pub use authorities::Authorities;
 pub use foreign::Foreign;
 pub use known::Known;
 pub use outbox::Outbox;

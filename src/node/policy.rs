@@ -46,6 +46,10 @@ pub struct Tokens {
     required: bool,
     credit_per_token: u32,
     allowance: u32,
+    foreign_allowance: u32,
+    foreign_domain_allowance: u32,
+    foreign_domain_max: u32,
+    foreign_new_domains: u32,
     period_hours: u64,
     key_life_days: u64,
     prices: BTreeMap<String, u32>,
@@ -53,13 +57,17 @@ pub struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        let policy::Tokens { required, credit_per_token, allowance, period, key_life, .. } = policy::Tokens::default();
+        let tokens = policy::Tokens::default();
         Self {
-            required,
-            credit_per_token,
-            allowance,
-            period_hours: period.as_secs() / 3_600,
-            key_life_days: key_life.as_secs() / 86_400,
+            required: tokens.required,
+            credit_per_token: tokens.credit_per_token,
+            allowance: tokens.allowance,
+            foreign_allowance: tokens.foreign_allowance,
+            foreign_domain_allowance: tokens.foreign_domain_allowance,
+            foreign_domain_max: tokens.foreign_domain_max,
+            foreign_new_domains: tokens.foreign_new_domains,
+            period_hours: tokens.period.as_secs() / 3_600,
+            key_life_days: tokens.key_life.as_secs() / 86_400,
             prices: BTreeMap::new(),
         }
     }
@@ -73,6 +81,11 @@ impl Tokens {
     pub fn check(self) -> Result<policy::Tokens, NodeError> {
         within("tokens.credit_per_token", self.credit_per_token.into(), 1, 100_000)?;
         within("tokens.allowance", self.allowance.into(), 1, 1_000_000)?;
+        within("tokens.foreign_allowance", self.foreign_allowance.into(), 0, 1_000_000)?;
+        within("tokens.foreign_domain_allowance", self.foreign_domain_allowance.into(), 0, 100_000_000)?;
+        let (least, most) = (self.foreign_domain_allowance.into(), 100_000_000);
+        within("tokens.foreign_domain_max", self.foreign_domain_max.into(), least, most)?;
+        within("tokens.foreign_new_domains", self.foreign_new_domains.into(), 0, 100_000)?;
         within("tokens.period_hours", self.period_hours, 1, 24 * 366)?;
         within("tokens.key_life_days", self.key_life_days, 1, 366)?;
         let price = |(name, price): (String, u32)| {
@@ -89,6 +102,10 @@ impl Tokens {
             required: self.required,
             credit_per_token: self.credit_per_token,
             allowance: self.allowance,
+            foreign_allowance: self.foreign_allowance,
+            foreign_domain_allowance: self.foreign_domain_allowance,
+            foreign_domain_max: self.foreign_domain_max,
+            foreign_new_domains: self.foreign_new_domains,
             period: Duration::from_secs(self.period_hours * 3_600),
             key_life: Duration::from_secs(self.key_life_days * 86_400),
             prices: self.prices.into_iter().map(price).collect::<Result<_, _>>()?,
@@ -159,6 +176,10 @@ pub fn template() -> String {
          # required = {required}              # whether requests cost credit, which tokens buy\n\
          # credit_per_token = {per_token}        # on the connection that a token is sent on\n\
          # allowance = {allowance}             # tokens for one client in one period\n\
+         # foreign_allowance = {foreign}      # for one client of another homeserver\n\
+         # foreign_domain_allowance = {domain}  # for all clients of a homeserver that is new here; grows with use\n\
+         # foreign_domain_max = {most}    # to this\n\
+         # foreign_new_domains = {new}     # homeservers that are new in one period\n\
          # period_hours = {period}\n\
          # key_life_days = {life}           # how long a key issues; its tokens are good for as long again\n\
          \n\
@@ -184,6 +205,10 @@ pub fn template() -> String {
         required = tokens.required,
         per_token = tokens.credit_per_token,
         allowance = tokens.allowance,
+        foreign = tokens.foreign_allowance,
+        domain = tokens.foreign_domain_allowance,
+        most = tokens.foreign_domain_max,
+        new = tokens.foreign_new_domains,
         period = tokens.period_hours,
         life = tokens.key_life_days,
         silent = queues.inactive_days,
@@ -218,11 +243,15 @@ mod tests {
     fn what_an_operator_sets_becomes_the_policy() {
         let policy = parse(
             "[tokens]\nrequired = true\ncredit_per_token = 4\nallowance = 7\nperiod_hours = 2\nkey_life_days = 3\n\
+             foreign_allowance = 5\nforeign_domain_allowance = 50\nforeign_domain_max = 60\nforeign_new_domains = 2\n\
              [tokens.prices]\nAsEnqueue = 4\nDsSendMessage = 0\n[rates]\nlogins_per_account = 3\n",
         )
         .unwrap();
         assert_eq!((policy.tokens.credit_per_token, policy.tokens.allowance), (4, 7));
         assert_eq!(policy.tokens.period, Duration::from_secs(7_200));
+        let foreign = (policy.tokens.foreign_domain_allowance, policy.tokens.foreign_domain_max);
+        assert_eq!((policy.tokens.foreign_allowance, foreign), (5, (50, 60)));
+        assert_eq!(policy.tokens.foreign_new_domains, 2);
         assert_eq!(policy.tokens.key_life, Duration::from_secs(3 * 86_400));
         assert_eq!(policy.tokens.price(Method::AsEnqueue), 4);
         assert_eq!(policy.tokens.price(Method::DsSendMessage), 0);
@@ -237,6 +266,10 @@ mod tests {
         for (text, named) in [
             ("[tokens]\ncredit_per_token = 0\n", "tokens.credit_per_token is between 1 and 100000"),
             ("[tokens]\nallowance = 1000001\n", "tokens.allowance"),
+            ("[tokens]\nforeign_domain_max = 1999\n", "tokens.foreign_domain_max is between 2000 and 100000000"),
+            ("[tokens]\nforeign_allowance = 1000001\n", "tokens.foreign_allowance"),
+            ("[tokens]\nforeign_domain_allowance = 100000001\n", "tokens.foreign_domain_allowance"),
+            ("[tokens]\nforeign_new_domains = 100001\n", "tokens.foreign_new_domains"),
             ("[tokens]\nperiod_hours = 0\n", "tokens.period_hours"),
             ("[tokens]\nkey_life_days = 18446744073709551\n", "tokens.key_life_days"),
             ("[tokens]\ncolour = 1\n", "colour"),

@@ -96,6 +96,15 @@ pub struct Tokens {
     pub credit_per_token: u32,
     /// Tokens that a client is issued in one period.
     pub allowance: u32,
+    /// Tokens that a client of another homeserver is issued in one period.
+    pub foreign_allowance: u32,
+    /// Tokens that all clients of another homeserver are issued in one period, as long as little is known of it. It grows
+    /// by a fifth with every period in which the half of it is used.
+    pub foreign_domain_allowance: u32,
+    /// What that grows to.
+    pub foreign_domain_max: u32,
+    /// Homeservers whose clients are issued tokens for the first time in one period.
+    pub foreign_new_domains: u32,
     /// Length of a period. Periods begin at multiples of it since the Unix epoch.
     pub period: Duration,
     /// How long one issuing key issues. Its tokens are redeemed for as long again.
@@ -110,6 +119,10 @@ impl Default for Tokens {
             required: true,
             credit_per_token: 32,
             allowance: 2_000,
+            foreign_allowance: 500,
+            foreign_domain_allowance: 2_000,
+            foreign_domain_max: 200_000,
+            foreign_new_domains: 1_000,
             period: Duration::from_secs(24 * 3_600),
             key_life: Duration::from_secs(30 * 24 * 3_600),
             prices: Vec::new(),
@@ -189,6 +202,8 @@ rates! {
     AliasPackages, alias_lookups_per_alias = 100, "look-ups of this alias";
     /// Messages put into direct queues and queues of aliases from one address.
     AddressOffers, offers_per_address = 300, "messages to direct queues from this address";
+    /// Credentials of other homeservers that are not at hand, for clients of theirs that ask for tokens from one address.
+    CredentialLookups, credential_lookups_per_address = 60, "clients of homeservers not known here from this address";
     /// Messages put into one direct queue, or queue of an alias, by anybody.
     QueueOffers, offers_per_queue = 100, "messages to this direct queue";
     /// Messages delivered by one other homeserver, which is slowed down.

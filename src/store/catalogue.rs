@@ -52,6 +52,10 @@ tables! {
     AsInvitations = "as_invitations", Points;
     /// How many tokens clients were issued in the current period.
     AsAllowances = "as_allowances", Points;
+    /// The same of clients of other homeservers.
+    AsForeignAllowances = "as_foreign_allowances", Points;
+    /// How many tokens all clients of another homeserver may be issued, and were.
+    AsDomainAllowances = "as_domain_allowances", Points;
     /// Tokens that were redeemed, by issuing key.
     AsSpentTokens = "as_spent_tokens", Points;
     /// Aliases.

@@ -255,6 +255,8 @@ wire_structs! {
     pub struct IssueTokens {
         /// TokenRequest of batched tokens, type 0x0005.
         pub request: Opaque,
+        /// Of a client of another homeserver, which this one does not know; its own clients send none.
+        pub credential: Option<ClientCredential>,
     }
 
     /// Privacy Pass tokens, blinded.

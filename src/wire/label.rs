@@ -104,6 +104,8 @@ labels! {
         AliasName = "alias name";
         /// Name of an invitation code in the database.
         InvitationName = "invitation name";
+        /// Name of a client of another homeserver in the database.
+        ForeignClientName = "foreign client name";
         /// Name of a group in a blocklist.
         Blocklist = "blocklist";
     }

@@ -349,3 +349,9 @@ pub fn profile_keys(connection: &Connection, user: &UserId) -> Result<Vec<Secret
     let sql = "SELECT DISTINCT profile_key FROM members WHERE user = ? AND profile_key IS NOT NULL";
     all(connection, sql, [user.to_vec()], |row| Ok(Secret::new(array(&row.get::<_, Vec<u8>>(0)?)?)))
 }
+
+/// Everybody who is known to be a member of a chat.
+pub fn users(connection: &Connection) -> Result<Vec<UserId>, ClientError> {
+    let sql = "SELECT DISTINCT user FROM members WHERE user IS NOT NULL";
+    all(connection, sql, [], |row| decoded(row.get_ref(0)?.as_blob().map_err(ClientError::storage)?))
+}

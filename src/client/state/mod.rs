@@ -11,6 +11,7 @@ pub mod meta;
 pub mod outbox;
 pub mod queues;
 mod schema;
+pub mod strangers;
 pub mod tokens;
 
 use std::{

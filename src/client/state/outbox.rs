@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::{AliasId, Domain, GroupId},
     client::error::ClientError,
-    wire::{Encode, Method, credential::SignaturePublicKey},
+    wire::{Decode, Encode, Method, credential::SignaturePublicKey},
 };
 
 /// What a waiting request is, and with it what its answer means.
@@ -68,10 +68,24 @@ pub struct New {
     pub extra: Vec<u8>,
 }
 
+/// The lane of a notice to a user, or an alias, of a homeserver: one that cannot be reached is in nobody else's way.
+pub fn lane_to(domain: &Domain) -> Vec<u8> {
+    domain.to_vec()
+}
+
+/// The group whose lane this is.
+pub fn group_of(lane: &[u8]) -> Option<GroupId> {
+    GroupId::from_slice(lane).ok()
+}
+
 /// Adds a request.
 pub fn insert(connection: &Connection, new: New) -> Result<Pending, ClientError> {
     let New { group, kind, method, domain, body, extra } = new;
-    let lane = group.as_ref().map(Encode::to_vec).unwrap_or_default();
+    let lane = match &group {
+        Some(group) => group.to_vec(),
+        None if matches!(method, Method::AsEnqueue | Method::AsEnqueueAlias) => lane_to(&domain),
+        None => Vec::new(),
+    };
     let sql = "INSERT INTO outbox (lane, kind, method, domain, body, extra) VALUES (?, ?, ?, ?, ?, ?)";
     execute(connection, sql, (&lane, kind as i64, method as u16, domain.as_str(), &body, &extra))?;
     Ok(Pending { number: connection.last_insert_rowid(), lane, kind, method, domain, body, extra })
@@ -106,9 +120,11 @@ pub fn next(connection: &Connection, lane: &[u8]) -> Result<Option<Pending>, Cli
     first(connection, sql, [lane], pending_of)
 }
 
-/// Lanes with requests in them, the one that waits longest first.
-pub fn lanes(connection: &Connection) -> Result<Vec<Vec<u8>>, ClientError> {
-    all(connection, "SELECT lane FROM outbox GROUP BY lane ORDER BY MIN(number)", [], |row| Ok(row.get(0)?))
+/// Lanes with requests in them, the one that waits longest first, and where the first request of each goes.
+pub fn lanes(connection: &Connection) -> Result<Vec<(Vec<u8>, Domain)>, ClientError> {
+    let sql = "SELECT lane, domain FROM outbox WHERE number IN (SELECT MIN(number) FROM outbox GROUP BY lane) \
+               ORDER BY number";
+    all(connection, sql, [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?.parse().map_err(ClientError::storage)?)))
 }
 
 /// Removes a request; `false` if it was gone.
@@ -160,6 +176,26 @@ pub enum Chore {
 }
 
 impl Chore {
+    /// The group that it is about.
+    pub const fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Delete(group)
+            | Self::Expel(group, _)
+            | Self::RenewLeaf(group)
+            | Self::Settle(group)
+            | Self::Compare(group)
+            | Self::QueueConfig(group)
+            | Self::GiveToken(group)
+            | Self::Refresh(group) => Some(group),
+            Self::KeyPackages
+            | Self::ConnectionPackages
+            | Self::AliasPackages(_)
+            | Self::Record
+            | Self::Blocklist
+            | Self::FriendshipToken => None,
+        }
+    }
+
     fn row(&self) -> (i64, Vec<u8>) {
         match self {
             Self::Delete(group) => (1, group.to_vec()),
@@ -200,7 +236,7 @@ pub fn has_chore(connection: &Connection, chore: &Chore) -> Result<bool, ClientE
 
 /// All chores, the oldest first, and what numbers them.
 pub fn chores(connection: &Connection) -> Result<Vec<(i64, Chore)>, ClientError> {
-    use crate::wire::{Decode, Reader};
+    use crate::wire::Reader;
     all(connection, "SELECT number, kind, argument FROM chores ORDER BY number", [], |row| {
         let argument = row.get::<_, Vec<u8>>(2)?;
         let chore = match row.get::<_, i64>(1)? {

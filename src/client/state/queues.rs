@@ -32,8 +32,26 @@ impl Queue {
         }
     }
 
+    /// The queue that this stands for.
+    pub fn of_key(key: &str) -> Result<Self, ClientError> {
+        let unknown = || ClientError::storage("there is an unknown queue");
+        match key {
+            "direct" => Ok(Self::Direct),
+            "client" => Ok(Self::Client),
+            alias => {
+                let digits = alias.strip_prefix("alias:").filter(|digits| digits.len() == 64 && digits.is_ascii());
+                let mut id = [0; 32];
+                for (at, byte) in id.iter_mut().enumerate() {
+                    let digits = digits.and_then(|digits| digits.get(2 * at..2 * at + 2)).ok_or_else(unknown)?;
+                    *byte = u8::from_str_radix(digits, 16).map_err(ClientError::storage)?;
+                }
+                Ok(Self::Alias(AliasId(id)))
+            }
+        }
+    }
+
     /// What stands for it in the table.
-    fn key(self) -> String {
+    pub fn key(self) -> String {
         match self {
             Self::Direct | Self::Client => self.name().into(),
             Self::Alias(AliasId(id)) => id.iter().fold("alias:".into(), |key, byte| format!("{key}{byte:02x}")),

@@ -5,10 +5,14 @@ use std::{fs::OpenOptions, path::Path};
 use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::Connection;
 
-use crate::client::{error::ClientError, mls::Json};
+use super::meta;
+use crate::{
+    base::Domain,
+    client::{error::ClientError, mls::Json},
+};
 
 /// Version of the tables below, in SQLite's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -59,7 +63,8 @@ CREATE TABLE messages (
 CREATE INDEX unread ON messages (number) WHERE content IS NOT NULL;
 CREATE TABLE problems (number INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, text TEXT NOT NULL);
 -- Privacy Pass tokens that were not used.
-CREATE TABLE tokens (nonce BLOB PRIMARY KEY, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (
+    nonce BLOB PRIMARY KEY, domain TEXT NOT NULL, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;
 -- What is being sent, and what is to be done when there is time.
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT, lane BLOB NOT NULL, kind INTEGER NOT NULL, method INTEGER NOT NULL,
@@ -67,6 +72,25 @@ CREATE TABLE outbox (
 CREATE INDEX lanes ON outbox (lane, number);
 CREATE TABLE chores (number INTEGER PRIMARY KEY AUTOINCREMENT, kind INTEGER NOT NULL, argument BLOB NOT NULL,
     UNIQUE (kind, argument));
+-- Homeservers that messages have named: when they were asked for their credentials, how often in vain, and whether something
+-- waits for them. What does, by queue; of a group in its order.
+CREATE TABLE strangers (
+    domain TEXT PRIMARY KEY, asked INTEGER NOT NULL, failed INTEGER NOT NULL, wanted INTEGER NOT NULL);
+CREATE TABLE aside (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, queue TEXT NOT NULL, chat BLOB, content BLOB NOT NULL,
+    received INTEGER NOT NULL);
+";
+
+/// From version 3: tokens are those of one of several homeservers.
+const FROM_3: &str = "
+ALTER TABLE tokens RENAME TO old_tokens;
+CREATE TABLE tokens (
+    nonce BLOB PRIMARY KEY, domain TEXT NOT NULL, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE strangers (
+    domain TEXT PRIMARY KEY, asked INTEGER NOT NULL, failed INTEGER NOT NULL, wanted INTEGER NOT NULL);
+CREATE TABLE aside (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, queue TEXT NOT NULL, chat BLOB, content BLOB NOT NULL,
+    received INTEGER NOT NULL);
 ";
 
 /// Opens `home/client.db`, with its tables.
@@ -95,6 +119,17 @@ pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
         0 => {
             let transaction = connection.transaction()?;
             transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            Ok(transaction.commit()?)
+        }
+        3 => {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(FROM_3)?;
+            if let Some(home) = meta::get::<Domain>(&transaction, "domain")? {
+                let sql = "INSERT INTO tokens SELECT nonce, ?, token, not_after FROM old_tokens";
+                transaction.execute(sql, [home.as_str()])?;
+            }
+            transaction.execute_batch("DROP TABLE old_tokens")?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             Ok(transaction.commit()?)
         }

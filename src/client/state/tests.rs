@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::{
-    Database, inbox,
+    Database, inbox, meta,
     outbox::{self, Chore, Kind, New},
     queues::{self, Cursor, Queue},
+    schema, strangers, tokens,
 };
 use crate::{
-    base::{GroupId, Secret, Timestamp, UserId},
+    base::{Domain, GroupId, Secret, Timestamp, UserId},
     client::error::{ClientError, Local},
     crypto::ratchet::Ratchet,
     wire::{
-        Method,
+        Encode, Method,
         content::{ApplicationMessage, Content},
     },
 };
@@ -88,14 +91,15 @@ async fn requests_of_a_lane_keep_their_order_and_their_bytes() {
             let first = outbox::insert(connection, new(Some(group()), 1))?;
             outbox::insert(connection, new(None, 2))?;
             outbox::insert(connection, new(Some(group()), 3))?;
-            assert_eq!(outbox::lanes(connection)?, [first.lane.clone(), Vec::new()]);
+            let lanes = outbox::lanes(connection)?.into_iter().map(|(lane, _)| lane);
+            assert_eq!(lanes.collect::<Vec<_>>(), [first.lane.clone(), Vec::new()]);
             let next = outbox::next(connection, &first.lane)?.unwrap();
             assert_eq!((next.number, next.body, next.extra), (first.number, vec![1], vec![1, 1]));
             assert!(outbox::remove(connection, first.number)?);
             assert!(!outbox::remove(connection, first.number)?, "gone already");
             assert_eq!(outbox::next(connection, &first.lane)?.unwrap().body, [3]);
             outbox::clear(connection, &first.lane)?;
-            assert_eq!(outbox::lanes(connection)?, [Vec::<u8>::new()]);
+            assert_eq!(outbox::lanes(connection)?, [(Vec::new(), "a.test".parse().unwrap())]);
 
             let waiting = |connection: &rusqlite::Connection| -> Result<Vec<Chore>, ClientError> {
                 Ok(outbox::chores(connection)?.into_iter().map(|(_, chore)| chore).collect())
@@ -136,4 +140,84 @@ async fn a_message_is_kept_until_it_is_read_and_never_taken_twice() {
         })
         .await
         .unwrap();
+}
+
+#[test]
+fn strangers_are_asked_at_growing_intervals_and_few_of_them_in_a_day() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::prepare(&mut connection).unwrap();
+    let connection = &connection;
+    let (minute, day) = (60_000, 86_400_000);
+    let domain = |n: u64| -> Domain { format!("n{n}.test").parse().unwrap() };
+    let ask = |n, at| strangers::ask(connection, &domain(n), Timestamp(at)).unwrap();
+    let start = 100 * day;
+    assert!(ask(0, start));
+    for (at, may) in [(1, false), (2, true), (5, false), (6, true), (13, false), (14, true)] {
+        assert_eq!(ask(0, start + at * minute), may, "after {at} minutes");
+    }
+    strangers::answered(connection, &domain(0)).unwrap();
+    assert!(strangers::wanted(connection).unwrap().is_empty());
+    assert!(!ask(0, start + 14 * minute) && ask(0, start + 15 * minute), "it has answered");
+    // A clock that was set back.
+    assert!(ask(0, start - day));
+    strangers::answered(connection, &domain(0)).unwrap();
+    let start = 200 * day;
+    for n in 1..=u64::from(strangers::NEW_A_DAY) {
+        assert!(ask(n, start));
+    }
+    assert!(!ask(1_000, start) && !ask(0, start), "nothing is known of either");
+    connection.execute("INSERT INTO authorities VALUES (?, x'00', 0)", [domain(0).as_str()]).unwrap();
+    assert!(ask(0, start), "it is known");
+    assert!(!ask(1_000, start + day - 1) && ask(1_000, start + day + 1));
+    // There is an end to what is remembered.
+    for n in 2_000..3_000 {
+        strangers::want(connection, &domain(n)).unwrap();
+    }
+    assert!(strangers::wanted(connection).unwrap().len() <= 500);
+}
+
+#[test]
+fn what_is_put_aside_is_bounded_for_each_homeserver_and_for_all() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::prepare(&mut connection).unwrap();
+    let connection = &connection;
+    let domain = |n: u64| -> Domain { format!("n{n}.test").parse().unwrap() };
+    let alias = Queue::Alias(crate::base::AliasId([0xa1; 32]));
+    let put = |n, queue, group: Option<&GroupId>| {
+        strangers::put_aside(connection, &domain(n), queue, group, &[1, 2], Timestamp(1_000)).unwrap()
+    };
+    assert!(put(0, alias, None) && put(0, Queue::Client, Some(&group())));
+    assert_eq!(strangers::waits_for(connection, &group()).unwrap(), Some(domain(0)));
+    let waits = strangers::aside(connection, &domain(0)).unwrap();
+    assert_eq!(waits.iter().map(|aside| aside.queue).collect::<Vec<_>>(), [alias, Queue::Client]);
+    assert_eq!(waits[1].content, [1, 2]);
+    assert_eq!((0..60).filter(|_| put(0, Queue::Direct, None)).count(), 48);
+    assert_eq!((1..20).map(|n| (0..50).filter(|_| put(n, Queue::Direct, None)).count()).sum::<usize>(), 450);
+    strangers::remove_aside(connection, waits[1].number).unwrap();
+    assert_eq!(strangers::waits_for(connection, &group()).unwrap(), None);
+    assert_eq!(strangers::expire_aside(connection, Timestamp(1_000 + 7 * 86_400_000)).unwrap(), 0);
+    assert_eq!(strangers::expire_aside(connection, Timestamp(1_001 + 7 * 86_400_000)).unwrap(), 499);
+}
+
+#[test]
+fn a_state_of_version_3_keeps_its_tokens() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::prepare(&mut connection).unwrap();
+    let home: Domain = "a.test".parse().unwrap();
+    meta::put(&connection, "domain", &home).unwrap();
+    let old = "DROP TABLE tokens; DROP TABLE strangers; DROP TABLE aside; PRAGMA user_version = 3;
+        CREATE TABLE tokens (nonce BLOB PRIMARY KEY, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;";
+    connection.execute_batch(old).unwrap();
+    let token = crate::wire::Token {
+        token_type: 5,
+        nonce: [1; 32],
+        challenge_digest: [0; 32],
+        token_key_id: [0; 32],
+        authenticator: [0; 64],
+    };
+    connection.execute("INSERT INTO tokens VALUES (?, ?, 100)", (token.nonce, token.to_vec())).unwrap();
+    schema::prepare(&mut connection).unwrap();
+    assert_eq!(tokens::take(&connection, &home, 1).unwrap(), (Some(token), 0));
+    assert!(strangers::wanted(&connection).unwrap().is_empty());
+    schema::prepare(&mut connection).unwrap();
 }

@@ -4,6 +4,7 @@
 mod account;
 mod aliases;
 mod blocking;
+mod federation;
 mod flows;
 mod forks;
 mod groups;
@@ -22,6 +23,7 @@ mod refusals;
 mod rules;
 mod stops;
 mod tokens;
+mod world;
 
 use std::{
     collections::HashSet,
@@ -39,12 +41,13 @@ use crate::{
     base::{Refusal, Secret},
     crypto::{Rng, at_rest::StorageKey, system_rng},
     dispatch::{Dispatcher, Parts, Service, Session, connection_limits},
-    federation::Federation,
     service::{policy::Policy, queue::QueueLimits, work::Workers},
     store::{Faults, MemoryEngine, Options as StoreOptions, Store},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
     wire::{Decode, Encode as _, Method, Request, Response, queue::Incarnation},
 };
+
+use world::World;
 
 const INCARNATION: Incarnation = [9; 16];
 
@@ -189,6 +192,8 @@ impl Lossy {
 
 /// A homeserver in memory.
 struct Homeserver {
+    domain: Domain,
+    world: Arc<World>,
     engine: MemoryEngine,
     life: Mutex<Life>,
     handler: Arc<Lossy>,
@@ -220,9 +225,20 @@ impl Homeserver {
     }
 
     async fn start_under(queue_limits: QueueLimits, policy: Policy, clock: Arc<dyn Clock>) -> Arc<Self> {
+        World::of_one().start("a.test", queue_limits, policy, clock).await
+    }
+
+    async fn start_in(
+        world: Arc<World>,
+        domain: Domain,
+        queue_limits: QueueLimits,
+        policy: Policy,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let engine = MemoryEngine::new();
         let life = Life::begin(&engine);
-        let dispatcher = Dispatcher::start(Self::parts(&life.store, queue_limits, policy, &clock)).await.unwrap();
+        let parts = Self::parts(&world, &domain, &life.store, queue_limits, policy, &clock);
+        let dispatcher = Dispatcher::start(parts).await.unwrap();
         let handler = Arc::new(Lossy {
             dispatcher: RwLock::new(dispatcher),
             alive: tokio::sync::RwLock::default(),
@@ -236,7 +252,7 @@ impl Homeserver {
             tokens: Mutex::default(),
         });
         let (life, host) = (Mutex::new(life), Host::new(handler.clone(), Settings::default()));
-        Arc::new(Self { engine, life, host, handler, clock })
+        Arc::new(Self { domain, world, engine, life, host, handler, clock })
     }
 
     fn store(&self) -> Store {
@@ -250,11 +266,7 @@ impl Homeserver {
 
     /// The same, as after a restored backup if the incarnation is another.
     async fn restart_as(&self, incarnation: Incarnation) {
-        self.end_exchanges(|| async move {
-            let parts = Self::parts(&self.store(), QueueLimits::default(), Policy::default(), &self.clock);
-            Parts { incarnation, ..parts }
-        })
-        .await;
+        self.end_exchanges(|| async move { Parts { incarnation, ..self.parts_now() } }).await;
     }
 
     /// Kills it: requests under way are never answered, and what is not durable is lost. Another starts on what is left.
@@ -264,7 +276,7 @@ impl Homeserver {
             // Whatever is being written now is written, or not.
             let _ = self.store().barrier().await;
             *self.life.lock().unwrap() = Life::begin(&self.engine);
-            Self::parts(&self.store(), QueueLimits::default(), Policy::default(), &self.clock)
+            self.parts_now()
         })
         .await;
     }
@@ -278,9 +290,21 @@ impl Homeserver {
         self.handler.disconnect();
     }
 
-    fn parts(store: &Store, queue_limits: QueueLimits, policy: Policy, clock: &Arc<dyn Clock>) -> Parts {
+    fn parts_now(&self) -> Parts {
+        let (limits, policy) = (QueueLimits::default(), Policy::default());
+        Self::parts(&self.world, &self.domain, &self.store(), limits, policy, &self.clock)
+    }
+
+    fn parts(
+        world: &Arc<World>,
+        domain: &Domain,
+        store: &Store,
+        queue_limits: QueueLimits,
+        policy: Policy,
+        clock: &Arc<dyn Clock>,
+    ) -> Parts {
         Parts {
-            domain: "a.test".parse().unwrap(),
+            domain: domain.clone(),
             store: store.clone(),
             storage_key: StorageKey::new(Secret::new([7; 32])),
             incarnation: INCARNATION,
@@ -290,7 +314,7 @@ impl Homeserver {
             policy,
             workers: Workers::for_this_machine(),
             connection_limits: connection_limits(&Settings::default()),
-            federation: Federation::none(),
+            federation: world.federation(domain),
             outbox_limits: Default::default(),
             peer_settings: Default::default(),
         }
@@ -319,7 +343,7 @@ impl Homeserver {
     async fn register(self: &Arc<Self>, name: &str) -> User {
         let home = tempfile::tempdir().unwrap();
         let options = RegisterOptions {
-            domain: "a.test".parse().unwrap(),
+            domain: self.domain.clone(),
             at: None,
             places: Vec::new(),
             ca: None,
@@ -335,25 +359,13 @@ impl Homeserver {
         Options { clock: self.clock.clone(), ..patience() }
     }
 
-    fn connector(self: &Arc<Self>) -> Arc<dyn Connector> {
-        Arc::new(InMemory(self.clone()))
+    fn connector(&self) -> Arc<dyn Connector> {
+        self.world.connector()
     }
 }
 
 fn patience() -> Options {
     Options { patience: Duration::from_secs(20), ..Options::default() }
-}
-
-struct InMemory(Arc<Homeserver>);
-
-#[async_trait]
-impl Connector for InMemory {
-    async fn connect(&self, domain: &Domain, _: &Isolation) -> Result<Connection, ClientError> {
-        assert_eq!(domain.as_str(), "a.test");
-        let connection = self.0.host.connect();
-        self.0.handler.connections.lock().unwrap().push(connection.clone());
-        Ok(connection)
-    }
 }
 
 /// A user with its client's home.

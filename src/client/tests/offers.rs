@@ -138,12 +138,9 @@ async fn offers_that_are_not_what_they_claim_are_refused() {
             // By the recipient itself.
             seal(&bob.signed(bob.content(to, &package)), &key, to),
         ];
-        // With a credential of nobody, and of a homeserver that nobody knows.
+        // With a credential of nobody.
         let mut changed = content();
         changed.credential.request.payload.client.user.uuid = [9; 16];
-        forged.push(seal(&alice.signed(changed), &key, to));
-        let mut changed = content();
-        changed.credential.request.payload.client.user.domain = "b.test".parse().unwrap();
         forged.push(seal(&alice.signed(changed), &key, to));
         // To a key that is not there.
         let strange = HpkePrivateKey::generate(&mut system_rng()).unwrap().public_key();
@@ -319,4 +316,34 @@ async fn whoever_uses_an_alias_wrongly_is_told_so() {
     assert_eq!(status(alice.ask::<call::AsGetAliasPackage>(None, &get(bobby)).await), Status::NotFound);
     assert_eq!(status(alice.ask::<call::AsEnqueueAlias>(None, &enqueue(bobby)).await), Status::NotFound);
     register(Some((bobby, &other)), request("bobby", &other)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_names_many_homeservers_has_few_of_them_asked() {
+    let world = World::of_many();
+    let [server] = world.start_all(["a.test"]).await;
+    let (bob, eve, alice) = (server.register("Bob").await, server.register("Eve").await, server.register("A").await);
+    let client = bob.client.0.account().client.clone();
+    let to = Recipient::User(bob.id());
+    let most = state::strangers::NEW_A_DAY as usize;
+    world.dialled();
+    for n in 0..most + 5 {
+        let (package, key) = eve.package(&to).await;
+        let mut content = eve.content(&to, &package);
+        content.credential.request.payload.client.user.domain = format!("n{n}.test").parse().unwrap();
+        eve.put(&to, &client, seal(&eve.signed(content), &key, &to)).await;
+        if n % 10 == 9 {
+            // More packages are published meanwhile.
+            bob.client.sync().await.unwrap();
+        }
+    }
+    alice.client.connect(&bob.id()).await.unwrap();
+    bob.client.sync().await.unwrap();
+    let requests = bob.client.requests().await.unwrap();
+    assert_eq!(requests.iter().map(|request| request.from.clone()).collect::<Vec<_>>(), [alice.id()]);
+    let mut asked: Vec<_> = world.dialled().into_iter().filter(|(to, _)| *to != domain()).collect();
+    assert!(asked.iter().all(|(_, role)| *role == Isolation::Anonymous), "{asked:?}");
+    asked.dedup();
+    let asked: std::collections::HashSet<_> = asked.into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked.len(), most);
 }

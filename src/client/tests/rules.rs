@@ -54,7 +54,7 @@ impl User {
     /// The request to `method` that waits in the outbox, if there is one.
     async fn held(&self, method: Method) -> Option<Vec<u8>> {
         let find = move |connection: &rusqlite::Connection| {
-            for lane in outbox::lanes(connection)? {
+            for (lane, _) in outbox::lanes(connection)? {
                 if let Some(pending) = outbox::next(connection, &lane)?.filter(|pending| pending.method == method) {
                     return Ok(Some(pending.body));
                 }

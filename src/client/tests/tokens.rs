@@ -200,12 +200,14 @@ async fn tokens_that_nobody_redeems_any_more_are_not_used() {
     };
     database
         .run(move |connection| {
-            tokens::insert(connection, &[token(1), token(2)], 100)?;
-            tokens::insert(connection, &[token(3)], 200)?;
-            assert_eq!((tokens::count(connection, 100)?, tokens::count(connection, 101)?), (3, 1));
-            assert_eq!(tokens::take(connection, 100)?, (Some(token(1)), 2));
-            assert_eq!(tokens::take(connection, 101)?, (Some(token(3)), 0));
-            assert_eq!(tokens::take(connection, 101)?, (None, 0));
+            let (a, b): (Domain, Domain) = ("a.test".parse().unwrap(), "b.test".parse().unwrap());
+            tokens::insert(connection, &a, &[token(1), token(2)], 100)?;
+            tokens::insert(connection, &a, &[token(3)], 200)?;
+            assert_eq!((tokens::count(connection, &a, 100)?, tokens::count(connection, &a, 101)?), (3, 1));
+            assert_eq!(tokens::take(connection, &b, 100)?, (None, 0), "each homeserver has its own");
+            assert_eq!(tokens::take(connection, &a, 100)?, (Some(token(1)), 2));
+            assert_eq!(tokens::take(connection, &a, 101)?, (Some(token(3)), 0));
+            assert_eq!(tokens::take(connection, &a, 101)?, (None, 0));
             Ok::<_, ClientError>(())
         })
         .await

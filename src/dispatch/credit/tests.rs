@@ -1,5 +1,7 @@
 //! Tokens at the homeserver: issued against an allowance, redeemed once whatever happens, and what they buy.
 
+mod foreign;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -64,10 +66,10 @@ struct World {
 
 async fn start(tokens: Tokens) -> World {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400 * DAY;
-    open(MemoryEngine::new(), Arc::new(Hands(AtomicU64::new(now))), tokens).await
+    open(MemoryEngine::new(), Arc::new(Hands(AtomicU64::new(now))), tokens, Federation::none()).await
 }
 
-async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World {
+async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens, federation: Federation) -> World {
     let store = Store::open(engine.clone(), Options::new(|error| panic!("{error}"))).unwrap();
     let entropy: Entropy = Arc::new(|| Box::new(system_rng()));
     let dispatcher = Dispatcher::start(Parts {
@@ -81,7 +83,7 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens) -> World 
         policy: Policy { tokens, ..Policy::default() },
         workers: Workers::inline(),
         connection_limits: connection_limits(&Settings::default()),
-        federation: Federation::none(),
+        federation,
         outbox_limits: Default::default(),
         peer_settings: Default::default(),
     });
@@ -94,7 +96,7 @@ impl World {
     /// The same homeserver after a stop.
     async fn restart(self, tokens: Tokens) -> Self {
         self.store.close().await.unwrap();
-        open(self.engine, self.clock, tokens).await
+        open(self.engine, self.clock, tokens, Federation::none()).await
     }
 
     fn wait(&self, milliseconds: u64) {
@@ -195,7 +197,7 @@ async fn register(world: &World) -> (ClientId, SigningKey) {
 }
 
 async fn issue(connection: &Connection, who: &(ClientId, SigningKey), request: &[u8]) -> Result<TokensIssued, Refusal> {
-    let request = IssueTokens { request: request.into() };
+    let request = IssueTokens { request: request.into(), credential: None };
     ask::<call::AsIssueTokens>(connection, Some((&who.0, &who.1)), None, &request).await
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::{Answer, Call};
 use crate::{
     authentication as auth,
-    base::{Refusal, Status},
-    dispatch::{Dispatcher, admin::INVITATIONS},
+    base::{ClientId, Refusal},
+    dispatch::{Dispatcher, admin::INVITATIONS, credit::DOMAINS, run::Scope},
     service::{QueueId, policy::Rate, proof},
+    store::Table,
     transport::Reply,
     wire::{self, Encode, server::RegistrationPolicy},
 };
@@ -133,17 +134,36 @@ impl Dispatcher {
     }
 
     pub(super) async fn issue_tokens(&self, call: &Call<'_>) -> Answer {
-        let request = call.body()?;
+        let request: wire::authentication::IssueTokens = call.body()?;
         let presented = call.presented();
         let client = presented.client()?;
-        if client.user.domain != self.parts.domain {
-            return Err(Refusal::new(Status::FederationDenied, "this homeserver does not federate yet"));
-        }
-        let mut scope = self.locked(("allowance", client)).await;
-        let sender = call.client(&scope.context()).await?;
+        let (mut scope, sender) = if client.user.domain == self.parts.domain {
+            if request.credential.is_some() {
+                return Err(Refusal::malformed("the credentials of this homeserver's own clients are known to it"));
+            }
+            let mut scope = self.locked(("allowance", client)).await;
+            let sender = call.client(&scope.context()).await?;
+            (scope, sender)
+        } else {
+            // Whoever has to be asked is asked before anything is locked.
+            let sender = call.foreign_client(request.credential.as_ref()).await?;
+            (self.locked_allowances(sender.get()).await?, sender)
+        };
         let issuers = &self.authentication.issuers;
         let outcome = auth::issue_tokens::handle(issuers, &mut scope.context(), sender, request).await?;
         scope.commit(outcome).await
+    }
+
+    /// For a request that changes the allowance of another homeserver's client.
+    async fn locked_allowances(&self, client: &ClientId) -> Result<Scope<'_>, Refusal> {
+        let domain = &client.user.domain;
+        let key = auth::domain_allowances::key(domain);
+        let is_known = self.unlocked().context().get(Table::AsDomainAllowances, &key).await?.is_some();
+        let mut names = vec![self.locks.name(("allowance", client)), self.locks.name(("domain allowance", domain))];
+        if !is_known {
+            names.push(self.locks.name(DOMAINS));
+        }
+        Ok(self.locked_all(&names).await)
     }
 
     pub(super) async fn dequeue_direct(&self, call: &Call<'_>) -> Answer {

@@ -24,6 +24,7 @@ use crate::{
     wire::{
         self, Decode, Encode, Method, Request, VERSION,
         authentication::GetCredentials,
+        credential::ClientCredential,
         delivery::{GetDeliveryKeys, GroupAccess},
         queue::Listen,
         queuing::GetQueuingKeys,
@@ -91,6 +92,25 @@ impl Call<'_> {
         self.dispatcher.authentication.check_client(&stored, context.now)?;
         self.charge()?;
         Ok(proven)
+    }
+
+    /// Proves a client of another homeserver by the credential that it sends along, which that homeserver's AS must vouch for.
+    async fn foreign_client(&self, credential: Option<&ClientCredential>) -> Result<Verified<ClientId>, Refusal> {
+        let (presented, dispatcher) = (self.presented(), self.dispatcher);
+        let client = presented.client()?;
+        dispatcher.foreign.rules().check(&client.user.domain)?;
+        let missing = || Refusal::unauthenticated("a client of another homeserver sends its credential along");
+        let credential = credential.ok_or_else(missing)?;
+        let payload = &credential.request.payload;
+        if payload.client != *client {
+            return Err(Refusal::unauthenticated("the credential is not the sender's"));
+        }
+        // Nobody is asked about a key that is not even the sender's.
+        let sender = presented.prove(client.clone(), &payload.verifying_key)?;
+        let may_ask = || self.count_by_address(Rate::CredentialLookups);
+        dispatcher.authorities.verify(&dispatcher.foreign, credential, may_ask).await?;
+        self.charge()?;
+        Ok(sender)
     }
 
     /// Counts one more of `rate` for the address that the connection comes from.
