@@ -2,6 +2,7 @@
 //! replies that get lost when a test wants it.
 
 mod account;
+mod across;
 mod aliases;
 mod blocking;
 mod federation;

@@ -1,0 +1,254 @@
+//! What people do together whose homeservers are different ones: everything that they do on one.
+
+use std::sync::atomic::Ordering;
+
+use super::{
+    federation::{hands, start_on},
+    tokens::Hands,
+    *,
+};
+
+struct People {
+    world: Arc<World>,
+    clock: Arc<Hands>,
+    servers: [Arc<Homeserver>; 3],
+    alice: User,
+    bob: User,
+    carol: User,
+}
+
+impl People {
+    async fn meet() -> Self {
+        let (world, clock) = (World::of_many(), hands());
+        let servers = start_on(&world, &clock, ["a.test", "b.test", "c.test"]).await;
+        let (alice, bob) = (servers[0].register("Alice").await, servers[1].register("Bob").await);
+        let carol = servers[2].register("Carol").await;
+        Self { world, clock, servers, alice, bob, carol }
+    }
+
+    /// A group of Alice's, with all of them.
+    async fn group(&self) -> GroupId {
+        for other in [&self.bob, &self.carol] {
+            befriend(&self.alice, other).await;
+        }
+        let group = self.alice.client.create_group("Friends").await.unwrap();
+        self.alice.client.invite(&group, &[self.bob.id(), self.carol.id()]).await.unwrap();
+        self.delivered().await;
+        for user in [&self.bob, &self.carol] {
+            user.client.sync().await.unwrap();
+            assert_eq!(user.state(&group).await, ChatState::Active);
+        }
+        self.sync().await;
+        group
+    }
+
+    fn all(&self) -> [&User; 3] {
+        [&self.alice, &self.bob, &self.carol]
+    }
+
+    /// Waits until no homeserver has anything for another.
+    async fn delivered(&self) {
+        for server in &self.servers {
+            while server.dispatcher().federation_peers().await.unwrap().iter().any(|peer| peer.head.waiting() > 0) {
+                // It is another homeserver that acknowledges, at a time that nobody is told of.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    async fn sync(&self) {
+        for _ in 0..2 {
+            self.delivered().await;
+            for user in self.all() {
+                user.client.sync().await.unwrap();
+            }
+        }
+    }
+
+    /// Everybody says something, and everybody else hears it.
+    async fn talk(&self, group: &GroupId) {
+        for (speaker, name) in self.all().into_iter().zip(["Alice", "Bob", "Carol"]) {
+            speaker.say(group, &format!("{name} is here")).await;
+            self.delivered().await;
+            for listener in self.all().into_iter().filter(|user| user.id() != speaker.id()) {
+                assert_eq!(listener.hear().await, [said(name, &format!("{name} is here"))]);
+            }
+        }
+    }
+
+    async fn no_problems(&self) {
+        for user in self.all() {
+            user.no_problems().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contacts_on_two_homeservers_talk() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let chat = befriend(alice, bob).await;
+    alice.say(&chat, "hello").await;
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "hello")]);
+    bob.say(&chat, "hello yourself").await;
+    people.delivered().await;
+    assert_eq!(alice.hear().await, [said("Bob", "hello yourself")]);
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_of_another_homeserver_becomes_a_contact() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    bob.client.register_alias("bobby").await.unwrap();
+    let chat = alice.client.connect_alias("bobby", &people.servers[1].domain).await.unwrap();
+    bob.client.sync().await.unwrap();
+    let request = bob.client.requests().await.unwrap().remove(0);
+    bob.client.accept(&request.id).await.unwrap();
+    alice.client.sync().await.unwrap();
+    alice.say(&chat, "so it is you").await;
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "so it is you")]);
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_three_homeservers_talks_and_changes() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    people.talk(&group).await;
+    // A name that changes.
+    people.bob.client.set_name("Robert").await.unwrap();
+    people.sync().await;
+    let members = people.carol.client.members(&group).await.unwrap();
+    let name =
+        |user: &User| members.iter().find(|member| member.user.as_ref() == Some(&user.id())).unwrap().name.clone();
+    assert_eq!((name(&people.bob), name(&people.alice)), ("Robert".into(), "Alice".into()));
+    // Somebody leaves, and the others go on.
+    people.carol.client.leave(&group).await.unwrap();
+    people.sync().await;
+    assert_eq!(people.carol.state(&group).await, ChatState::Left);
+    people.bob.say(&group, "she is gone").await;
+    people.delivered().await;
+    assert_eq!(people.alice.hear().await, [said("Robert", "she is gone")]);
+    // Somebody is removed.
+    people.alice.client.remove(&group, &[people.bob.id()]).await.unwrap();
+    people.delivered().await;
+    people.bob.client.sync().await.unwrap();
+    assert_eq!(people.bob.state(&group).await, ChatState::Removed);
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_another_homeserver_that_is_behind_comes_back() {
+    let mut people = People::meet().await;
+    let group = people.group().await;
+    let (bob, copy) = people.bob.copied().await;
+    people.bob = bob;
+    people.alice.client.rename(&group, "Better friends").await.unwrap();
+    people.delivered().await;
+    people.bob.client.sync().await.unwrap();
+    people.bob = people.bob.restored(copy).await;
+    people.sync().await;
+    people.sync().await;
+    people.bob.read().await;
+    people.talk(&group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_is_deleted_is_gone_from_groups_of_other_homeservers() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    people.carol.client.delete_account(PASSWORD).await.unwrap();
+    for _ in 0..2 {
+        people.delivered().await;
+        people.alice.client.sync().await.unwrap();
+        people.bob.client.sync().await.unwrap();
+    }
+    for user in [&people.alice, &people.bob] {
+        let members = user.client.members(&group).await.unwrap();
+        assert_eq!(members.len(), 2, "{members:?}");
+    }
+    people.alice.say(&group, "the two of us").await;
+    people.delivered().await;
+    assert_eq!(people.bob.hear().await, [said("Alice", "the two of us")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_of_another_homeserver_who_is_blocked_is_not_heard() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let chat = befriend(alice, bob).await;
+    bob.client.block(&alice.id()).await.unwrap();
+    alice.client.send(&chat, Content::Text("are you there?".into())).await.unwrap();
+    people.delivered().await;
+    assert!(bob.hear().await.is_empty());
+    bob.client.unblock(&alice.id()).await.unwrap();
+    alice.say(&chat, "and now?").await;
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "and now?")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_down_is_in_nobody_elses_way() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let own = people.bob.server.register("Ben").await;
+    let chat = befriend(&people.bob, &own).await;
+    people.world.set_down(&people.servers[0].domain, true);
+    // Bob's own homeserver, and Carol's, are there.
+    own.say(&chat, "and here?").await;
+    assert_eq!(people.bob.hear().await, [said("Ben", "and here?")]);
+    befriend(&people.bob, &people.carol).await;
+    people.world.set_down(&people.servers[0].domain, false);
+    people.talk(&group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_another_homeserver_every_group_is_spoken_of_on_a_connection_of_its_own() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let chat = befriend(alice, bob).await;
+    let group = alice.client.create_group("Friends").await.unwrap();
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    people.delivered().await;
+    people.sync().await;
+    // Only Bob does anything from here on, without a connection to begin with.
+    people.world.dialled();
+    for server in &people.servers {
+        server.handler.disconnect();
+    }
+    bob.say(&chat, "to you").await;
+    bob.say(&group, "to all of you").await;
+    let home = &people.servers[0].domain;
+    let mut roles: Vec<_> =
+        people.world.dialled().into_iter().filter(|(to, _)| to == home).map(|(_, role)| role).collect();
+    roles.retain(|role| !matches!(role, Isolation::Anonymous | Isolation::Identity));
+    roles.sort_by_key(|role| *role == Isolation::RemoteDelivery(group.clone()));
+    assert_eq!(roles, [Isolation::RemoteDelivery(chat), Isolation::RemoteDelivery(group)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows_it() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    befriend(alice, bob).await;
+    let ben = people.servers[1].register("Ben").await;
+    let here = befriend(&ben, bob).await;
+    let group = alice.client.create_group("Friends").await.unwrap();
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    alice.client.send(&group, Content::Text("welcome".into())).await.unwrap();
+    people.delivered().await;
+    people.world.set_down(&people.servers[0].domain, true);
+    ben.say(&here, "in between").await;
+    assert_eq!(bob.hear().await, [said("Ben", "in between")]);
+    assert!(bob.client.chats().await.unwrap().iter().all(|view| view.chat != group));
+    people.world.set_down(&people.servers[0].domain, false);
+    people.clock.0.fetch_add(3 * 60_000, Ordering::SeqCst);
+    assert_eq!(bob.hear().await, [said("Alice", "welcome")]);
+    assert_eq!(bob.state(&group).await, ChatState::Active);
+    bob.say(&group, "thank you").await;
+    assert_eq!(alice.hear().await, [said("Bob", "thank you")]);
+    bob.no_problems().await;
+}
