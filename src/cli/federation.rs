@@ -62,8 +62,8 @@ pub fn line(found: &Value) -> String {
     if found["expired"] != 0 {
         line += &format!(", {} dropped", found["expired"]);
     }
-    if let Some(error) = found["error"].as_str() {
-        line += &format!("\n  {} failures in a row: {error}", found["failures"]);
+    if let Some(why) = found["why"].as_str() {
+        line += &format!("\n  {} failures in a row: {why}", found["failures"]);
     }
     line
 }

@@ -366,7 +366,7 @@ impl Operator {
     async fn peers(&self) -> Result<Vec<Value>, Refusal> {
         let peers = self.dispatcher.federation_peers().await?;
         let entry = |peer: Peer| {
-            let (state, failures, error) = match peer.state {
+            let (state, failures, why) = match peer.state {
                 State::Idle => ("idle", 0, None),
                 State::Connecting => ("connecting", 0, None),
                 State::Connected => ("connected", 0, None),
@@ -377,7 +377,7 @@ impl Operator {
                 "domain": peer.domain.as_str(),
                 "state": state,
                 "failures": failures,
-                "error": error,
+                "why": why,
                 "waiting": peer.head.waiting(),
                 "waiting_bytes": peer.head.bytes(),
                 "oldest": peer.oldest,
