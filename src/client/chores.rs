@@ -36,6 +36,9 @@ const KEY_LIFE: u64 = 30 * 86_400_000;
 /// at all.
 const FIRST_RENEWAL_PER_MEMBER: Duration = Duration::from_secs(60);
 
+/// How long a chore may take that has to do with another homeserver.
+const CHORE: Duration = Duration::from_secs(30);
+
 /// How often chores are looked for before the rest waits for the next time.
 const ROUNDS: u32 = 4;
 
@@ -71,7 +74,7 @@ impl Core {
                     seen.push(chore);
                     continue;
                 }
-                let outcome = self.do_chore(&chore).await;
+                let outcome = self.briefly(&domain, CHORE, self.do_chore(&chore)).await;
                 match outcome {
                     // It is done when that homeserver can be reached again.
                     Err(error) if self.is_elsewhere(&error, &domain) => {

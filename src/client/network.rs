@@ -46,8 +46,8 @@ const ATTEMPT: Duration = Duration::from_secs(15);
 /// Tokens that one attempt gives away at most beside the first.
 const MAX_TOKENS: u32 = 3;
 
-/// Remote groups whose connections are kept; with more, those go that nothing is sent on at the moment.
-const MAX_REMOTE_GROUPS: usize = 64;
+/// Connections that are kept to remote groups, and as nobody; with more, those go that nothing is sent on at the moment.
+const MAX_OCCASIONAL: usize = 64;
 
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
@@ -284,9 +284,9 @@ impl Network {
 
     fn session(&self, domain: &Domain, isolation: Isolation) -> Arc<Session> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_remote = |isolation: &Isolation| matches!(isolation, Isolation::RemoteDelivery(_));
-        if sessions.keys().filter(|(_, isolation)| is_remote(isolation)).count() >= MAX_REMOTE_GROUPS {
-            sessions.retain(|(_, isolation), session| !is_remote(isolation) || Arc::strong_count(session) > 1);
+        let is_occasional = |of: &Isolation| matches!(of, Isolation::RemoteDelivery(_) | Isolation::Anonymous);
+        if sessions.keys().filter(|(_, isolation)| is_occasional(isolation)).count() >= MAX_OCCASIONAL {
+            sessions.retain(|(_, isolation), session| !is_occasional(isolation) || Arc::strong_count(session) > 1);
         }
         sessions.entry((domain.clone(), isolation)).or_default().clone()
     }

@@ -1,10 +1,11 @@
 //! Sending: what is stored in the outbox goes out, one request of a lane after another, until each has its answer. A
 //! request that lost the race for its epoch is made again for the next one.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use super::{
     account_changes, blocking,
@@ -22,6 +23,7 @@ use super::{
         outbox::{self, Chore, Kind, Pending},
         queues::{self, Queue},
     },
+    strangers::MOMENT,
 };
 use crate::{
     base::{AliasId, Domain, GroupId, Status},
@@ -31,7 +33,7 @@ use crate::{
 use openmls::prelude::OpenMlsProvider as _;
 
 /// Longest pause after a lost race.
-const RACE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+const RACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What became of a request.
 pub enum Settled {
@@ -51,13 +53,31 @@ impl Core {
             if silent.contains(&domain) {
                 continue;
             }
-            let _turn = self.lane(&lane).await;
-            match self.send_lane(&lane, None).await {
+            let send = async {
+                let _turn = self.lane(&lane).await;
+                self.send_lane(&lane, None).await
+            };
+            match self.briefly(&domain, MOMENT, send).await {
                 Err(error) if self.is_elsewhere(&error, &domain) => _ = silent.insert(domain),
                 outcome => _ = outcome?,
             }
         }
         Ok(())
+    }
+
+    /// Does something that nobody waits for, and gives it up for now if another homeserver takes too long. Whatever can be
+    /// stopped by the end of the process can be stopped so.
+    pub async fn briefly<T>(
+        &self,
+        domain: &Domain,
+        limit: Duration,
+        work: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        if domain == self.domain() {
+            return work.await;
+        }
+        let late = |_| Err(ClientError::Unreachable(format!("{domain} takes too long")));
+        timeout(limit, work).await.unwrap_or_else(late)
     }
 
     /// Whether what failed has to do with another homeserver alone, which cannot be reached or gives no tokens now.
@@ -223,7 +243,7 @@ impl Core {
     /// The own commit comes back through the queue, and is merged then.
     async fn await_echo(self: &Arc<Self>, lane: &[u8]) -> Result<(), ClientError> {
         let group = GroupId::from_slice(lane)?;
-        let mut retries = super::network::Retries::new(std::time::Duration::from_secs(30));
+        let mut retries = super::network::Retries::new(Duration::from_secs(30));
         loop {
             self.drain(Queue::Client).await?;
             let of = group.clone();

@@ -192,3 +192,26 @@ async fn roots_of_another_homeserver_are_pinned() {
     let error = bob.client.connect(&mallory.id()).await.unwrap_err();
     assert!(error.to_string().contains("no root credential of the domain follows"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_sent_to_a_homeserver_that_is_down_keeps_nothing_else_waiting() {
+    let world = World::of_many();
+    let [a, b] = world.start_all(["a.test", "b.test"]).await;
+    let (alice, amy, bob) = (a.register("Alice").await, a.register("Amy").await, b.register("Bob").await);
+    let chat = bob.client.connect(&alice.id()).await.unwrap();
+    assert_eq!(alice.asked_by().await, [bob.id()]);
+    world.set_down(&b.domain, true);
+    let request = alice.client.requests().await.unwrap().remove(0).id;
+    let declined = tokio::time::timeout(Duration::from_millis(300), alice.client.decline(&request)).await;
+    assert!(declined.is_err(), "it is being tried");
+    let here = befriend(&alice, &amy).await;
+    alice.say(&here, "he cannot be told yet").await;
+    assert_eq!(amy.hear().await, [said("Alice", "he cannot be told yet")]);
+    let alice = alice.reopen().await;
+    alice.client.set_name("Alicia").await.unwrap();
+    world.set_down(&b.domain, false);
+    alice.client.sync().await.unwrap();
+    bob.client.sync().await.unwrap();
+    assert_eq!(bob.state(&chat).await, ChatState::Declined);
+    alice.no_problems().await;
+}
