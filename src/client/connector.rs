@@ -46,6 +46,9 @@ pub trait Connector: Send + Sync + 'static {
 /// How long closing waits for homeservers that do not answer.
 const CLOSING: Duration = Duration::from_millis(500);
 
+/// Sockets that are kept for groups of other homeservers; with more, those go that have no connection.
+const MAX_REMOTE: usize = 64;
+
 /// Connects over QUIC: a socket, TLS sessions and address-validation tokens per isolation context.
 pub struct QuicConnector {
     roots: Arc<rustls::RootCertStore>,
@@ -85,6 +88,10 @@ impl QuicConnector {
         if let Some(context) = contexts.get(isolation) {
             return Ok(context.clone());
         }
+        let is_remote = |isolation: &Isolation| matches!(isolation, Isolation::RemoteDelivery(_));
+        if contexts.keys().filter(|isolation| is_remote(isolation)).count() >= MAX_REMOTE {
+            contexts.retain(|isolation, context| !is_remote(isolation) || !context.is_idle());
+        }
         let context = Context::new(self.roots.clone(), Settings::default())?;
         contexts.insert(isolation.clone(), context.clone());
         Ok(context)
@@ -114,6 +121,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[tokio::test]
+    async fn sockets_of_remote_groups_that_nobody_uses_are_not_kept() {
+        let domain: Domain = "a.test".parse().unwrap();
+        let connector = QuicConnector::new(domain.clone(), None, None).unwrap();
+        connector.context(&Isolation::Identity).unwrap();
+        let port = |context: &Context| context.local_addr().unwrap().port();
+        let identity = port(&connector.context(&Isolation::Identity).unwrap());
+        for group in 0..MAX_REMOTE + 10 {
+            let uuid = [u8::try_from(group).unwrap(); 16];
+            connector.context(&Isolation::RemoteDelivery(GroupId { uuid, domain: domain.clone() })).unwrap();
+            assert!(connector.contexts.lock().unwrap().len() <= MAX_REMOTE + 1);
+        }
+        assert_eq!(port(&connector.context(&Isolation::Identity).unwrap()), identity);
+    }
 
     #[tokio::test]
     async fn every_role_has_a_context_of_its_own_and_keeps_it() {

@@ -218,7 +218,7 @@ impl Network {
                     tokens = if refusal.status == Status::Unauthenticated { MAX_TOKENS } else { tokens + 1 };
                     rebind |= is_unbound(refusal, sender);
                     if refusal.status == Status::TokenSpent {
-                        self.tokens.forget_stored().await?;
+                        self.tokens.forget_stored(domain).await?;
                         // It was encrypted by the old copy of this client's state.
                         if method == Method::DsSendMessage {
                             return Err(Failure { error, again: false });

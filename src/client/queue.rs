@@ -548,7 +548,7 @@ fn skip(
     inbox::problem(connection, &text, now)?;
     compare_all(connection, queue)?;
     if queue == Queue::Client {
-        outbox::refresh_all(connection)?;
+        outbox::refresh_all(connection, None)?;
     }
     republish(connection, queue)?;
     if let Some(ratchet) = &mut cursor.ratchet {

@@ -124,11 +124,16 @@ impl Tokens {
 
     /// A token was spent before that this client has never sent: its state is an old copy, whose tokens the client that went on
     /// has used. None of them is tried any more, and nothing more is sent with keys that it may have used as well.
-    pub async fn forget_stored(&self) -> Result<(), ClientError> {
+    ///
+    /// Another homeserver is believed about its own tokens and groups alone: it may say so to whomever it likes.
+    pub async fn forget_stored(&self, by: &Domain) -> Result<(), ClientError> {
+        let by = by.clone();
         self.database
-            .run(|connection| {
-                tokens::forget(connection)?;
-                outbox::refresh_all(connection)
+            .run(move |connection| {
+                let only =
+                    Some(&by).filter(|by| meta::require::<Domain>(connection, "domain").is_ok_and(|home| home != **by));
+                tokens::forget(connection, only)?;
+                outbox::refresh_all(connection, only)
             })
             .await
     }

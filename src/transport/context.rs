@@ -109,6 +109,11 @@ impl Context {
         }
     }
 
+    /// Whether no connection of its endpoint is open.
+    pub fn is_idle(&self) -> bool {
+        self.endpoint.is_idle()
+    }
+
     /// Closes all connections of the endpoint, those that it accepted included, and returns when their peers know.
     pub async fn close(&self) {
         self.endpoint.close().await;

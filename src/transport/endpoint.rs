@@ -85,6 +85,11 @@ impl Endpoint {
         self.quic.local_addr()
     }
 
+    /// Whether no connection is open.
+    pub fn is_idle(&self) -> bool {
+        self.quic.open_connections() == 0
+    }
+
     /// The limits and deadlines it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::{
     all, array,
-    chats::{self, ChatState},
+    chats::{self, Chat, ChatState},
     decoded, execute, first,
 };
 use crate::{
@@ -221,9 +221,11 @@ pub fn add_chore(connection: &Connection, chore: &Chore) -> Result<(), ClientErr
     execute(connection, "INSERT OR REPLACE INTO chores (kind, argument) VALUES (?, ?)", chore.row()).map(drop)
 }
 
-/// This client's state may be an old copy, and the keys of all its groups used before.
-pub fn refresh_all(connection: &Connection) -> Result<(), ClientError> {
-    for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
+/// This client's state may be an old copy, and the keys of all its groups, or of those at one homeserver, used before.
+pub fn refresh_all(connection: &Connection, only: Option<&Domain>) -> Result<(), ClientError> {
+    let concerned =
+        |chat: &Chat| chat.state == ChatState::Active && only.is_none_or(|domain| chat.group.domain == *domain);
+    for chat in chats::all_chats(connection)?.into_iter().filter(concerned) {
         add_chore(connection, &Chore::Refresh(chat.group))?;
     }
     Ok(())

@@ -33,9 +33,9 @@ pub fn take(connection: &Connection, domain: &Domain, now: u64) -> Result<(Optio
     Ok((token, count(connection, domain, now)?))
 }
 
-/// All go: they may have been used.
-pub fn forget(connection: &Connection) -> Result<(), ClientError> {
-    execute(connection, "DELETE FROM tokens", ()).map(drop)
+/// All go, or those of one homeserver: they may have been used.
+pub fn forget(connection: &Connection, only: Option<&Domain>) -> Result<(), ClientError> {
+    execute(connection, "DELETE FROM tokens WHERE ?1 IS NULL OR domain = ?1", [only.map(Domain::as_str)]).map(drop)
 }
 
 /// How many of a homeserver wait.
