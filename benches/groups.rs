@@ -77,11 +77,10 @@ async fn remove(group: &mut Group) -> u128 {
     time
 }
 
-
-    async fn info(group: &Group) -> u128 {
-        let access = group.access.clone();
-        group.ask::<call::DsExternalCommitInfo>(&GetExternalCommitInfo { access }).await.1
-    }
+async fn info(group: &Group) -> u128 {
+    let access = group.access.clone();
+    group.ask::<call::DsExternalCommitInfo>(&GetExternalCommitInfo { access }).await.1
+}
 
 #[tokio::main]
 async fn main() {

@@ -84,16 +84,19 @@ impl Dispatcher {
     /// The endpoint Deliver: how far the sender has come, and what goes on from there.
     ///
     /// # Errors
-    /// `unauthenticated` for a source that the connection's certificate does not prove, `federation_denied` for one that
-    /// this homeserver does not deal with, `remote_unreachable` if its keys cannot be had.
+    /// `unauthenticated` for a source that the connection's certificate does not prove, `not_found` if another homeserver is
+    /// asked, `federation_denied` for a source that this one does not deal with, `remote_unreachable` if its keys cannot be had.
     pub(super) async fn deliver(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
-        let Deliver { source, incarnation } = call.body()?;
+        let Deliver { source, destination, incarnation } = call.body()?;
         let proves = |auth: &[Authentication]| {
             let sender = SenderId::Homeserver(source.clone());
             auth == [Authentication { sender, proof: Proof::Bound }] && call.session.domains.contains(&source)
         };
         if !proves(&call.request.auth) || source == self.parts.domain {
             return Err(Refusal::unauthenticated("the certificate of this connection does not prove that homeserver"));
+        }
+        if destination != self.parts.domain {
+            return Err(Refusal::not_found("this is the homeserver of another domain"));
         }
         let rules = self.parts.federation.rules.watch();
         self.check(&source)?;

@@ -395,7 +395,7 @@ impl Delivery<'_> {
         known.learn(domain, keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?, clock.now()).await?;
 
         let exchange = connection.open().await.map_err(Trouble::failed)?;
-        let deliver = Deliver { source: source.clone(), incarnation: *incarnation };
+        let deliver = Deliver { source: source.clone(), destination: domain.clone(), incarnation: *incarnation };
         let sender = SenderId::Homeserver(source.clone());
         let auth = vec![Authentication { sender, proof: Proof::Bound }];
         let request = request::<call::FedDeliver>(auth, &deliver);

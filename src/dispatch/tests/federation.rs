@@ -193,16 +193,19 @@ impl World {
 
     pub async fn state_of(&self, peer: &str, wanted: impl Fn(&State) -> bool) {
         let peer: Domain = peer.parse().unwrap();
+        let mut last = None;
         let reached = async {
             loop {
                 let peers = self.dispatcher.federation_peers().await.unwrap();
-                if peers.iter().any(|of| of.domain == peer && wanted(&of.state)) {
+                last = peers.into_iter().find(|of| of.domain == peer).map(|of| of.state);
+                if last.as_ref().is_some_and(&wanted) {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(60), reached).await.expect("the peer comes into that state");
+        let reached = timeout(Duration::from_secs(60), reached).await;
+        assert!(reached.is_ok(), "the peer does not come into that state; the last was {last:?}");
     }
 
     /// Waits until nothing waits for a peer; how many have expired.
@@ -387,7 +390,16 @@ async fn open_delivery_in(
     source: &str,
     incarnation: [u8; 16],
 ) -> Result<(u64, Box<dyn Frames>), Refusal> {
-    let deliver = Deliver { source: source.parse().unwrap(), incarnation };
+    open_delivery_to(connection, source, "b.test", incarnation).await
+}
+
+async fn open_delivery_to(
+    connection: &Connection,
+    source: &str,
+    destination: &str,
+    incarnation: [u8; 16],
+) -> Result<(u64, Box<dyn Frames>), Refusal> {
+    let deliver = Deliver { source: source.parse().unwrap(), destination: destination.parse().unwrap(), incarnation };
     let auth = vec![Authentication { sender: SenderId::Homeserver(deliver.source.clone()), proof: Proof::Bound }];
     let method = call::FedDeliver::METHOD as u16;
     let request = Request { version: VERSION, method, auth, token: None, body: deliver.to_vec().into() };
@@ -542,6 +554,8 @@ async fn a_peer_delivers_only_as_itself_what_is_its_own_and_once() {
     let refused = open_delivery(&land.connect("b.test", &["b.test"]), "b.test").await.err().unwrap();
     assert_eq!(refused.status, Status::Unauthenticated, "as the homeserver itself");
     let connection = land.connect("b.test", &["c.test"]);
+    let refused = open_delivery_to(&connection, "c.test", "d.test", [1; 16]).await.err().unwrap();
+    assert_eq!(refused.status, Status::NotFound, "for another homeserver");
     let begin = async || open_delivery(&connection, "c.test").await.unwrap();
 
     let (next, mut frames) = begin().await;

@@ -32,6 +32,7 @@ async fn a_peer_for_which_nothing_waits_any_more_is_left_alone() {
     let owner = b.create().await;
     let config = b.seal(&owner).await;
     a.learns("b.test").await;
+    b.learns("a.test").await;
     land.cut_off("b.test");
     assert_eq!(a.number(&config, 1).await, 0);
     a.clock.pass(31);
@@ -169,6 +170,25 @@ async fn a_peer_that_sends_too_much_is_taken_as_much_from_as_it_may_send() {
     assert_eq!(b.found(&owner).await, [0, 1, 2, 3]);
     b.clock.pass(1);
     assert_eq!(acknowledged(&mut others).await, Ok(10));
-    let found = b.found(&owner).await;
-    assert_eq!((found.len() >= 5, found.last()), (true, Some(&9)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lets_questions_lie_does_not_keep_others_from_being_asked() {
+    let land = Land::default();
+    let a = World::of_land(&land, "a.test").await;
+    land.host("c.test", Peer::new());
+    land.map().silent.insert(domain("b.test"));
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let dispatcher = a.dispatcher.clone();
+        asking.spawn(async move { dispatcher.learn(&domain("b.test")).await.unwrap_err().status });
+    }
+    // All but those few that wait for an answer.
+    for _ in 0..196 {
+        assert_eq!(asking.join_next().await.unwrap().unwrap(), Status::Overloaded);
+    }
+    a.learns("c.test").await;
+    while let Some(refused) = asking.join_next().await {
+        assert_eq!(refused.unwrap(), Status::RemoteUnreachable);
+    }
 }
