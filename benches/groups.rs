@@ -20,7 +20,7 @@ use bennu::{
     store::{MemoryEngine, Options, Store},
     transport::{Settings, memory::Host},
     wire::{
-        delivery::{GetExternalCommitInfo, RemoveUsers},
+        delivery::{GetExternalCommitInfo, RemoveUsers, UpdateClient},
         method::call,
     },
 };
@@ -77,6 +77,13 @@ async fn remove(group: &mut Group) -> u128 {
     time
 }
 
+async fn update(group: &mut Group) -> u128 {
+    let (commit, _) = group.commit(Vec::new(), Vec::new(), true);
+    let (_, time) = group.ask::<call::DsUpdateClient>(&UpdateClient { commit, queue_config: None }).await;
+    group.merge();
+    time
+}
+
 async fn info(group: &Group) -> u128 {
     let access = group.access.clone();
     group.ask::<call::DsExternalCommitInfo>(&GetExternalCommitInfo { access }).await.1
@@ -93,12 +100,12 @@ async fn main() {
             add(&mut group, missing.min(AT_ONCE)).await;
         }
         // The first update path is the only one to everybody on their own.
-        group.update().await;
+        update(&mut group).await;
         let mut times: [Vec<u128>; 5] = Default::default();
         for _ in 0..ROUNDS {
             let message = group.prepare();
             times[0].push(group.send(&message).await);
-            times[1].push(group.update().await);
+            times[1].push(update(&mut group).await);
             times[2].push(add(&mut group, 1).await);
             times[3].push(remove(&mut group).await);
             times[4].push(info(&group).await);

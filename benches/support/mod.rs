@@ -19,7 +19,7 @@ use bennu::{
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, LeafCredential, Signature},
         delivery::{
             AddUsers, CommitAad, CommitBundle, CreateGroup, GetDeliveryKeys, GroupAccess, GroupInfoUpdate, Joiner,
-            MemberInfo, RequestGroupId, Roles, SendMessage, UpdateClient,
+            MemberInfo, RequestGroupId, Roles, SendMessage,
         },
         envelope::LeafId,
         label::{HpkeLabel, SignatureLabel},
@@ -278,14 +278,6 @@ impl Group {
         };
         let (accepted, time) = self.ask::<call::DsAddUsers>(&request).await;
         assert_eq!(accepted.unreached, 0);
-        self.merge();
-        time
-    }
-
-    /// Renews the member's own part of the tree.
-    pub async fn update(&mut self) -> u128 {
-        let (commit, _) = self.commit(Vec::new(), Vec::new(), true);
-        let (_, time) = self.ask::<call::DsUpdateClient>(&UpdateClient { commit, queue_config: None }).await;
         self.merge();
         time
     }

@@ -56,6 +56,8 @@ impl Home {
         let created = create(directory.path(), &Setup { domain, listen, certificate: None }).unwrap();
         let mut config = Config::load(&created.config).unwrap();
         config.policy.tokens.required = false;
+        // The port is to be free soon when it has stopped.
+        (config.limits.idle_timeout, config.limits.shutdown_grace) = (5, 1);
         config.policy.push.allow_private_addresses = true;
         config.federation.settings.first_pause = Duration::from_millis(50);
         config.federation.settings.longest_pause = Duration::from_millis(200);
