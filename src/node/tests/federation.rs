@@ -37,6 +37,9 @@ use crate::{
     },
 };
 
+/// How a homeserver is stopped, and how it ends.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), NodeError>>);
+
 /// A homeserver that may be running.
 struct Home {
     config: Config,
@@ -44,7 +47,7 @@ struct Home {
     engine: MemoryEngine,
     /// Keeps the port until it is used.
     reserved: Option<UdpSocket>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), NodeError>>)>,
+    running: Option<Running>,
     _directory: TempDir,
 }
 
