@@ -59,6 +59,7 @@ mod tests {
         assert_eq!(
             places
                 .run(async {
+                    // Reason: virtual time, in which this is the work that takes long.
                     sleep(hold * 9).await;
                     8
                 })
