@@ -40,7 +40,9 @@ const INBOX_VERSION: u8 = 1;
 /// How often the keys of a homeserver are asked for because a signature does not verify.
 const RELEARN: Duration = Duration::from_secs(60);
 
-/// Longest time for which a frame of a homeserver that sends too much is left lying.
+/// Shortest and longest time after which it is looked again whether more of a homeserver that sends too much, or more at all,
+/// can be taken in.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Bytes that one batch puts into queues, about.
@@ -73,22 +75,28 @@ pub struct Receiving {
     keys: Arc<QueuingKeys>,
     learnt: Option<Instant>,
     rules: watch::Receiver<()>,
+    /// Messages before this number have been held against the limits of queues and configs. They are not once more if they have
+    /// to be taken in again.
+    counted: u64,
 }
 
 impl Dispatcher {
     /// The endpoint Deliver: how far the sender has come, and what goes on from there.
     ///
     /// # Errors
-    /// `unauthenticated` for a source that the connection's certificate does not prove, `federation_denied` for one that
-    /// this homeserver does not deal with, `remote_unreachable` if its keys cannot be had.
+    /// `unauthenticated` for a source that the connection's certificate does not prove, `not_found` if another homeserver is
+    /// asked, `federation_denied` for a source that this one does not deal with, `remote_unreachable` if its keys cannot be had.
     pub(super) async fn deliver(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
-        let Deliver { source, incarnation } = call.body()?;
+        let Deliver { source, destination, incarnation } = call.body()?;
         let proves = |auth: &[Authentication]| {
             let sender = SenderId::Homeserver(source.clone());
             auth == [Authentication { sender, proof: Proof::Bound }] && call.session.domains.contains(&source)
         };
         if !proves(&call.request.auth) || source == self.parts.domain {
             return Err(Refusal::unauthenticated("the certificate of this connection does not prove that homeserver"));
+        }
+        if destination != self.parts.domain {
+            return Err(Refusal::not_found("this is the homeserver of another domain"));
         }
         let rules = self.parts.federation.rules.watch();
         self.check(&source)?;
@@ -102,7 +110,7 @@ impl Dispatcher {
         let next = self.inbox(&source, incarnation).await?.next;
         drop(scope);
         let header = super::encode(Ok(Delivered { next }.to_vec()));
-        let receiving = Receiving { dispatcher: self, source, incarnation, keys, learnt: None, rules };
+        let receiving = Receiving { dispatcher: self, source, incarnation, keys, learnt: None, rules, counted: 0 };
         Ok(Reply::Stream(header, Box::new(receiving)))
     }
 
@@ -162,7 +170,8 @@ impl Dispatcher {
         let mut opened = self.outbox.open(forwards.iter().map(|forward| &forward.domain)).await;
         for Forwarded { domain, payload, class, recipients } in forwards {
             let is_handshake = class == Class::Handshake;
-            let taken = opened.append(&domain, payload, is_handshake, now, batch).await.map_err(store_failure)?;
+            let taken = self.peers.takes(&domain)
+                && opened.append(&domain, payload, is_handshake, now, batch).await.map_err(store_failure)?;
             not_taken += if taken { 0 } else { recipients };
         }
         Ok((opened, not_taken))
@@ -179,25 +188,26 @@ impl Dispatcher {
         Ok(stored.filter(|inbox| inbox.incarnation == incarnation).unwrap_or(Inbox { incarnation, next: 0 }))
     }
 
-    /// Takes messages of a frame in, as many as fit into one batch and at most so many; gives the next wanted number.
+    /// Takes messages in, as many as fit into one batch and at most so many; gives the next wanted number.
     async fn take_in(&self, of: &Receiving, messages: &[QsToQsMessage], most: usize) -> Result<u64, Refusal> {
         let mut scope = self.peer(&of.source).await;
         let mut inbox = self.inbox(&of.source, of.incarnation).await?;
         let (mut batch, mut delivery, mut forwards) = (Batch::new(), Delivery::default(), Vec::new());
-        let before = inbox.next;
+        let (before, mut stored) = (inbox.next, 0);
         for message in messages.iter().filter(|message| message.sequence >= before).take(most) {
             inbox.next = message.sequence + 1;
-            let context = &mut scope.context();
+            let (context, known) = (&mut scope.context(), delivery.appends.len());
+            let counts = message.sequence >= of.counted;
             match self.queuing.open_forward(context, &of.source, message.payload.clone()) {
                 Some(Forward::FanOut(fan_out)) => {
-                    let gone = self.take_fan_out(of, context, &mut batch, &mut delivery, fan_out).await?;
+                    let gone = self.take_fan_out(of, context, &mut batch, &mut delivery, fan_out, counts).await?;
                     forwards.extend(gone);
                 }
                 Some(Forward::QueueGone(gone)) => self.take_gone(of, context, &mut batch, gone).await?,
                 // Sealed to a key that is over, or to nobody: there is nothing that could be done about it.
                 None => tracing::warn!(peer = %of.source, "a message of another homeserver does not open"),
             }
-            let stored: usize = delivery.appends.iter().map(|append| append.content.len()).sum();
+            stored += delivery.appends[known..].iter().map(|append| append.content.len()).sum::<usize>();
             if stored > MAX_AT_ONCE {
                 break;
             }
@@ -206,10 +216,8 @@ impl Dispatcher {
             return Ok(before);
         }
         put_inbox(&of.source, &inbox, &mut batch)?;
-        let now = self.parts.clock.now();
-        let mut appends = delivery.appends;
-        appends.retain(|append| self.counters.count(Rate::PeerQueue, append.queue, now).is_ok());
-        forwards.append(&mut delivery.forwards);
+        let Delivery { appends, forwards: mut others, .. } = delivery;
+        forwards.append(&mut others);
         scope.commit(Outcome { appends, forwards, ..Outcome::write(batch, Delivered { next: inbox.next }) }).await?;
         Ok(inbox.next)
     }
@@ -232,6 +240,7 @@ impl Dispatcher {
         batch: &mut Batch,
         delivery: &mut Delivery,
         fan_out: ForwardedFanOut,
+        counts: bool,
     ) -> Result<Vec<Forwarded>, Refusal> {
         let ForwardedFanOut { message, no_push, mut recipients } = fan_out;
         // A DS speaks of its own groups only, and nothing is passed on to a third homeserver.
@@ -240,16 +249,19 @@ impl Dispatcher {
             return Ok(Vec::new());
         }
         recipients.retain(|config| {
-            let name = sha256(&config.to_vec());
-            config.domain == *context.domain && self.counters.count(Rate::PeerConfig, name, context.now).is_ok()
+            let count = || self.counters.count(Rate::PeerConfig, sha256(&config.to_vec()), context.now).is_ok();
+            config.domain == *context.domain && (!counts || count())
         });
         let class = match message.content {
             FanOutContent::Application(_) => Class::Application,
             _ => Class::Handshake,
         };
         delivery.no_push = no_push;
-        let group = message.group.clone();
+        let (group, known) = (message.group.clone(), delivery.appends.len());
         let gone = delivery.add(&self.queuing, context, batch, message, &recipients, class).await?;
+        let new = delivery.appends.split_off(known).into_iter();
+        let count = |queue| self.counters.count(Rate::PeerQueue, queue, context.now).is_ok();
+        delivery.appends.extend(new.filter(|append| !counts || count(append.queue)));
         let mut statements = Vec::new();
         for config in gone.into_iter().filter_map(|at| recipients.get(at)) {
             let gone = self.queuing.state_gone(QueueGoneTbs { group: group.clone(), config: config.clone() });
@@ -316,28 +328,33 @@ impl Receiving {
                 return Err(codes::UNPROVEN);
             }
         }
-        self.wait_for_room(tbs.messages.len()).await;
-        let (mut rest, mut most) = (&tbs.messages[..], usize::MAX);
+        let (mut rest, mut room, mut most) = (&tbs.messages[..], 0, usize::MAX);
         loop {
-            let next = match self.dispatcher.take_in(self, rest, most).await {
+            if room == 0 {
+                room = self.room(rest.len()).await?;
+            }
+            let next = match self.dispatcher.take_in(self, &rest[..room], most).await {
                 Ok(next) => next,
-                Err(refusal) if refusal.status == Status::Overloaded => {
-                    sleep(refusal.retry_after.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)).await;
-                    continue;
-                }
                 Err(refusal) if refusal.status == Status::Internal => return Err(codes::INTERNAL),
-                // One of them is to blame.
-                Err(_) if most > 1 => {
-                    most = 1;
-                    continue;
-                }
-                Err(_) => {
+                Err(refusal) => {
+                    let counted = rest[..room].last().map_or(0, |message| message.sequence + 1);
+                    self.counted = self.counted.max(counted);
+                    if refusal.status == Status::Overloaded {
+                        self.wait(refusal.retry_after).await?;
+                        continue;
+                    }
+                    // One of them is to blame.
+                    if most > 1 {
+                        most = 1;
+                        continue;
+                    }
                     let sequence = rest.first().ok_or(codes::INTERNAL)?.sequence;
                     self.dispatcher.pass_over(self, sequence).await.map_err(|_| codes::INTERNAL)?;
                     sequence + 1
                 }
             };
-            rest = &rest[rest.partition_point(|message| message.sequence < next)..];
+            let taken = rest.partition_point(|message| message.sequence < next);
+            (rest, room) = (&rest[taken..], room.saturating_sub(taken));
             if rest.is_empty() {
                 return Ok(next);
             }
@@ -368,13 +385,28 @@ impl Receiving {
         }
     }
 
-    /// Leaves a frame lying while its sender has sent too much: it is slowed down, and nothing is lost.
-    async fn wait_for_room(&self, messages: usize) {
-        let now = self.dispatcher.parts.clock.now();
-        let count = || self.dispatcher.counters.count(Rate::PeerMessages, self.source.as_str(), now);
-        if let Some(refusal) = (0..messages).find_map(|_| count().err()) {
-            sleep(refusal.retry_after.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)).await;
+    /// How many of so many messages may be taken in now. Who sends too much is slowed down, and nothing is lost.
+    async fn room(&self, wanted: usize) -> Result<usize, Code> {
+        let Dispatcher { parts, counters, .. } = &*self.dispatcher;
+        loop {
+            let (now, mut room, mut refused) = (parts.clock.now(), 0, None);
+            while room < wanted && refused.is_none() {
+                match counters.count(Rate::PeerMessages, self.source.as_str(), now) {
+                    Ok(()) => room += 1,
+                    Err(refusal) => refused = Some(refusal),
+                }
+            }
+            match refused {
+                Some(refusal) if room == 0 => self.wait(refusal.retry_after).await?,
+                _ => return Ok(room),
+            }
         }
+    }
+
+    /// Waits before something is tried again, unless the homeserver is not dealt with any more.
+    async fn wait(&self, time: Option<Duration>) -> Result<(), Code> {
+        sleep(time.unwrap_or(LONGEST_WAIT).clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+        self.dispatcher.check(&self.source).map_err(|_| codes::DENIED)
     }
 }
 

@@ -13,7 +13,7 @@ mod routes;
 mod run;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};

@@ -1,9 +1,9 @@
 //! The pipeline against a store that fails: what is not on disk is never acknowledged.
 
 mod authentication;
-mod federation;
+pub(crate) mod federation;
 mod push;
-mod queuing;
+pub(crate) mod queuing;
 
 use std::sync::{
     Arc,

@@ -1,12 +1,13 @@
-//! What this homeserver asks others for itself: their keys and credentials. Each answer is asked for once at a time; who does
-//! not answer is left alone for a while.
+//! What this homeserver asks others for itself: their keys and credentials. Few questions are under way at a time, and fewer
+//! to one homeserver; who does not answer is left alone for a while.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::{Federation, Rules, ask};
 use crate::{
@@ -14,8 +15,9 @@ use crate::{
     wire::{Call, Encode},
 };
 
-/// Questions that are under way at a time. Who asks for more is told to come again.
+/// Questions that are under way at a time, and to one homeserver. Who asks for more is told to come again.
 const QUESTIONS: usize = 64;
+const QUESTIONS_TO_ONE: usize = 4;
 
 /// How long a question may take, connection included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +33,8 @@ pub struct Foreign {
     home: Domain,
     federation: Federation,
     clock: Arc<dyn Clock>,
-    questions: Semaphore,
+    /// How many questions to whom are under way.
+    questions: Mutex<HashMap<Domain, usize>>,
     /// Who has not answered, and when to ask again.
     silent: Mutex<Cache<Domain, Timestamp>>,
 }
@@ -40,7 +43,7 @@ impl Foreign {
     /// For the homeserver of `home`.
     pub fn new(home: Domain, federation: Federation, clock: Arc<dyn Clock>) -> Self {
         let silent = Mutex::new(Cache::new(SILENT));
-        Self { home, federation, clock, questions: Semaphore::new(QUESTIONS), silent }
+        Self { home, federation, clock, questions: Mutex::default(), silent }
     }
 
     /// With whom this homeserver deals.
@@ -67,9 +70,7 @@ impl Foreign {
         if self.silent().get(domain).is_some_and(|until| *until > now) {
             return Err(unreachable(domain, "it has not answered lately"));
         }
-        let overloaded =
-            || Refusal::overloaded("too much is being asked of other homeservers").with_retry_after(PATIENCE);
-        let _place = self.questions.try_acquire().map_err(|_| overloaded())?;
+        let _question = self.begin(domain)?;
         let answer = timeout(PATIENCE, self.exchange::<C>(domain, request)).await;
         match answer.unwrap_or_else(|_| Err("it does not answer".into())) {
             Ok(answer) => {
@@ -84,6 +85,22 @@ impl Foreign {
         }
     }
 
+    fn begin(&self, domain: &Domain) -> Result<Question<'_>, Refusal> {
+        let mut questions = self.questions();
+        let to_one = questions.get(domain).copied().unwrap_or(0);
+        if to_one >= QUESTIONS_TO_ONE || questions.values().sum::<usize>() >= QUESTIONS {
+            let refusal = Refusal::overloaded("too much is being asked of other homeservers");
+            return Err(refusal.with_retry_after(PATIENCE));
+        }
+        questions.insert(domain.clone(), to_one + 1);
+        Ok(Question { foreign: self, domain: domain.clone() })
+    }
+
+    fn questions(&self) -> MutexGuard<'_, HashMap<Domain, usize>> {
+        // The map is whole between any two of its operations.
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn exchange<C: Call>(&self, domain: &Domain, request: &C::Request) -> Result<C::Response, String> {
         let connection = self.federation.dial.dial(domain).await.map_err(|error| error.to_string())?;
         ask::<C>(&connection, request).await
@@ -92,6 +109,22 @@ impl Foreign {
     fn silent(&self) -> MutexGuard<'_, Cache<Domain, Timestamp>> {
         // The cache is whole between any two of its operations.
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that is under way, until it is dropped.
+struct Question<'a> {
+    foreign: &'a Foreign,
+    domain: Domain,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let mut questions = self.foreign.questions();
+        let left = questions.remove(&self.domain).unwrap_or(0).saturating_sub(1);
+        if left > 0 {
+            questions.insert(self.domain.clone(), left);
+        }
     }
 }
 

@@ -119,7 +119,8 @@ pub struct Outbox {
 pub struct Opened<'a> {
     outbox: &'a Outbox,
     guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
-    changed: Vec<Domain>,
+    /// As they are once the batch is submitted; the cache learns of them then.
+    changed: BTreeMap<Domain, Head>,
 }
 
 impl Outbox {
@@ -139,7 +140,7 @@ impl Outbox {
             // In ascending order, everywhere: no two requests wait for each other.
             guards.insert(shard, self.shards[shard].lock().await);
         }
-        Opened { outbox: self, guards, changed: Vec::new() }
+        Opened { outbox: self, guards, changed: BTreeMap::new() }
     }
 
     /// What waits for a homeserver, in numbers.
@@ -148,7 +149,7 @@ impl Outbox {
     /// [`StoreError`] if the store fails.
     pub async fn head(&self, domain: &Domain) -> Result<Head, StoreError> {
         let mut opened = self.open(std::iter::once(domain)).await;
-        opened.head(domain).await.cloned()
+        opened.head(domain).await
     }
 
     /// The homeservers that something was ever sent to, and what waits for each.
@@ -195,7 +196,7 @@ impl Outbox {
 
     async fn forget(&self, domain: &Domain, next: u64, is_loss: bool) -> Result<(), StoreError> {
         let mut opened = self.open(std::iter::once(domain)).await;
-        let head = opened.head(domain).await?.clone();
+        let head = opened.head(domain).await?;
         let next = next.min(head.next);
         if next <= head.first {
             return Ok(());
@@ -216,24 +217,25 @@ impl Outbox {
 }
 
 impl Opened<'_> {
-    async fn head(&mut self, domain: &Domain) -> Result<&Head, StoreError> {
-        let heads = self.guards.get_mut(&shard(domain)).ok_or_else(|| damaged("a head is not locked"))?;
-        if heads.get(domain).is_none() {
-            let row = self.outbox.store.pending().get(Table::FedHeads, &row_key(domain)).await?;
-            let stored =
-                row.map(|row| record::decode::<StoredHead>(HEAD_VERSION, &row).map_err(damaged)).transpose()?;
-            heads.insert(domain.clone(), stored.map(|stored| stored.head).unwrap_or_default());
+    async fn head(&mut self, domain: &Domain) -> Result<Head, StoreError> {
+        if let Some(head) = self.changed.get(domain) {
+            return Ok(head.clone());
         }
-        heads.get(domain).map(|head| &*head).ok_or_else(|| damaged("a head is lost"))
+        let heads = self.guards.get_mut(&shard(domain)).ok_or_else(|| damaged("a head is not locked"))?;
+        if let Some(head) = heads.get(domain) {
+            return Ok(head.clone());
+        }
+        let row = self.outbox.store.pending().get(Table::FedHeads, &row_key(domain)).await?;
+        let stored = row.map(|row| record::decode::<StoredHead>(HEAD_VERSION, &row).map_err(damaged)).transpose()?;
+        let head = stored.map(|stored| stored.head).unwrap_or_default();
+        heads.insert(domain.clone(), head.clone());
+        Ok(head)
     }
 
     fn put(&mut self, domain: &Domain, head: Head, batch: &mut Batch) -> Result<(), StoreError> {
         let stored = StoredHead { domain: domain.to_string(), head };
         batch.put(Table::FedHeads, row_key(domain), record::encode(HEAD_VERSION, &stored).map_err(damaged)?);
-        self.changed.push(domain.clone());
-        if let Some(heads) = self.guards.get_mut(&shard(domain)) {
-            heads.insert(domain.clone(), stored.head);
-        }
+        self.changed.insert(domain.clone(), stored.head);
         Ok(())
     }
 
@@ -250,7 +252,7 @@ impl Opened<'_> {
         batch: &mut Batch,
     ) -> Result<bool, StoreError> {
         let limits = self.outbox.limits;
-        let head = self.head(domain).await?.clone();
+        let head = self.head(domain).await?;
         if !head.takes(&limits, is_handshake) {
             return Ok(false);
         }
@@ -271,21 +273,13 @@ impl Opened<'_> {
 
     /// The batch was submitted: gives the homeservers that there is something for when it is durable.
     pub fn submitted(mut self) -> Vec<Domain> {
-        let mut changed = std::mem::take(&mut self.changed);
-        changed.sort_unstable();
-        changed.dedup();
-        changed
-    }
-}
-
-impl Drop for Opened<'_> {
-    /// The batch was not submitted, whatever the reason: forgets the heads as they would have been.
-    fn drop(&mut self) {
-        for domain in std::mem::take(&mut self.changed) {
-            if let Some(heads) = self.guards.get_mut(&shard(&domain)) {
-                heads.remove(&domain);
+        let changed = std::mem::take(&mut self.changed);
+        for (domain, head) in &changed {
+            if let Some(heads) = self.guards.get_mut(&shard(domain)) {
+                heads.insert(domain.clone(), head.clone());
             }
         }
+        changed.into_keys().collect()
     }
 }
 
@@ -304,4 +298,42 @@ fn message_key(domain: &Domain, sequence: u64) -> Key {
 
 fn shard(domain: &Domain) -> usize {
     row_key(domain).as_bytes().first().map_or(0, |first| usize::from(*first) % SHARDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryEngine, Options};
+
+    #[tokio::test]
+    async fn one_batch_may_have_something_for_more_homeservers_than_are_remembered() {
+        let store = Store::open(MemoryEngine::new(), Options::new(|_| {})).unwrap();
+        let outbox = Outbox::new(store.clone(), Limits::default());
+        let payload = || SealedForward { key_id: [1; 8], kem_output: vec![1].into(), ciphertext: vec![1; 9].into() };
+        let all = (0u32..).map(|number| format!("a{number}.test").parse::<Domain>().unwrap());
+        let of_one_shard: Vec<_> = all.filter(|domain| shard(domain) == 0).take(3 * HEADS_PER_SHARD).collect();
+        let (mut batch, mut opened) = (Batch::new(), outbox.open(of_one_shard.iter()).await);
+        for _ in 0..2 {
+            for domain in &of_one_shard {
+                assert!(opened.append(domain, payload(), false, Timestamp(0), &mut batch).await.unwrap());
+            }
+        }
+        store.submit(batch).unwrap().await.unwrap();
+        assert_eq!(opened.submitted().len(), of_one_shard.len());
+        for domain in &of_one_shard {
+            let sequences = outbox.read(domain, 0, Limit::rows(9)).await.unwrap().into_iter().map(|row| row.sequence);
+            assert_eq!((sequences.collect::<Vec<_>>(), outbox.head(domain).await.unwrap().waiting()), (vec![0, 1], 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_submitted_leaves_no_trace() {
+        let store = Store::open(MemoryEngine::new(), Options::new(|_| {})).unwrap();
+        let (outbox, domain) = (Outbox::new(store, Limits::default()), "a.test".parse::<Domain>().unwrap());
+        let payload = SealedForward { key_id: [1; 8], kem_output: vec![1].into(), ciphertext: vec![1; 9].into() };
+        let (mut batch, mut opened) = (Batch::new(), outbox.open(std::iter::once(&domain)).await);
+        assert!(opened.append(&domain, payload, false, Timestamp(0), &mut batch).await.unwrap());
+        drop(opened);
+        assert_eq!(outbox.head(&domain).await.unwrap(), Head::default());
+    }
 }

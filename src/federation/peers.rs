@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Display,
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +15,9 @@ use std::{
 
 use rand_core::RngCore;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, watch},
     task::AbortHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -28,7 +29,7 @@ use crate::{
     base::{Clock, Domain, limits::MAX_RESPONSE, time::jittered},
     crypto::{signature::SigningKey, system_rng},
     store::{Limit, StoreError},
-    transport::{Connection, Frames},
+    transport::{Connection, Frames, Places},
     wire::{
         Authentication, Decode, Encode, Proof, SenderId,
         federation::{Deliver, Delivered, MAX_FRAME_MESSAGES, QsToQsFrame, QsToQsMessage, QsToQsTbs},
@@ -76,8 +77,9 @@ const WINDOW_BYTES: usize = 8 << 20;
 /// Bytes of one frame, unless one message alone has more.
 const FRAME_BYTES: usize = 1 << 20;
 
-/// Homeservers that are being dialled at a time.
-const DIALS: usize = 64;
+/// Homeservers that begin to be dialled at a time, and how long each of them keeps the next one waiting.
+const DIALS: usize = 256;
+const DIAL_PLACE: Duration = Duration::from_secs(1);
 
 /// What a homeserver is in the eyes of its worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +140,9 @@ pub struct Peers(Arc<Shared>);
 struct Shared {
     parts: Parts,
     workers: Mutex<BTreeMap<Domain, Handle>>,
-    dials: Semaphore,
+    /// Whether there are to be no workers any more.
+    ended: AtomicBool,
+    dials: Places,
 }
 
 struct Handle {
@@ -180,7 +184,8 @@ impl From<StoreError> for Trouble {
 impl Peers {
     /// No worker yet.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared { parts, workers: Mutex::default(), dials: Semaphore::new(DIALS) }))
+        let dials = Places::new(DIALS, DIAL_PLACE);
+        Self(Arc::new(Shared { parts, workers: Mutex::default(), ended: AtomicBool::new(false), dials }))
     }
 
     /// Takes up what has waited since before the start.
@@ -197,7 +202,10 @@ impl Peers {
     pub fn wake(&self, domains: impl IntoIterator<Item = Domain>) {
         for domain in domains {
             let mut workers = self.0.workers();
-            if let Some(Handle { worker, .. }) = workers.get(&domain) {
+            if self.0.ended.load(Ordering::Acquire) {
+                return;
+            }
+            if let Some(Handle { worker, .. }) = workers.get(&domain).filter(|handle| !handle.task.is_finished()) {
                 worker.news.store(true, Ordering::Release);
                 worker.wake.notify_one();
                 continue;
@@ -247,7 +255,9 @@ impl Peers {
 impl Peers {
     /// Ends all workers. What waits is delivered after the next start.
     pub fn end(&self) {
-        self.0.workers().values().for_each(|handle| handle.task.abort());
+        let workers = self.0.workers();
+        self.0.ended.store(true, Ordering::Release);
+        workers.values().for_each(|handle| handle.task.abort());
     }
 }
 
@@ -290,7 +300,7 @@ async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
             Err(Trouble::Denied) => {
                 *worker.state() = State::Denied;
                 // What waits expires all the same.
-                pause(shared.parts.settings.longest_pause, &worker, &mut rules).await;
+                pause(&shared, &worker, &mut rules, shared.parts.settings.longest_pause, true).await;
             }
             Err(Trouble::Failed(why)) => {
                 failures = u32::saturating_add(failures, 1);
@@ -298,17 +308,22 @@ async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
                 *worker.state() = State::Failing { failures, why };
                 let Settings { first_pause, longest_pause, .. } = shared.parts.settings;
                 let longest = first_pause.saturating_mul(1 << (failures - 1).min(20)).min(longest_pause);
-                pause(jittered(longest, system_rng().next_u32()), &worker, &mut rules).await;
+                pause(&shared, &worker, &mut rules, jittered(longest, system_rng().next_u32()), false).await;
             }
         }
     }
 }
 
-async fn pause(time: Duration, worker: &Worker, rules: &mut watch::Receiver<()>) {
-    tokio::select! {
-        () = sleep(time) => {}
-        () = worker.hurry.notified() => {}
-        _ = rules.changed() => {}
+/// Waits before the next attempt: until a homeserver that is `denied` is not any more, or the other way round, or until it
+/// shows that it is there.
+async fn pause(shared: &Shared, worker: &Worker, rules: &mut watch::Receiver<()>, longest: Duration, denied: bool) {
+    let end = Instant::now() + longest;
+    while shared.parts.federation.rules.permits(&worker.domain) != denied {
+        tokio::select! {
+            () = sleep_until(end) => return,
+            () = worker.hurry.notified() => return,
+            changed = rules.changed() => if changed.is_err() { return },
+        }
     }
 }
 
@@ -324,19 +339,32 @@ impl Delivery<'_> {
         let Parts { federation, outbox, .. } = &self.shared.parts;
         let domain = &self.worker.domain;
         self.drop_expired().await?;
-        if outbox.head(domain).await?.waiting() == 0 && !self.worker.news.load(Ordering::Acquire) {
+        // Who has news tells of them when they are in the outbox already.
+        self.worker.news.store(false, Ordering::Release);
+        if outbox.head(domain).await?.waiting() == 0 {
             return Ok(());
         }
         let mut rules = federation.rules.watch();
         self.check_rules()?;
         *self.worker.state() = State::Connecting;
-        let connection = {
-            let _place = self.shared.dials.acquire().await.map_err(Trouble::failed)?;
-            federation.dial.dial(domain).await.map_err(Trouble::failed)?
-        };
-        let outcome = self.deliver(&connection, &mut rules, failures).await;
+        let dial = async { self.shared.dials.run(federation.dial.dial(domain)).await.map_err(Trouble::failed) };
+        let connection = self.unless_denied(&mut rules, dial).await?;
+        let outcome = self.unless_denied(&mut rules, self.deliver(&connection, failures)).await;
         connection.close();
         outcome
+    }
+
+    /// Ends what is under way as soon as the operator does not want it any more.
+    async fn unless_denied<T>(
+        &self,
+        rules: &mut watch::Receiver<()>,
+        work: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let denied = async { while rules.changed().await.is_ok() && self.check_rules().is_ok() {} };
+        tokio::select! {
+            done = work => done,
+            () = denied => Err(Trouble::Denied),
+        }
     }
 
     fn check_rules(&self) -> Result<(), Trouble> {
@@ -360,19 +388,14 @@ impl Delivery<'_> {
         }
     }
 
-    async fn deliver(
-        &self,
-        connection: &Connection,
-        rules: &mut watch::Receiver<()>,
-        failures: &mut u32,
-    ) -> Result<(), Trouble> {
+    async fn deliver(&self, connection: &Connection, failures: &mut u32) -> Result<(), Trouble> {
         let Parts { source, incarnation, outbox, known, clock, settings, .. } = &self.shared.parts;
         let domain = &self.worker.domain;
         let keys = timeout(settings.patience, ask::<call::QsGetKeys>(connection, &GetQueuingKeys {})).await;
         known.learn(domain, keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?, clock.now()).await?;
 
         let exchange = connection.open().await.map_err(Trouble::failed)?;
-        let deliver = Deliver { source: source.clone(), incarnation: *incarnation };
+        let deliver = Deliver { source: source.clone(), destination: domain.clone(), incarnation: *incarnation };
         let sender = SenderId::Homeserver(source.clone());
         let auth = vec![Authentication { sender, proof: Proof::Bound }];
         let request = request::<call::FedDeliver>(auth, &deliver);
@@ -382,36 +405,34 @@ impl Delivery<'_> {
         if next > head.next {
             return Err(Trouble::failed("it says that it has what was never sent"));
         }
-        outbox.acknowledge(domain, next).await?;
-        *failures = 0;
+        if next > head.first {
+            *failures = 0;
+            outbox.acknowledge(domain, next).await?;
+        }
         *self.worker.state() = State::Connected;
-        let window = Window { next: head.first.max(next), acknowledged: head.first.max(next), ..Window::default() };
-        self.pump(frames, window, rules).await
+        self.pump(frames, Window::new(head.first.max(next)), failures).await
     }
 
     /// Sends and takes acknowledgements.
-    async fn pump(
-        &self,
-        mut frames: Box<dyn Frames>,
-        mut window: Window,
-        rules: &mut watch::Receiver<()>,
-    ) -> Result<(), Trouble> {
+    async fn pump(&self, mut frames: Box<dyn Frames>, mut window: Window, failures: &mut u32) -> Result<(), Trouble> {
         let Settings { patience, idle, .. } = self.shared.parts.settings;
         loop {
             self.worker.news.store(false, Ordering::Release);
             self.send(&mut *frames, &mut window).await?;
             let is_idle = window.under_way.is_empty();
-            let longest = if is_idle { idle } else { patience };
+            let end = window.moved + if is_idle { idle } else { patience };
             tokio::select! {
                 frame = frames.next() => {
                     let frame = frame.map_err(Trouble::failed)?.ok_or_else(|| Trouble::failed("it has ended the delivery"))?;
                     let Delivered { next } = Delivered::from_bytes(frame).map_err(Trouble::failed)?;
-                    window.acknowledge(next)?;
-                    self.shared.parts.outbox.acknowledge(&self.worker.domain, next).await?;
+                    if window.acknowledge(next)? {
+                        // Who only answers, and takes nothing, is tried less and less often.
+                        *failures = 0;
+                        self.shared.parts.outbox.acknowledge(&self.worker.domain, next).await?;
+                    }
                 }
                 () = self.worker.wake.notified() => {}
-                _ = rules.changed() => self.check_rules()?,
-                () = sleep(longest) => match is_idle {
+                () = sleep_until(end) => match is_idle {
                     true => return Ok(()),
                     false => return Err(Trouble::failed("it acknowledges nothing")),
                 },
@@ -445,7 +466,6 @@ impl Delivery<'_> {
 }
 
 /// What is under way to a homeserver.
-#[derive(Default)]
 struct Window {
     /// Number of the next message to send.
     next: u64,
@@ -454,9 +474,16 @@ struct Window {
     /// Number and size of each message that is not.
     under_way: VecDeque<(u64, usize)>,
     bytes: usize,
+    /// When it was last acknowledged that something has arrived, or something was sent after there was nothing under way.
+    moved: Instant,
 }
 
 impl Window {
+    /// Nothing is under way; the next message is this one.
+    fn new(next: u64) -> Self {
+        Self { next, acknowledged: next, under_way: VecDeque::new(), bytes: 0, moved: Instant::now() }
+    }
+
     /// How much may be sent now; none if nothing may.
     fn room(&self) -> Option<Limit> {
         let messages = WINDOW.saturating_sub(self.under_way.len()).min(MAX_FRAME_MESSAGES);
@@ -466,20 +493,25 @@ impl Window {
 
     fn add(&mut self, message: &QsToQsMessage) {
         let size = message.payload.ciphertext.as_slice().len();
+        if self.under_way.is_empty() {
+            self.moved = Instant::now();
+        }
         self.under_way.push_back((message.sequence, size));
         self.bytes += size;
         self.next = message.sequence + 1;
     }
 
-    fn acknowledge(&mut self, next: u64) -> Result<(), Trouble> {
+    /// Everything before `next` has arrived; whether that is something new.
+    fn acknowledge(&mut self, next: u64) -> Result<bool, Trouble> {
         if next > self.next || next < self.acknowledged {
             return Err(Trouble::failed("it acknowledges what was not sent, or takes an acknowledgement back"));
         }
+        let before = self.acknowledged;
         while let Some((sequence, size)) = self.under_way.front().copied().filter(|(sequence, _)| *sequence < next) {
             self.under_way.pop_front();
             self.bytes -= size;
-            self.acknowledged = sequence + 1;
+            (self.acknowledged, self.moved) = (sequence + 1, Instant::now());
         }
-        Ok(())
+        Ok(self.acknowledged > before)
     }
 }

@@ -9,6 +9,8 @@ mod jobs;
 mod policy;
 mod renewal;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs,

@@ -18,6 +18,7 @@ mod frames;
 mod handler;
 pub mod memory;
 mod pipe;
+mod places;
 mod settings;
 pub mod tls;
 
@@ -33,4 +34,5 @@ pub use endpoint::Endpoint;
 pub use error::{Closed, DialError, StreamError, TlsError};
 pub use frames::Frames;
 pub use handler::{Handler, MethodRules, PeerInfo, Reply, Streaming};
+pub use places::Places;
 pub use settings::Settings;

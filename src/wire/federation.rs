@@ -19,6 +19,8 @@ wire_structs! {
     pub struct Deliver {
         /// The sender's home domain, which its certificate proves.
         pub source: Domain,
+        /// The homeserver that is asked. There may be another one where it is looked for, with a certificate for both.
+        pub destination: Domain,
         /// Of the sender's store.
         pub incarnation: Incarnation,
     }

@@ -9,6 +9,8 @@ use std::{
 use rand_core::RngCore as _;
 use tokio::time::timeout;
 
+mod stubborn;
+
 use super::{
     queuing::{Days, Owner, START, World, contents},
     *,
@@ -42,6 +44,8 @@ struct Land(Arc<Mutex<Map>>);
 struct Map {
     hosts: HashMap<Domain, Reach>,
     cut_off: HashSet<Domain>,
+    /// Who does not answer whoever dials, and does not refuse either.
+    silent: HashSet<Domain>,
     connections: Vec<(Domain, Connection)>,
     dials: usize,
 }
@@ -90,6 +94,10 @@ impl Dial for From {
     async fn dial(&self, domain: &Domain) -> Result<Connection, DialError> {
         let Self(land, home) = self;
         land.map().dials += 1;
+        let is_silent = land.map().silent.contains(domain);
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
         let reachable = |map: &Map| map.hosts.contains_key(domain) && !map.cut_off.contains(domain);
         if !reachable(&land.map()) {
             return Err(DialError::NoAddress(domain.to_string()));
@@ -112,28 +120,33 @@ impl World {
     }
 
     async fn of_land_over(land: &Land, domain: &str, engine: MemoryEngine, clock: Days) -> Self {
-        Self::of_land_with(land, domain, engine, clock, OutboxLimits::default()).await
+        Self::of_land_made(land, domain, engine, clock, |_| ()).await
     }
 
-    async fn of_land_with(
+    /// One of which something is special.
+    async fn of_land_with(land: &Land, domain: &str, change: impl FnOnce(&mut Parts)) -> Self {
+        Self::of_land_made(land, domain, MemoryEngine::new(), Days::at(START), change).await
+    }
+
+    async fn of_land_made(
         land: &Land,
         domain: &str,
         engine: MemoryEngine,
         clock: Days,
-        outbox_limits: OutboxLimits,
+        change: impl FnOnce(&mut Parts),
     ) -> Self {
         let store = Store::open(engine.clone(), Options::new(|_| ())).unwrap();
-        let parts = Parts {
+        let mut parts = Parts {
             domain: domain.parse().unwrap(),
             clock: Arc::new(clock.clone()),
             federation: Federation {
                 dial: Arc::new(From(land.clone(), domain.into())),
                 rules: Arc::new(Rules::new(Mode::Open)),
             },
-            outbox_limits,
             peer_settings: hasty(),
             ..parts(store)
         };
+        change(&mut parts);
         let world = Self::of(parts, engine, clock).await;
         land.host(domain, Arc::new(Service(world.dispatcher.clone())));
         world
@@ -151,12 +164,12 @@ impl World {
     }
 
     /// Sends a message with this number, in a group of this homeserver.
-    async fn number(&self, config: &ClientQueueConfig, number: u32) -> u32 {
+    pub async fn number(&self, config: &ClientQueueConfig, number: u32) -> u32 {
         self.tell(config, numbered(&self.dispatcher.parts.domain, number), false).await
     }
 
     /// Waits until the queue of an owner has so many messages; their numbers.
-    async fn numbers(&self, owner: &Owner, many: usize) -> Vec<u32> {
+    pub async fn numbers(&self, owner: &Owner, many: usize) -> Vec<u32> {
         let arrived = async {
             let mut frames = self.listen(owner, 0).await;
             let mut seen = 0;
@@ -173,27 +186,30 @@ impl World {
     }
 
     /// The numbers of the messages that are in the queue of an owner.
-    async fn found(&self, owner: &Owner) -> Vec<u32> {
-        let found = self.entries(owner, [1; 16], 0).await;
+    pub async fn found(&self, owner: &Owner) -> Vec<u32> {
+        let found = self.entries(owner, self.dispatcher.parts.incarnation, 0).await;
         contents(owner, &found).iter().map(number_of).collect()
     }
 
-    async fn state_of(&self, peer: &str, wanted: impl Fn(&State) -> bool) {
+    pub async fn state_of(&self, peer: &str, wanted: impl Fn(&State) -> bool) {
         let peer: Domain = peer.parse().unwrap();
+        let mut last = None;
         let reached = async {
             loop {
                 let peers = self.dispatcher.federation_peers().await.unwrap();
-                if peers.iter().any(|of| of.domain == peer && wanted(&of.state)) {
+                last = peers.into_iter().find(|of| of.domain == peer).map(|of| of.state);
+                if last.as_ref().is_some_and(&wanted) {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(60), reached).await.expect("the peer comes into that state");
+        let reached = timeout(Duration::from_secs(60), reached).await;
+        assert!(reached.is_ok(), "the peer does not come into that state; the last was {last:?}");
     }
 
     /// Waits until nothing waits for a peer; how many have expired.
-    async fn delivered(&self, peer: &str) -> u64 {
+    pub async fn delivered(&self, peer: &str) -> u64 {
         let peer: Domain = peer.parse().unwrap();
         let done = async {
             loop {
@@ -207,12 +223,18 @@ impl World {
         timeout(Duration::from_secs(60), done).await.expect("everything is delivered")
     }
 
-    async fn learns(&self, domain: &str) {
+    pub async fn learns(&self, domain: &str) {
         self.dispatcher.learn(&domain.parse().unwrap()).await.unwrap();
+    }
+
+    /// It has learnt the keys of a homeserver at some time.
+    pub async fn knows(&self, domain: &str) {
+        let (keys, now) = (Peer::new().keys.lock().unwrap().clone(), self.dispatcher.parts.clock.now());
+        self.dispatcher.known.learn(&domain.parse().unwrap(), keys, now).await.unwrap();
     }
 }
 
-fn numbered(domain: &Domain, number: u32) -> FanOut {
+pub(crate) fn numbered(domain: &Domain, number: u32) -> FanOut {
     let group = GroupId { uuid: [1; 16], domain: domain.clone() };
     FanOut { group, content: FanOutContent::Application(number.to_be_bytes().to_vec().into()) }
 }
@@ -296,7 +318,7 @@ async fn what_waits_for_too_long_is_dropped_and_counted_and_the_rest_arrives() {
 async fn more_than_may_wait_is_refused_and_told_to_the_sender() {
     let land = Land::default();
     let limits = OutboxLimits { messages: 4, handshake_percent: 50, ..OutboxLimits::default() };
-    let a = World::of_land_with(&land, "a.test", MemoryEngine::new(), Days::at(START), limits).await;
+    let a = World::of_land_with(&land, "a.test", |parts| parts.outbox_limits = limits).await;
     let b = World::of_land(&land, "b.test").await;
     let owner = b.create().await;
     let config = b.seal(&owner).await;
@@ -368,7 +390,16 @@ async fn open_delivery_in(
     source: &str,
     incarnation: [u8; 16],
 ) -> Result<(u64, Box<dyn Frames>), Refusal> {
-    let deliver = Deliver { source: source.parse().unwrap(), incarnation };
+    open_delivery_to(connection, source, "b.test", incarnation).await
+}
+
+async fn open_delivery_to(
+    connection: &Connection,
+    source: &str,
+    destination: &str,
+    incarnation: [u8; 16],
+) -> Result<(u64, Box<dyn Frames>), Refusal> {
+    let deliver = Deliver { source: source.parse().unwrap(), destination: destination.parse().unwrap(), incarnation };
     let auth = vec![Authentication { sender: SenderId::Homeserver(deliver.source.clone()), proof: Proof::Bound }];
     let method = call::FedDeliver::METHOD as u16;
     let request = Request { version: VERSION, method, auth, token: None, body: deliver.to_vec().into() };
@@ -383,6 +414,20 @@ struct Peer {
     keys: Mutex<QueuingKeys>,
     /// What it acknowledges to whoever delivers to it.
     says: Mutex<u64>,
+    /// How it goes on with a delivery that has begun.
+    manner: Mutex<Manner>,
+}
+
+/// What a homeserver does with a delivery.
+#[derive(Clone, Copy, Default)]
+enum Manner {
+    /// It acknowledges each frame, with what it says.
+    #[default]
+    Acknowledges,
+    /// It takes frames, and says nothing.
+    Silent,
+    /// It ends the delivery with the first frame.
+    Ends,
 }
 
 impl Peer {
@@ -395,7 +440,7 @@ impl Peer {
             verifying_key: key.verifying_key(),
             push_key: None,
         };
-        Arc::new(Self { key, keys: Mutex::new(keys), says: Mutex::new(0) })
+        Arc::new(Self { key, keys: Mutex::new(keys), says: Mutex::new(0), manner: Mutex::default() })
     }
 
     /// A frame with these messages, signed as they are.
@@ -406,14 +451,31 @@ impl Peer {
     }
 }
 
-struct Says(u64);
+/// A config that only looks like one, for a homeserver that does not look at it.
+pub(crate) fn config_at(domain: &str) -> ClientQueueConfig {
+    ClientQueueConfig {
+        domain: domain.parse().unwrap(),
+        key_id: [1; 8],
+        kem_output: vec![1; 32].into(),
+        ciphertext: vec![1; 300].into(),
+    }
+}
+
+struct Says(u64, Manner);
 
 #[async_trait]
 impl Streaming for Says {
     async fn run(self: Box<Self>, frames: &mut dyn Frames) -> crate::transport::Code {
+        let Self(next, manner) = *self;
         while let Ok(Some(_)) = frames.next().await {
-            if frames.send(Delivered { next: self.0 }.to_vec().into()).await.is_err() {
-                break;
+            match manner {
+                Manner::Acknowledges => {
+                    if frames.send(Delivered { next }.to_vec().into()).await.is_err() {
+                        break;
+                    }
+                }
+                Manner::Silent => {}
+                Manner::Ends => return codes::INTERNAL,
             }
         }
         codes::DONE
@@ -447,7 +509,7 @@ impl Handler for Peer {
         }
         let says = *self.says.lock().unwrap();
         let header = Response::ok(&Delivered { next: says.min(1) * says }).to_vec();
-        Reply::Stream(header.into(), Box::new(Says(says)))
+        Reply::Stream(header.into(), Box::new(Says(says, *self.manner.lock().unwrap())))
     }
 }
 
@@ -492,6 +554,8 @@ async fn a_peer_delivers_only_as_itself_what_is_its_own_and_once() {
     let refused = open_delivery(&land.connect("b.test", &["b.test"]), "b.test").await.err().unwrap();
     assert_eq!(refused.status, Status::Unauthenticated, "as the homeserver itself");
     let connection = land.connect("b.test", &["c.test"]);
+    let refused = open_delivery_to(&connection, "c.test", "d.test", [1; 16]).await.err().unwrap();
+    assert_eq!(refused.status, Status::NotFound, "for another homeserver");
     let begin = async || open_delivery(&connection, "c.test").await.unwrap();
 
     let (next, mut frames) = begin().await;
@@ -580,12 +644,7 @@ async fn a_peer_that_acknowledges_what_was_not_sent_is_not_believed() {
     let peer = Peer::new();
     land.host("c.test", peer.clone());
     a.learns("c.test").await;
-    let config = ClientQueueConfig {
-        domain: "c.test".parse().unwrap(),
-        key_id: [1; 8],
-        kem_output: vec![1; 32].into(),
-        ciphertext: vec![1; 300].into(),
-    };
+    let config = config_at("c.test");
     for says in [100, 0] {
         *peer.says.lock().unwrap() = says;
         assert_eq!(a.number(&config, 1).await, 0);

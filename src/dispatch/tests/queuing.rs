@@ -54,7 +54,7 @@ impl Clock for Days {
     }
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     pub engine: MemoryEngine,
     pub clock: Days,
     pub dispatcher: Arc<Dispatcher>,
@@ -176,7 +176,7 @@ impl World {
 
     /// Listens to the owner's queue, from the entry `start` on.
     pub async fn listen(&self, owner: &Owner, start: u64) -> Box<dyn Frames> {
-        let listen = Listen { incarnation: [1; 16], start }.to_vec();
+        let listen = Listen { incarnation: self.dispatcher.parts.incarnation, start }.to_vec();
         let exchange = self.connection.open().await.unwrap();
         let binding = self.connection.binding();
         let method = call::QsListen::METHOD as u16;
@@ -204,7 +204,7 @@ impl World {
 }
 
 /// A user of the QS with one client; one key proves both.
-pub(super) struct Owner {
+pub(crate) struct Owner {
     key: SigningKey,
     queue_key: HpkePrivateKey,
     token: Secret,

@@ -58,6 +58,8 @@ pub struct Endpoint {
     address: SocketAddr,
     /// Who has signed its certificate.
     pub roots: Arc<RootCertStore>,
+    /// Its certificate (PEM), which it has signed itself.
+    pub certificate: String,
     pub received: mpsc::UnboundedReceiver<Received>,
     connections: Arc<AtomicUsize>,
     serving: tokio::task::JoinHandle<()>,
@@ -99,7 +101,7 @@ impl Endpoint {
                 }
             }
         });
-        Self { address, roots: Arc::new(roots), received, connections, serving }
+        Self { address, roots: Arc::new(roots), certificate: made.cert.pem(), received, connections, serving }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -20,7 +20,6 @@ use std::{
 
 use rand_core::OsRng;
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -29,7 +28,7 @@ use self::{
     resolver::{Lookup, Named, Resolver},
     service::{Service, order},
 };
-use super::DialError;
+use super::{DialError, Places};
 use crate::base::{Cache, Domain, limits::DEFAULT_PORT};
 
 pub use self::place::{InvalidPlace, Place};
@@ -43,8 +42,10 @@ const REMEMBERED: usize = 4_096;
 /// So long it may take to find the addresses of one homeserver, all look-ups together.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Homeservers that are looked for at a time. More wait, within [`DEADLINE`].
-const MAX_SEARCHES: usize = 64;
+/// Homeservers that begin to be looked for at a time, and how long each of them keeps the next one waiting. Who waits does so
+/// within [`DEADLINE`].
+const SEARCHES: usize = 64;
+const SEARCH_PLACE: Duration = Duration::from_secs(2);
 
 /// Where a homeserver may be, best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub struct Routes {
     private: PrivateAddresses,
     resolver: Arc<Resolver>,
     found: Arc<Mutex<Cache<Domain, Remembered>>>,
-    searches: Arc<Semaphore>,
+    searches: Arc<Places>,
 }
 
 /// The hosts of a homeserver with their addresses.
@@ -122,7 +123,7 @@ impl Routes {
             private: PrivateAddresses::default(),
             resolver: Arc::new(Resolver::new(name_servers)),
             found: Arc::new(Mutex::new(Cache::new(REMEMBERED))),
-            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            searches: Arc::new(Places::new(SEARCHES, SEARCH_PLACE)),
         }
     }
 
@@ -179,8 +180,7 @@ impl Routes {
 
     /// Asks DNS, and remembers what it says for as long as that holds.
     async fn search(&self, domain: &Domain) -> Result<Hosts, DialError> {
-        let _one_of_few = self.searches.acquire().await;
-        let Lookup { found, holds } = self.ask(domain).await?;
+        let Lookup { found, holds } = self.searches.run(self.ask(domain)).await?;
         if !holds.is_zero() {
             let known = Remembered { found: found.clone(), until: Instant::now() + holds };
             self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), known);

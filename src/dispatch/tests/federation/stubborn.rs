@@ -1,0 +1,194 @@
+//! Peers that are of no use, in all ways there are: each costs little, and none keeps the others waiting.
+
+use super::*;
+use crate::service::policy::Rates;
+
+fn domain(name: &str) -> Domain {
+    name.parse().unwrap()
+}
+
+/// A homeserver that is patient for a moment only, and one that behaves as it is told.
+async fn with_peer(patience: Duration, manner: Manner) -> (Land, World, Arc<Peer>) {
+    let land = Land::default();
+    let a = World::of_land_with(&land, "a.test", |parts| parts.peer_settings.patience = patience).await;
+    let peer = Peer::new();
+    *peer.manner.lock().unwrap() = manner;
+    land.host("c.test", peer.clone());
+    a.learns("c.test").await;
+    (land, a, peer)
+}
+
+impl World {
+    /// Blocks a homeserver, or takes that back.
+    fn block(&self, peer: &str, blocked: bool) {
+        self.dispatcher.parts.federation.rules.set(domain(peer), blocked.then_some(Rule::Blocked));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_for_which_nothing_waits_any_more_is_left_alone() {
+    let land = Land::default();
+    let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);
+    let owner = b.create().await;
+    let config = b.seal(&owner).await;
+    a.learns("b.test").await;
+    b.learns("a.test").await;
+    land.cut_off("b.test");
+    assert_eq!(a.number(&config, 1).await, 0);
+    a.clock.pass(31);
+    assert_eq!(a.delivered("b.test").await, 1, "it has expired");
+    a.state_of("b.test", |state| *state == State::Idle).await;
+    let dials = land.map().dials;
+    land.mend("b.test");
+    // And there is a worker again when there is something to do.
+    assert_eq!(a.number(&config, 2).await, 0);
+    assert_eq!(b.numbers(&owner, 1).await, [2]);
+    assert_eq!(land.map().dials, dials + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_acknowledges_nothing_is_given_up_however_much_comes() {
+    for manner in [Manner::Silent, Manner::Acknowledges] {
+        let (_, a, _) = with_peer(Duration::from_millis(300), manner).await;
+        let (config, given_up) = (
+            config_at("c.test"),
+            |state: &State| matches!(state, State::Failing { why, .. } if why.contains("acknowledges nothing")),
+        );
+        let failing = async {
+            for number in 0.. {
+                a.number(&config, number).await;
+                if a.dispatcher.federation_peers().await.unwrap().iter().any(|peer| given_up(&peer.state)) {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(60), failing).await.expect("it is given up");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_takes_nothing_is_tried_less_and_less_often() {
+    let (_, a, _) = with_peer(Duration::from_secs(60), Manner::Ends).await;
+    assert_eq!(a.number(&config_at("c.test"), 1).await, 0);
+    a.state_of("c.test", |state| matches!(state, State::Failing { failures: 4.., .. })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_peers_that_do_not_answer_keep_nobody_waiting() {
+    const SILENT: usize = 1_000;
+    let land = Land::default();
+    let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);
+    let owner = b.create().await;
+    let config = b.seal(&owner).await;
+    a.learns("b.test").await;
+    for number in 0..SILENT {
+        let name = format!("silent{number}.test");
+        a.knows(&name).await;
+        land.map().silent.insert(domain(&name));
+        assert_eq!(a.number(&config_at(&name), 1).await, 0);
+    }
+    assert_eq!(a.number(&config, 1).await, 0);
+    assert_eq!(b.numbers(&owner, 1).await, [1]);
+    let peers = a.dispatcher.federation_peers().await.unwrap();
+    assert_eq!(peers.iter().filter(|peer| peer.state == State::Connecting).count(), SILENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_wait_for_no_more_peers_than_they_may() {
+    let land = Land::default();
+    let a = World::of_land_with(&land, "a.test", |parts| parts.peer_settings.max_peers = 2).await;
+    for name in ["b.test", "c.test", "d.test"] {
+        land.host(name, Peer::new());
+        a.learns(name).await;
+        land.cut_off(name);
+    }
+    assert_eq!(a.number(&config_at("b.test"), 1).await, 0);
+    assert_eq!(a.number(&config_at("c.test"), 1).await, 0);
+    assert_eq!(a.number(&config_at("d.test"), 1).await, 1, "it is not taken");
+    assert_eq!(a.number(&config_at("c.test"), 2).await, 0);
+    assert_eq!(a.dispatcher.federation_peers().await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocking_ends_whatever_is_under_way_and_hurries_nobody_else() {
+    let (land, a, _) = with_peer(Duration::from_secs(60), Manner::Silent).await;
+    let config = config_at("c.test");
+    // While it is being dialled.
+    land.map().silent.insert(domain("c.test"));
+    assert_eq!(a.number(&config, 1).await, 0);
+    a.state_of("c.test", |state| *state == State::Connecting).await;
+    a.block("c.test", true);
+    a.state_of("c.test", |state| *state == State::Denied).await;
+    land.map().silent.clear();
+    a.block("c.test", false);
+    // While it takes frames.
+    a.state_of("c.test", |state| *state == State::Connected).await;
+    a.block("c.test", true);
+    a.state_of("c.test", |state| *state == State::Denied).await;
+    drop(a);
+
+    // While there is a pause, which decisions about others do not end.
+    let (hour, land) = (Duration::from_secs(3_600), Land::default());
+    let a = World::of_land_with(&land, "a.test", |parts| {
+        (parts.peer_settings.first_pause, parts.peer_settings.longest_pause) = (hour, hour);
+    })
+    .await;
+    land.host("c.test", Peer::new());
+    a.learns("c.test").await;
+    land.cut_off("c.test");
+    assert_eq!(a.number(&config, 1).await, 0);
+    a.state_of("c.test", |state| matches!(state, State::Failing { .. })).await;
+    let dials = land.map().dials;
+    a.block("d.test", true);
+    a.block("c.test", true);
+    a.state_of("c.test", |state| *state == State::Denied).await;
+    a.block("e.test", true);
+    assert_eq!(land.map().dials, dials);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_too_much_is_taken_as_much_from_as_it_may_send() {
+    let land = Land::default();
+    let rates = Rates { messages_per_peer: 4, ..Rates::default() };
+    let b = World::of_land_with(&land, "b.test", |parts| parts.policy.rates = rates).await;
+    let peer = Peer::new();
+    land.host("c.test", peer.clone());
+    let owner = b.create().await;
+    let (config, c) = (b.seal(&owner).await, domain("c.test"));
+    let connection = land.connect("b.test", &["c.test"]);
+    let (_, mut frames) = open_delivery(&connection, "c.test").await.unwrap();
+    let mut messages = Vec::new();
+    for number in 0..6 {
+        messages.push(message(&b, "c.test", number, numbered(&c, number as u32), &config).await);
+    }
+    frames.send(peer.frame(messages)).await.unwrap();
+    assert_eq!(b.numbers(&owner, 4).await, [0, 1, 2, 3]);
+    // Another stream gets it no further.
+    let (next, mut others) = open_delivery(&connection, "c.test").await.unwrap();
+    assert_eq!(next, 4);
+    others.send(peer.frame(vec![message(&b, "c.test", 9, numbered(&c, 9), &config).await])).await.unwrap();
+    assert_eq!(b.found(&owner).await, [0, 1, 2, 3]);
+    b.clock.pass(1);
+    assert_eq!(acknowledged(&mut others).await, Ok(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lets_questions_lie_does_not_keep_others_from_being_asked() {
+    let land = Land::default();
+    let a = World::of_land(&land, "a.test").await;
+    land.host("c.test", Peer::new());
+    land.map().silent.insert(domain("b.test"));
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let dispatcher = a.dispatcher.clone();
+        asking.spawn(async move { dispatcher.learn(&domain("b.test")).await.unwrap_err().status });
+    }
+    // All but those few that wait for an answer.
+    for _ in 0..196 {
+        assert_eq!(asking.join_next().await.unwrap().unwrap(), Status::Overloaded);
+    }
+    a.learns("c.test").await;
+    while let Some(refused) = asking.join_next().await {
+        assert_eq!(refused.unwrap(), Status::RemoteUnreachable);
+    }
+}

@@ -1,0 +1,3 @@
+//! Whole homeservers in one process, on ports and in directories of their own.
+
+mod federation;
