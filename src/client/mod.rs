@@ -177,8 +177,8 @@ impl Client {
                 let ca = Some(ca.as_slice()).filter(|ca| !ca.is_empty());
                 let own = Some(place).filter(|place| !place.is_empty());
                 let connector = QuicConnector::new(domain, own, ca)?;
-                let places = places(connection)?.into_iter();
-                places.fold(Ok(connector), |connector, (domain, place)| connector?.with_place(domain, &place))
+                let mut places = places(connection)?.into_iter();
+                places.try_fold(connector, |connector, (domain, place)| connector.with_place(domain, &place))
             })
             .await?;
         Self::start(database, Arc::new(connector), Options::default(), None).await
