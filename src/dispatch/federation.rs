@@ -48,6 +48,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Bytes that one batch puts into queues, about.
 const MAX_AT_ONCE: usize = 8 << 20;
 
+/// How long a certificate that was shown proves a homeserver: certificates expire, and are withdrawn.
+const PROOF_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
 /// What a homeserver has delivered, as stored.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Inbox {
@@ -78,6 +81,8 @@ pub struct Receiving {
     /// Messages before this number have been held against the limits of queues and configs. They are not once more if they have
     /// to be taken in again.
     counted: u64,
+    /// When it has to prove itself anew.
+    until: Instant,
 }
 
 impl Dispatcher {
@@ -88,9 +93,12 @@ impl Dispatcher {
     /// asked, `federation_denied` for a source that this one does not deal with, `remote_unreachable` if its keys cannot be had.
     pub(super) async fn deliver(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
         let Deliver { source, destination, incarnation } = call.body()?;
+        let until = call.session.opened + PROOF_LIFE;
         let proves = |auth: &[Authentication]| {
             let sender = SenderId::Homeserver(source.clone());
-            auth == [Authentication { sender, proof: Proof::Bound }] && call.session.domains.contains(&source)
+            auth == [Authentication { sender, proof: Proof::Bound }]
+                && call.session.domains.contains(&source)
+                && until > Instant::now()
         };
         if !proves(&call.request.auth) || source == self.parts.domain {
             return Err(Refusal::unauthenticated("the certificate of this connection does not prove that homeserver"));
@@ -110,7 +118,8 @@ impl Dispatcher {
         let next = self.inbox(&source, incarnation).await?.next;
         drop(scope);
         let header = super::encode(Ok(Delivered { next }.to_vec()));
-        let receiving = Receiving { dispatcher: self, source, incarnation, keys, learnt: None, rules, counted: 0 };
+        let receiving =
+            Receiving { dispatcher: self, source, incarnation, keys, learnt: None, rules, counted: 0, until };
         Ok(Reply::Stream(header, Box::new(receiving)))
     }
 
@@ -292,6 +301,7 @@ impl Streaming for Receiving {
     async fn run(mut self: Box<Self>, frames: &mut dyn Frames) -> Code {
         loop {
             let frame = tokio::select! {
+                () = sleep(self.until.saturating_duration_since(Instant::now())) => return codes::DONE,
                 frame = frames.next() => match frame {
                     Ok(Some(frame)) => frame,
                     Ok(None) => return codes::DONE,

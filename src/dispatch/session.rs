@@ -1,6 +1,8 @@
 //! What is kept per connection: the channel binding, the keys that were bound to it, and
 //! credit. Dies with the connection.
 
+use std::time::Instant;
+
 use super::{credit::Credit, rates::Origin};
 use crate::{
     base::{Domain, Refusal},
@@ -19,8 +21,10 @@ pub struct Session {
     pub binding: [u8; 32],
     /// Whom the peer's address stands for.
     pub origin: Origin,
-    /// The home domains that the peer's certificate proves.
+    /// The home domains that the peer's certificate proved when the connection was made.
     pub domains: Vec<Domain>,
+    /// When that was.
+    pub opened: Instant,
     /// Keys whose possession was proven on this connection.
     pub bound: BoundKeys,
     /// What its tokens have bought and is left.
@@ -34,6 +38,7 @@ impl Session {
             binding: peer.binding,
             origin: peer.remote.into(),
             domains: peer.domains,
+            opened: Instant::now(),
             bound: BoundKeys::default(),
             credit: Credit::default(),
         }

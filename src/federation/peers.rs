@@ -74,6 +74,9 @@ impl Default for Settings {
 const WINDOW: usize = 1_024;
 const WINDOW_BYTES: usize = 8 << 20;
 
+/// How long a connection is kept that something is sent on: this homeserver may have another certificate by then.
+const CONNECTION_LIFE: Duration = Duration::from_secs(23 * 3_600);
+
 /// Bytes of one frame, unless one message alone has more.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -410,7 +413,12 @@ impl Delivery<'_> {
             outbox.acknowledge(domain, next).await?;
         }
         *self.worker.state() = State::Connected;
-        self.pump(frames, Window::new(head.first.max(next)), failures).await
+        let pump = self.pump(frames, Window::new(head.first.max(next)), failures);
+        timeout(CONNECTION_LIFE, pump).await.unwrap_or_else(|_| {
+            // What waits goes on another connection.
+            self.worker.news.store(true, Ordering::Release);
+            Ok(())
+        })
     }
 
     /// Sends and takes acknowledgements.
