@@ -39,7 +39,7 @@ const INTERMEDIATE_VALIDITY: u64 = 2 * 365 * 86_400;
 const INTERMEDIATE_RESERVE: u64 = 395 * 86_400;
 
 /// Clocks of clients may be behind by this much, in seconds.
-const BACKDATE: u64 = 3_600;
+const BACKDATE: u64 = 86_400;
 
 /// Most credentials of either kind at a time.
 const MAX_CREDENTIALS: usize = 8;

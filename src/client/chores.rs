@@ -64,13 +64,15 @@ impl Core {
             let mut chores = self.database.run(outbox::chores).await?;
             chores.retain(|(_, chore)| !seen.contains(chore));
             // A commit has to come back: first whatever keeps this client from its queue.
-            chores.sort_by_key(|(_, chore)| matches!(chore, Chore::Refresh(_)));
+            chores.sort_by_key(|(_, chore)| begins_epoch(chore));
             if chores.is_empty() {
                 break;
             }
             for (number, chore) in chores {
                 let domain = chore.group().map_or_else(|| self.domain(), |group| &group.domain).clone();
-                if silent.contains(&domain) {
+                let is_restarting =
+                    |connection: &rusqlite::Connection| queues::is_restarting(connection, Queue::Client);
+                if silent.contains(&domain) || begins_epoch(&chore) && self.database.run(is_restarting).await? {
                     seen.push(chore);
                     continue;
                 }
@@ -188,6 +190,11 @@ impl Core {
         let _turn = self.lane(&[]).await;
         self.send_lane(&[], None).await.map(drop)
     }
+}
+
+/// Whether a chore needs a commit that comes back.
+const fn begins_epoch(chore: &Chore) -> bool {
+    matches!(chore, Chore::Refresh(_) | Chore::GiveToken(_))
 }
 
 fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {

@@ -42,7 +42,7 @@ const CONNECTION_PACKAGE_LIFE: u64 = 30 * 86_400;
 const ALIAS_PACKAGE_DAYS: u32 = 30;
 
 /// Clocks may differ by this much, in seconds.
-pub const CLOCK_SKEW: u64 = 3_600;
+pub const CLOCK_SKEW: u64 = 86_400;
 
 /// KeyPackages published at a time, beside one of last resort.
 pub const KEY_PACKAGES: u32 = 20;

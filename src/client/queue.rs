@@ -15,6 +15,7 @@ use super::{
     event::Event,
     network::Sender,
     receive,
+    resync::went_back,
     state::{
         aliases,
         chats::{self, ChatState},
@@ -548,7 +549,7 @@ fn skip(
     inbox::problem(connection, &text, now)?;
     compare_all(connection, queue)?;
     if queue == Queue::Client {
-        outbox::refresh_all(connection, None)?;
+        went_back(connection, None)?;
     }
     republish(connection, queue)?;
     if let Some(ratchet) = &mut cursor.ratchet {

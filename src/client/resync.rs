@@ -11,6 +11,7 @@ use tls_codec::Serialize as _;
 
 use super::{
     account::Account,
+    blocking,
     commit::{commit_bundle, member_info},
     core::Core,
     error::ClientError,
@@ -23,13 +24,13 @@ use super::{
     state::{
         chats::{self, Chat, ChatState},
         inbox,
-        outbox::{self, Kind, New, Pending},
+        outbox::{self, Chore, Kind, New, Pending},
         queues::Queue,
     },
     trust::Trust,
 };
 use crate::{
-    base::{GroupId, Status},
+    base::{Domain, GroupId, Status},
     crypto::{mls as protocol, random, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId,
@@ -244,4 +245,15 @@ fn public_message(message: &Opaque) -> Result<PublicMessageIn, ClientError> {
         MlsMessageBodyIn::PublicMessage(message) => Ok(message),
         _ => Err(ClientError::untrusted("a stored proposal that is no PublicMessage")),
     }
+}
+
+/// This client's state is an old copy: what its groups, or those of one homeserver only, have seen of its keys is used no
+/// more, and what the QS has been told since is told again as it is here.
+pub fn went_back(connection: &Connection, only: Option<&Domain>) -> Result<(), ClientError> {
+    outbox::refresh_all(connection, only)?;
+    if only.is_none() {
+        outbox::add_chore(connection, &Chore::Blocklist)?;
+        blocking::renew_token(connection)?;
+    }
+    Ok(())
 }

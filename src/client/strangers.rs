@@ -57,7 +57,7 @@ impl Core {
         let expire = move |connection: &Connection| {
             if strangers::expire_aside(connection, now)? > 0 {
                 let text =
-                    "an offer to connect was dropped: the homeserver of its sender could not be asked for a week";
+                    "an offer to connect was dropped: the homeserver of its sender could not be asked for a month";
                 inbox::problem(connection, text, now)?;
             }
             // What was revoked is to be known of members, wherever they are.

@@ -13,7 +13,8 @@ use super::{
     connector::Isolation,
     error::{ClientError, Local},
     network::{Network, Sender},
-    state::{Database, meta, outbox, tokens},
+    resync,
+    state::{Database, meta, tokens},
 };
 use crate::{
     base::{ClientId, Clock, Domain, Status, Timestamp},
@@ -133,7 +134,7 @@ impl Tokens {
                 let only =
                     Some(&by).filter(|by| meta::require::<Domain>(connection, "domain").is_ok_and(|home| home != **by));
                 tokens::forget(connection, only)?;
-                outbox::refresh_all(connection, only)
+                resync::went_back(connection, only)
             })
             .await
     }

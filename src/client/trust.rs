@@ -38,7 +38,7 @@ const REFRESH: Duration = Duration::from_secs(24 * 3_600);
 const REVOCATIONS: Duration = Duration::from_secs(3_600);
 
 /// What is known of another homeserver that cannot be asked is believed when it is older too, but not beyond this,
-const EXCUSED: Duration = Duration::from_secs(7 * 24 * 3_600);
+const EXCUSED: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// and for so long, before it is asked again.
 const EXCUSE: Duration = Duration::from_secs(600);

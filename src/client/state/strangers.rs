@@ -31,7 +31,7 @@ const MAX_ASIDE: u32 = 500;
 const MAX_ASIDE_OF_ONE: u32 = 50;
 
 /// Milliseconds for which one waits.
-const ASIDE_LIFE: u64 = 7 * DAY;
+const ASIDE_LIFE: u64 = 30 * DAY;
 
 /// Whether a homeserver may be asked now, which is noted as having happened. If not, it is asked later.
 pub fn ask(connection: &Connection, domain: &Domain, now: Timestamp) -> Result<bool, ClientError> {

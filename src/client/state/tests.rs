@@ -195,8 +195,8 @@ fn what_is_put_aside_is_bounded_for_each_homeserver_and_for_all() {
     assert_eq!((1..20).map(|n| (0..50).filter(|_| put(n, Queue::Direct, None)).count()).sum::<usize>(), 450);
     strangers::remove_aside(connection, waits[1].number).unwrap();
     assert_eq!(strangers::waits_for(connection, &group()).unwrap(), None);
-    assert_eq!(strangers::expire_aside(connection, Timestamp(1_000 + 7 * 86_400_000)).unwrap(), 0);
-    assert_eq!(strangers::expire_aside(connection, Timestamp(1_001 + 7 * 86_400_000)).unwrap(), 499);
+    assert_eq!(strangers::expire_aside(connection, Timestamp(1_000 + 30 * 86_400_000)).unwrap(), 0);
+    assert_eq!(strangers::expire_aside(connection, Timestamp(1_001 + 30 * 86_400_000)).unwrap(), 499);
 }
 
 #[test]

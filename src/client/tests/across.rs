@@ -21,6 +21,10 @@ impl People {
     async fn meet() -> Self {
         let (world, clock) = (World::of_many(), hands());
         let servers = start_on(&world, &clock, ["a.test", "b.test", "c.test"]).await;
+        Self::at(world, clock, servers).await
+    }
+
+    async fn at(world: Arc<World>, clock: Arc<Hands>, servers: [Arc<Homeserver>; 3]) -> Self {
         let (alice, bob) = (servers[0].register("Alice").await, servers[1].register("Bob").await);
         let carol = servers[2].register("Carol").await;
         Self { world, clock, servers, alice, bob, carol }
@@ -50,8 +54,7 @@ impl People {
     async fn delivered(&self) {
         for server in &self.servers {
             while server.dispatcher().federation_peers().await.unwrap().iter().any(|peer| peer.head.waiting() > 0) {
-                // It is another homeserver that acknowledges, at a time that nobody is told of.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -71,7 +74,8 @@ impl People {
             speaker.say(group, &format!("{name} is here")).await;
             self.delivered().await;
             for listener in self.all().into_iter().filter(|user| user.id() != speaker.id()) {
-                assert_eq!(listener.hear().await, [said(name, &format!("{name} is here"))]);
+                let (heard, problems) = (listener.hear().await, listener.client.problems().await.unwrap());
+                assert_eq!(heard, [said(name, &format!("{name} is here"))], "{problems:?}");
             }
         }
     }
@@ -251,4 +255,39 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     bob.say(&group, "thank you").await;
     assert_eq!(alice.hear().await, [said("Bob", "thank you")]);
     bob.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn homeservers_whose_clocks_are_hours_apart_deliver_all_that_waited_for_a_week() {
+    const HOUR: u64 = 3_600_000;
+    let (world, clocks) = (World::of_many(), [hands(), hands(), hands()]);
+    clocks[1].0.fetch_add(5 * HOUR, Ordering::SeqCst);
+    clocks[2].0.fetch_sub(7 * HOUR, Ordering::SeqCst);
+    let [a] = start_on(&world, &clocks[0], ["a.test"]).await;
+    let [b] = start_on(&world, &clocks[1], ["b.test"]).await;
+    let [c] = start_on(&world, &clocks[2], ["c.test"]).await;
+    let people = People::at(world, clocks[0].clone(), [a, b, c]).await;
+    let group = people.group().await;
+    people.talk(&group).await;
+    let b = people.servers[1].domain.clone();
+    people.world.set_down(&b, true);
+    for day in 0..7 {
+        people.alice.say(&group, &format!("day {day}")).await;
+        people.carol.say(&group, &format!("night {day}")).await;
+        for clock in &clocks {
+            clock.0.fetch_add(24 * HOUR, Ordering::SeqCst);
+        }
+        if day == 3 {
+            people.alice.client.rename(&group, "Without Bob").await.unwrap();
+        }
+        people.carol.hear().await;
+    }
+    people.world.set_down(&b, false);
+    people.delivered().await;
+    let expected =
+        (0..7).flat_map(|day| [said("Alice", &format!("day {day}")), said("Carol", &format!("night {day}"))]);
+    assert_eq!(people.bob.hear().await, expected.collect::<Vec<_>>());
+    people.alice.hear().await;
+    people.talk(&group).await;
+    people.no_problems().await;
 }
