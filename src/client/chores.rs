@@ -76,7 +76,7 @@ impl Core {
                     seen.push(chore);
                     continue;
                 }
-                let outcome = self.briefly(&domain, CHORE, self.do_chore(&chore)).await;
+                let outcome = self.briefly(&domain, CHORE, Box::pin(self.do_chore(&chore))).await;
                 match outcome {
                     // It is done when that homeserver can be reached again.
                     Err(error) if self.is_elsewhere(&error, &domain) => {

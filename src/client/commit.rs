@@ -180,7 +180,7 @@ impl Core {
             self.drain(Queue::Client).await?;
         }
         if self.must_come_back(&of).await? {
-            self.come_back(&of, true).await?;
+            Box::pin(self.come_back(&of, true)).await?;
         }
         if let Intent::Invite(users) = intent {
             self.fetch_joiners(&of, users, materials).await?;

@@ -167,7 +167,8 @@ impl Network {
         let session = self.session(domain, isolation.clone());
         let mut retries = Retries::new(self.patience);
         loop {
-            let attempt = self.attempt(&session, domain, &isolation, method, &sender, &body);
+            // Boxed, here and elsewhere where one step holds the next: the stack must have room for all of them.
+            let attempt = Box::pin(self.attempt(&session, domain, &isolation, method, &sender, &body));
             let outcome = match timeout(ATTEMPT, attempt).await {
                 Ok(outcome) => outcome,
                 Err(_) => {

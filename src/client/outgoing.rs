@@ -92,14 +92,14 @@ impl Core {
         let (mut answer, mut failure, mut lost) = (None, None, 0);
         while let Some(pending) = self.next_in(lane).await? {
             let is_mine = mine == Some(&pending.extra[..]);
-            let outcome = match self.deliver(&pending).await {
+            let outcome = match Box::pin(self.deliver(&pending)).await {
                 Ok(Settled::Lost) if lost >= ATTEMPTS => {
                     Err(ClientError::invalid("other members were first too many times; try again"))
                 }
                 Ok(Settled::Lost) => {
                     lost += 1;
                     tokio::time::sleep(jittered(RACE_PAUSE)).await;
-                    self.make_again(&pending, &mut materials).await
+                    Box::pin(self.make_again(&pending, &mut materials)).await
                 }
                 Ok(Settled::Done(bytes)) => {
                     lost = 0;
@@ -314,7 +314,7 @@ impl Core {
         let before = now_at().await?;
         self.drain(Queue::Client).await?;
         if before.is_some() && now_at().await? == before {
-            self.come_back(group, false).await?;
+            Box::pin(self.come_back(group, false)).await?;
         }
         Ok(())
     }

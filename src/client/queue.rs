@@ -176,7 +176,7 @@ impl Core {
             let entries = QueueEntries::from_bytes(answer)?;
             // Asked until nothing comes, so that the last request has deleted what was processed.
             let done = entries.incarnation == cursor.incarnation && entries.entries.is_empty();
-            self.take_in(queue, entries).await?;
+            Box::pin(self.take_in(queue, entries)).await?;
             if done {
                 return Ok(());
             }

@@ -82,13 +82,13 @@ impl Core {
                     }
                     self.drain(Queue::Client).await?;
                 }
-                Readiness::StateLost => self.come_back(group, true).await?,
+                Readiness::StateLost => Box::pin(self.come_back(group, true)).await?,
                 Readiness::EpochOver => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
                     let prepared = self.prepare_commit(group, &Intent::Update, extra, &mut materials, None);
                     if let Some(commit) = Box::pin(prepared).await? {
                         // Should it lose, somebody else has begun an epoch.
-                        self.deliver(&commit).await?;
+                        Box::pin(self.deliver(&commit)).await?;
                         self.drain(Queue::Client).await?;
                     }
                 }
