@@ -5,12 +5,11 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bennu::{
     base::{GroupId, UserId},
     client::{Client, ClientError},
-    node::certificates,
 };
 use support::{Cli, below, command, connect, fetch, group, land::Land, read, rng, text, user, within};
 use tokio::{sync::watch, task::JoinSet};
@@ -50,22 +49,6 @@ impl Land {
         assert!(said.status.success(), "{said:?}");
         let lines = String::from_utf8(said.stdout).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Gives a homeserver a certificate by another authority, which all of them trust from now on.
-    async fn renew_certificate(&self, at: usize) {
-        let domain = self.servers[at].domain().parse().unwrap();
-        let fresh = certificates::generate(&domain, SystemTime::now()).unwrap();
-        for server in 0..self.servers.len() {
-            let file = self.authorities(server);
-            let known = fs::read_to_string(&file).unwrap();
-            fs::write(&file, known + &fresh.authority).unwrap();
-            self.servers[server].hang_up().await;
-        }
-        let certs = self.servers[at].path("server/certs");
-        fs::write(certs.join("server.pem"), &fresh.server_chain).unwrap();
-        fs::write(certs.join("server.key.pem"), &*fresh.server_key).unwrap();
-        self.servers[at].hang_up().await;
     }
 }
 

@@ -1,8 +1,11 @@
 //! Several homeservers that know where the others are and trust their certificates, each a process of its own.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::SystemTime};
 
-use bennu::client::{Client, RegisterOptions};
+use bennu::{
+    client::{Client, RegisterOptions},
+    node::certificates::{self, DevelopmentCertificates},
+};
 
 use super::{Server, forwarder::Forwarder, within};
 
@@ -12,6 +15,8 @@ pub struct Land {
     pub servers: Vec<Server>,
     /// In front of each, the way by which other homeservers reach it.
     pub ways: Vec<Forwarder>,
+    /// A certificate for each, by another authority that everybody trusts as well.
+    renewals: Vec<DevelopmentCertificates>,
 }
 
 impl Land {
@@ -23,8 +28,11 @@ impl Land {
             ways.push(Forwarder::to(server.address()).await);
             servers.push(server);
         }
-        let mut land = Self { servers, ways };
-        let authorities: String = land.servers.iter().map(|server| fs::read_to_string(server.ca()).unwrap()).collect();
+        let renewal = |domain: &&str| certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
+        let renewals: Vec<_> = domains.iter().map(renewal).collect();
+        let mut land = Self { servers, ways, renewals };
+        let authorities = land.servers.iter().map(|server| fs::read_to_string(server.ca()).unwrap());
+        let authorities: String = authorities.chain(land.renewals.iter().map(|of| of.authority.clone())).collect();
         for at in 0..land.servers.len() {
             land.servers[at].stop().await;
             fs::write(land.authorities(at), &authorities).unwrap();
@@ -49,6 +57,14 @@ impl Land {
     /// The file with the certificates of all authorities that a homeserver trusts.
     pub fn authorities(&self, at: usize) -> PathBuf {
         self.servers[at].path("server/certs/authorities.pem")
+    }
+
+    /// Gives a homeserver its other certificate.
+    pub async fn renew_certificate(&self, at: usize) {
+        let certs = self.servers[at].path("server/certs");
+        fs::write(certs.join("server.pem"), &self.renewals[at].server_chain).unwrap();
+        fs::write(certs.join("server.key.pem"), &*self.renewals[at].server_key).unwrap();
+        self.servers[at].hang_up().await;
     }
 
     /// How a client is registered at one of them: it reaches all of them directly.
