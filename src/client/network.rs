@@ -197,7 +197,7 @@ impl Network {
         sender: &Sender<'_>,
         body: &Bytes,
     ) -> Result<Bytes, Failure> {
-        let (mut rebind, mut tokens) = (false, 0);
+        let (mut rebind, mut tokens, mut spent) = (false, 0, false);
         loop {
             let live = self.live(session, domain, isolation).await?;
             let mut payment = self.pay(&live, domain, method).await?;
@@ -214,17 +214,18 @@ impl Network {
                 Err(error) => error,
             };
             match &error {
+                ClientError::Refused(refusal) if had_token && !spent && refusal.status == Status::TokenSpent => {
+                    spent = true;
+                    self.tokens.forget_stored(domain).await?;
+                    // It was encrypted by the old copy of this client's state.
+                    if method == Method::DsSendMessage {
+                        return Err(Failure { error, again: false });
+                    }
+                }
                 ClientError::Refused(refusal) if tokens < MAX_TOKENS && wants_token(refusal, had_token) => {
                     // Where the refusal may be about the sender, another token helps once or not at all.
                     tokens = if refusal.status == Status::Unauthenticated { MAX_TOKENS } else { tokens + 1 };
                     rebind |= is_unbound(refusal, sender);
-                    if refusal.status == Status::TokenSpent {
-                        self.tokens.forget_stored(domain).await?;
-                        // It was encrypted by the old copy of this client's state.
-                        if method == Method::DsSendMessage {
-                            return Err(Failure { error, again: false });
-                        }
-                    }
                     if refusal.status == Status::TokenRequired {
                         live.broke(had_token).await;
                         self.tokens.forget_policy(domain);

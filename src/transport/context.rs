@@ -80,7 +80,7 @@ impl Context {
     }
 
     /// Connects to the homeserver of `domain` at the first address of `route` where it answers. The next address is tried
-    /// when one has failed, or beside it when it takes [`STAGGER`] (RFC 8305 section 5). Whatever the route, the
+    /// when one has failed, or beside it when it takes `STAGGER` (RFC 8305 section 5). Whatever the route, the
     /// certificate must be for `domain`, and not the one that is shown here.
     ///
     /// # Errors
