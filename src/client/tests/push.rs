@@ -2,13 +2,17 @@
 
 use tokio::sync::mpsc;
 
-use super::*;
+use super::{hostile::Hostile, *};
 use crate::{
     client::{ClientError, Local},
     push::{PushError, PushService},
     queuing::records,
     store::{Key, Limit, Table},
-    wire::queuing::{PushToken, WebPushSubscription},
+    wire::{
+        delivery::SendMessage,
+        method::call,
+        queuing::{PushToken, WebPushSubscription},
+    },
 };
 
 struct Recorder(mpsc::UnboundedSender<PushToken>);
@@ -52,6 +56,29 @@ async fn a_subscription_counts_for_those_who_were_contacts_before_it_and_can_be_
     bob.client.set_push(None).await.unwrap();
     assert_eq!(tokens(&server).await, 0);
     assert_eq!(bob.hear().await, [said("Alice", "Wake up")]);
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_sender_does_not_want_it_wakes_nobody() {
+    let server = Homeserver::start().await;
+    let (alice, bob, carol) =
+        (server.register("Alice").await, server.register("Bob").await, server.register("Carol").await);
+    let (to_bob, to_carol) = (befriend(&alice, &bob).await, befriend(&alice, &carol).await);
+    let (sender, mut pushed) = mpsc::unbounded_channel();
+    let running = tokio::spawn(server.dispatcher().run_pushes(Arc::new(Recorder(sender))));
+    bob.client.set_push(Some(subscription("https://push.test/bob"))).await.unwrap();
+    carol.client.set_push(Some(subscription("https://push.test/carol"))).await.unwrap();
+    let chat = to_bob.clone();
+    let work = |client: Client| async move { _ = client.send(&chat, Content::Text("quietly".into())).await };
+    let request = SendMessage::from_slice(&alice.given_up_at(Method::DsSendMessage, work).await).unwrap();
+    let quiet = SendMessage { no_push: true, ..request };
+    Hostile::of(&alice, &to_bob).await.send::<call::DsSendMessage>(&quiet).await.unwrap();
+    alice.say(&to_carol, "loudly").await;
+    // In the order in which they were wanted.
+    assert_eq!(pushed.recv().await, Some(PushToken::WebPush(subscription("https://push.test/carol"))));
+    assert!(pushed.try_recv().is_err());
+    assert_eq!(bob.hear().await, [said("Alice", "quietly")]);
     running.abort();
 }
 
