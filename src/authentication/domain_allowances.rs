@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::issue_tokens::{period, until_next};
 use crate::{
     base::{Domain, Refusal, Status},
     service::{Context, damaged, policy},
@@ -61,8 +60,9 @@ async fn remembered(context: &Context<'_>) -> Result<Remembered, Refusal> {
 /// `rate_limited` for more than is left in this period, or if too many homeservers are new in it.
 pub async fn charge(context: &Context<'_>, domain: &Domain, wanted: u32, batch: &mut Batch) -> Result<(), Refusal> {
     let (policy, now) = (&context.policy.tokens, context.now);
-    let period = period(policy, now);
-    let rate_limited = |why: String| Refusal::new(Status::RateLimited, why).with_retry_after(until_next(policy, now));
+    let period = policy.period_of(now);
+    let rate_limited =
+        |why: String| Refusal::new(Status::RateLimited, why).with_retry_after(policy.until_next_period(now));
     let stored = context.record::<DomainAllowance>(Table::AsDomainAllowances, &key(domain), VERSION).await?;
     let mut allowance = match stored {
         Some(stored) => stored.in_period(period, policy),
@@ -110,7 +110,7 @@ impl DomainAllowance {
 /// # Errors
 /// `internal` if one is damaged.
 pub async fn forget(context: &Context<'_>, rows: Vec<Row>, batch: &mut Batch) -> Result<(), Refusal> {
-    let oldest = period(&context.policy.tokens, context.now).saturating_sub(REMEMBERED);
+    let oldest = context.policy.tokens.period_of(context.now).saturating_sub(REMEMBERED);
     let mut gone = 0;
     for Row { key, value } in rows.into_iter().filter(|row| row.key != remembered_key()) {
         let allowance: DomainAllowance = record::decode(VERSION, &value).map_err(damaged)?;

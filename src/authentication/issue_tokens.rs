@@ -1,8 +1,6 @@
 //! IssueTokens: Privacy Pass tokens for a client, against its allowance (`wire-spec/tokens.md`, "Issuance"). What is
 //! remembered is how many it was given, and nothing about which.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,9 +9,9 @@ use super::{
     records,
 };
 use crate::{
-    base::{ClientId, Refusal, Status, Timestamp},
+    base::{ClientId, Refusal, Status},
     crypto::{mac, privacy_pass::TokenRequest, random_secret, sha256},
-    service::{Context, Outcome, Verified, damaged, policy},
+    service::{Context, Outcome, Verified, damaged},
     store::{Batch, Key, Row, Table, record},
     wire::{
         Encode,
@@ -66,7 +64,7 @@ pub async fn handle(
     let kind = if domain == context.domain { Kind::Own } else { Kind::Foreign };
     let (policy, now) = (&context.policy.tokens, context.now);
     let most = if kind == Kind::Own { policy.allowance } else { policy.foreign_allowance };
-    let (period, last) = (period(policy, now), sha256(request.request.as_slice()));
+    let (period, last) = (policy.period_of(now), sha256(request.request.as_slice()));
     let (table, key) = place(context, sender.get(), kind);
     let stored = context.record::<Allowance>(table, &key, VERSION).await?;
     let before = stored.filter(|allowance| allowance.period == period);
@@ -86,7 +84,7 @@ pub async fn handle(
         let wanted = u32::try_from(asked.tokens()).unwrap_or(u32::MAX);
         if wanted > left {
             let message = format!("{left} of {most} tokens are left in this period");
-            return Err(Refusal::new(Status::RateLimited, message).with_retry_after(until_next(policy, now)));
+            return Err(Refusal::new(Status::RateLimited, message).with_retry_after(policy.until_next_period(now)));
         }
         let allowance = Allowance { period, issued: issued + wanted, last };
         batch.put(table, key, record::encode(VERSION, &allowance).map_err(damaged)?);
@@ -108,7 +106,7 @@ pub const ALLOWANCES: [Table; 2] = [Table::AsAllowances, Table::AsForeignAllowan
 /// # Errors
 /// `internal` if one is damaged.
 pub fn forget(context: &Context<'_>, table: Table, rows: Vec<Row>, batch: &mut Batch) -> Result<(), Refusal> {
-    let period = period(&context.policy.tokens, context.now);
+    let period = context.policy.tokens.period_of(context.now);
     for Row { key, value } in rows {
         let allowance: Allowance = record::decode(VERSION, &value).map_err(damaged)?;
         if allowance.period < period {
@@ -118,19 +116,4 @@ pub fn forget(context: &Context<'_>, table: Table, rows: Vec<Row>, batch: &mut B
         }
     }
     Ok(())
-}
-
-fn seconds(policy: &policy::Tokens) -> u64 {
-    policy.period.as_secs().max(1)
-}
-
-/// Which period this is.
-pub fn period(policy: &policy::Tokens, now: Timestamp) -> u64 {
-    now.seconds() / seconds(policy)
-}
-
-/// How long it is to the next one.
-pub fn until_next(policy: &policy::Tokens, now: Timestamp) -> Duration {
-    let next = (period(policy, now) + 1).saturating_mul(seconds(policy)).saturating_mul(1_000);
-    Duration::from_millis(next.saturating_sub(now.0).max(1))
 }

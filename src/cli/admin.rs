@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     federation::{self, Federation},
-    output::{Failure, Output, rfc3339},
+    output::{Failure, Output, rfc3339, time, word},
 };
 use crate::{
     base::hex,
@@ -375,14 +375,6 @@ fn show(output: Output, results: &[Value], line: impl Fn(&Value) -> String) -> R
         output.line(|| line(result), || result.clone())?;
     }
     Ok(())
-}
-
-pub(super) fn word<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
-pub(super) fn time(value: &Value, name: &str) -> String {
-    rfc3339(admin::at(value[name].as_u64().unwrap_or_default()))
 }
 
 fn user_line(user: &Value) -> String {

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::admin::{time, word};
+use super::output::{time, word};
 use crate::node::admin::Command as Ask;
 
 /// What is asked about other homeservers.

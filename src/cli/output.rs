@@ -96,3 +96,13 @@ pub fn rfc3339(time: Timestamp) -> String {
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_else(|| time.0.to_string())
 }
+
+/// A text in a result.
+pub fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+/// A time in a result, in seconds there, for people.
+pub fn time(value: &Value, name: &str) -> String {
+    rfc3339(Timestamp(value[name].as_u64().unwrap_or_default().saturating_mul(1_000)))
+}

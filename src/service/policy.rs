@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::wire::{Method, method::Credit, server::RegistrationPolicy};
+use crate::{
+    base::Timestamp,
+    wire::{Method, method::Credit, server::RegistrationPolicy},
+};
 
 /// The decisions of an operator.
 #[derive(Clone, Debug)]
@@ -131,6 +134,17 @@ impl Default for Tokens {
 }
 
 impl Tokens {
+    /// Which period a time is in.
+    pub fn period_of(&self, now: Timestamp) -> u64 {
+        now.seconds() / self.period.as_secs().max(1)
+    }
+
+    /// How long it is to the next period.
+    pub fn until_next_period(&self, now: Timestamp) -> Duration {
+        let next = (self.period_of(now) + 1).saturating_mul(self.period.as_secs().max(1)).saturating_mul(1_000);
+        Duration::from_millis(next.saturating_sub(now.0).max(1))
+    }
+
     /// Credit that a request to a method costs.
     pub fn price(&self, method: Method) -> u32 {
         if !self.required || method.credit() == Credit::Exempt {
