@@ -252,3 +252,55 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     assert_eq!(alice.hear().await, [said("Bob", "thank you")]);
     bob.no_problems().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_on_its_way_from_another_homeserver_is_waited_for_and_nothing_is_lost() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    // Everybody reaches every homeserver, but Alice's reaches no other.
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.send(&group, Content::Text("before".into())).await.unwrap();
+    alice.client.rename(&group, "Better friends").await.unwrap();
+    alice.client.send(&group, Content::Text("after".into())).await.unwrap();
+    // The group is in another epoch than Bob, who is not told why.
+    let outcome = bob.client.send(&group, Content::Text("late".into())).await;
+    assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+    bob.client.sync().await.unwrap();
+    bob.client.0.change(&group, Intent::Update).await.unwrap_err();
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "before"), said("Alice", "after")]);
+    people.sync().await;
+    assert_eq!(alice.hear().await, [said("Bob", "late")]);
+    assert_eq!(bob.state(&group).await, ChatState::Active);
+    people.carol.read().await;
+    people.talk(&group).await;
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    people.world.set_mute(&people.servers[0].domain, true);
+    let of = group.clone();
+    bob.client.0.database.run(move |connection| state::chats::set_stale(connection, &of)).await.unwrap();
+    // With another key, that his leaf has at the DS at once, and here when the commit comes back.
+    let renew = tokio::time::timeout(Duration::from_secs(2), bob.client.0.change(&group, Intent::Renew)).await;
+    renew.unwrap_err();
+    for _ in 0..2 {
+        let outcome = bob.client.send(&group, Content::Text("not now".into())).await;
+        assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+        let renew = bob.client.0.change(&group, Intent::Renew).await;
+        assert!(matches!(renew, Err(ClientError::Unreachable(_))), "{renew:?}");
+        bob.client.sync().await.unwrap();
+    }
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.sync().await;
+    alice.read().await;
+    people.carol.read().await;
+    people.talk(&group).await;
+    people.no_problems().await;
+}
