@@ -192,3 +192,20 @@ async fn a_peer_that_lets_questions_lie_does_not_keep_others_from_being_asked() 
         assert_eq!(refused.unwrap(), Status::RemoteUnreachable);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_keys_are_too_many_or_none_is_not_believed_and_those_before_stay() {
+    let (_land, a, peer) = with_peer(Duration::from_secs(60), Manner::Acknowledges).await;
+    let c = domain("c.test");
+    let good = peer.keys.lock().unwrap().clone();
+    let key = good.hpke_keys[0].clone();
+    for hpke_keys in [Vec::new(), vec![key; 1_000]] {
+        peer.keys.lock().unwrap().hpke_keys = hpke_keys;
+        let refused = a.dispatcher.learn(&c).await.unwrap_err();
+        assert_eq!(refused.status, Status::RemoteUnreachable);
+        // Nor when they are asked for with a delivery.
+        let given = peer.keys.lock().unwrap().clone();
+        a.dispatcher.known.learn(&c, given, a.dispatcher.parts.clock.now()).await.unwrap();
+        assert_eq!(*a.dispatcher.known.find(&c).await.unwrap().unwrap(), good);
+    }
+}
