@@ -128,6 +128,11 @@ pub fn put_aside(
     Ok(true)
 }
 
+/// Whether anything waits.
+pub fn is_any_aside(connection: &Connection) -> Result<bool, ClientError> {
+    Ok(first(connection, "SELECT 1 FROM aside LIMIT 1", [], |_| Ok(()))?.is_some())
+}
+
 /// The homeserver that something of a group waits for.
 pub fn waits_for(connection: &Connection, group: &GroupId) -> Result<Option<Domain>, ClientError> {
     first(connection, "SELECT domain FROM aside WHERE chat = ? LIMIT 1", [group.to_vec()], |row| {

@@ -7,6 +7,7 @@ use super::{
     tokens::Hands,
     *,
 };
+use crate::base::limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE};
 
 struct People {
     world: Arc<World>,
@@ -303,4 +304,29 @@ async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
     people.carol.read().await;
     people.talk(&group).await;
     people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_stored_apart_waits_for_the_welcome_before_it() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let mut invited = vec![bob.id()];
+    befriend(alice, bob).await;
+    let mut others = Vec::new();
+    for number in 0..SHARED_BODY_QUEUES {
+        others.push(people.servers[1].register(&format!("Ben {number}")).await);
+        befriend(alice, &others[number]).await;
+        invited.push(others[number].id());
+    }
+    let group = alice.client.create_group("Friends").await.unwrap();
+    alice.client.invite(&group, &invited).await.unwrap();
+    let long = "long ".repeat(SHARED_BODY_SIZE);
+    alice.client.send(&group, Content::Text(long.as_str().into())).await.unwrap();
+    people.delivered().await;
+    people.world.set_down(&people.servers[0].domain, true);
+    assert_eq!(bob.hear().await, []);
+    people.world.set_down(&people.servers[0].domain, false);
+    people.clock.0.fetch_add(3 * 60_000, Ordering::SeqCst);
+    assert_eq!(bob.hear().await, [said("Alice", &long)]);
+    bob.no_problems().await;
 }
