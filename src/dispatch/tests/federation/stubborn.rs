@@ -209,3 +209,23 @@ async fn a_peer_whose_keys_are_too_many_or_none_is_not_believed_and_those_before
         assert_eq!(*a.dispatcher.known.find(&c).await.unwrap().unwrap(), good);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_shows_again_and_again_that_it_is_there_is_tried_no_more_often_for_that() {
+    let land = Land::default();
+    let long = |parts: &mut Parts| parts.peer_settings.first_pause = Duration::from_secs(600);
+    let a = World::of_land_with(&land, "a.test", long).await;
+    let peer = Peer::new();
+    *peer.manner.lock().unwrap() = Manner::Ends;
+    land.host("c.test", peer.clone());
+    a.learns("c.test").await;
+    a.number(&config_at("c.test"), 0).await;
+    let failing = |state: &State| matches!(state, State::Failing { .. });
+    a.state_of("c.test", failing).await;
+    let before = land.map().dials;
+    for _ in 0..50 {
+        open_delivery_to(&land.connect("a.test", &["c.test"]), "c.test", "a.test", [1; 16]).await.unwrap();
+    }
+    a.state_of("c.test", failing).await;
+    assert_eq!(land.map().dials, before);
+}
