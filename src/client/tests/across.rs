@@ -239,7 +239,10 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     let here = befriend(&ben, bob).await;
     let group = alice.client.create_group("Friends").await.unwrap();
     alice.client.invite(&group, &[bob.id()]).await.unwrap();
-    alice.client.send(&group, Content::Text("welcome".into())).await.unwrap();
+    let told: Vec<_> = (0..60).map(|number| format!("welcome {number}")).collect();
+    for text in &told {
+        alice.client.send(&group, Content::Text(text.as_str().into())).await.unwrap();
+    }
     people.delivered().await;
     people.world.set_down(&people.servers[0].domain, true);
     ben.say(&here, "in between").await;
@@ -247,7 +250,8 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     assert!(bob.client.chats().await.unwrap().iter().all(|view| view.chat != group));
     people.world.set_down(&people.servers[0].domain, false);
     people.clock.0.fetch_add(3 * 60_000, Ordering::SeqCst);
-    assert_eq!(bob.hear().await, [said("Alice", "welcome")]);
+    let heard: Vec<_> = told.iter().map(|text| said("Alice", text)).collect();
+    assert_eq!(bob.hear().await, heard);
     assert_eq!(bob.state(&group).await, ChatState::Active);
     bob.say(&group, "thank you").await;
     assert_eq!(alice.hear().await, [said("Bob", "thank you")]);
