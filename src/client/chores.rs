@@ -10,6 +10,7 @@ use super::{
     error::ClientError,
     network::jittered,
     packages, record, register,
+    resync::Reason,
     state::{
         chats::{self, ChatState},
         contacts, inbox, keys,
@@ -104,7 +105,7 @@ impl Core {
             Chore::Delete(group) => self.change(group, Intent::Delete).await,
             Chore::Expel(group, key) => self.change(group, Intent::Expel(key.clone())).await,
             Chore::RenewLeaf(group) => self.change(group, Intent::Renew).await,
-            Chore::Compare(group) => self.resync(group, false).await,
+            Chore::Compare(group) => self.resync(group, Reason::Missing).await,
             Chore::Settle(group) => self.settle(group).await,
             Chore::Record => self.renew_record().await,
             Chore::QueueConfig(group) => self.seal_queue_config(group).await,

@@ -22,6 +22,7 @@ use super::{
     network::Sender,
     outgoing::lane_of,
     packages, receive,
+    resync::Reason,
     state::{
         chats::{self, Chat, ChatState},
         contacts::{self, Contact},
@@ -170,7 +171,11 @@ impl Core {
         let of = group.clone();
         for _ in 0..ATTEMPTS {
             let of = of.clone();
-            if !self.database.run(move |connection| super::outgoing::has_pending_commit(connection, &of)).await? {
+            let is_under_way = move |connection: &Connection| {
+                let waits = replaced.is_none() && outbox::has_commit(connection, &lane_of(&of))?;
+                Ok::<_, ClientError>(waits || super::outgoing::has_pending_commit(connection, &of)?)
+            };
+            if !self.database.run(is_under_way).await? {
                 break;
             }
             // One commit at a time: what is left of an earlier one goes first.
@@ -179,8 +184,9 @@ impl Core {
             }
             self.drain(Queue::Client).await?;
         }
+        self.check_echo(&of).await?;
         if self.must_come_back(&of).await? {
-            Box::pin(self.come_back(&of, true)).await?;
+            Box::pin(self.come_back(&of, Reason::Lost)).await?;
         }
         if let Intent::Invite(users) = intent {
             self.fetch_joiners(&of, users, materials).await?;

@@ -15,7 +15,7 @@ use super::{
     leaving,
     mls::{self, Provider},
     network::jittered,
-    resync,
+    resync::{self, Reason, on_its_way},
     state::{
         chats::{self, ChatKind, ChatState},
         contacts::{self, Contact},
@@ -91,6 +91,9 @@ impl Core {
         let mut materials = Materials::default();
         let (mut answer, mut failure, mut lost) = (None, None, 0);
         while let Some(pending) = self.next_in(lane).await? {
+            if let Some(group) = outbox::group_of(lane) {
+                self.check_echo(&group).await?;
+            }
             let is_mine = mine == Some(&pending.extra[..]);
             let outcome = match Box::pin(self.deliver(&pending)).await {
                 Ok(Settled::Lost) if lost >= ATTEMPTS => {
@@ -270,7 +273,7 @@ impl Core {
         materials: &mut Materials,
     ) -> Result<Option<Bytes>, ClientError> {
         let group = GroupId::from_slice(&pending.lane)?;
-        if matches!(pending.kind, Kind::Message | Kind::Commit) {
+        if matches!(pending.kind, Kind::Message | Kind::Commit | Kind::Leave) {
             self.catch_up(&group).await?;
         } else {
             self.drain(Queue::Client).await?;
@@ -281,7 +284,8 @@ impl Core {
                 Ok(if made { None } else { Some(Bytes::new()) })
             }
             Kind::Resync => {
-                let made = self.prepare_resync(&group, true, pending.extra.clone(), Some(pending.number)).await?;
+                let made =
+                    self.prepare_resync(&group, Reason::Lost, pending.extra.clone(), Some(pending.number)).await?;
                 Ok(if made.is_some() { None } else { Some(Bytes::new()) })
             }
             Kind::Message => {
@@ -301,7 +305,8 @@ impl Core {
 }
 
 impl Core {
-    /// Takes in what others did. If that was nothing, the state is another than the DS's, and this client comes back.
+    /// Takes in what others did. If that was nothing, the state is another than the DS's, and this client comes back; unless
+    /// what they did may be on its way from another homeserver, as long as that takes.
     async fn catch_up(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
         let now_at = async || {
             let of = group.clone();
@@ -314,17 +319,37 @@ impl Core {
         let before = now_at().await?;
         self.drain(Queue::Client).await?;
         if before.is_some() && now_at().await? == before {
-            Box::pin(self.come_back(group, false)).await?;
+            Box::pin(self.come_back(group, Reason::Behind)).await?;
+        }
+        Ok(())
+    }
+
+    /// A commit of this client that the DS has accepted comes back through the queue, from another homeserver perhaps late.
+    /// What it has changed here is not in effect before, and nothing else is sent: it would be refused, or proven with a key
+    /// that the leaf has no more.
+    pub async fn check_echo(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        if group.domain == *self.domain() {
+            return Ok(());
+        }
+        let missing = async || {
+            let of = group.clone();
+            self.database.run(move |connection| is_echo_missing(connection, &of)).await
+        };
+        if missing().await? {
+            self.drain(Queue::Client).await?;
+            if missing().await? {
+                return Err(on_its_way(group));
+            }
         }
         Ok(())
     }
 
     /// Sends a Resync ahead of what else waits in the lane, which the caller holds.
-    pub async fn come_back(self: &Arc<Self>, group: &GroupId, needed: bool) -> Result<(), ClientError> {
+    pub async fn come_back(self: &Arc<Self>, group: &GroupId, reason: Reason) -> Result<(), ClientError> {
         let mut replaced = None;
         for _ in 0..ATTEMPTS {
             let extra = random::<16>(&mut system_rng()).to_vec();
-            let Some(pending) = self.prepare_resync(group, needed, extra, replaced).await? else { return Ok(()) };
+            let Some(pending) = self.prepare_resync(group, reason, extra, replaced).await? else { return Ok(()) };
             match Box::pin(self.deliver(&pending)).await? {
                 Settled::Done(_) => return self.drain(Queue::Client).await,
                 Settled::Lost => replaced = Some(pending.number),
@@ -343,6 +368,14 @@ fn is_race(pending: &Pending, status: Status) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a commit of this client was accepted and has not come back, and still may.
+fn is_echo_missing(connection: &Connection, group: &GroupId) -> Result<bool, ClientError> {
+    Ok(has_pending_commit(connection, group)?
+        && !outbox::has_commit(connection, &lane_of(group))?
+        && !queues::is_restarting(connection, Queue::Client)?
+        && !outbox::has_chore(connection, &Chore::Compare(group.clone()))?)
 }
 
 /// Whether a commit of this client is under way.

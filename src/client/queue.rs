@@ -482,7 +482,8 @@ impl Work<'_> {
         }
     }
 
-    fn shared(&self, shared: SharedBody) -> Result<FanOut, Stop> {
+    /// A message that is stored apart.
+    pub fn shared(&self, shared: SharedBody) -> Result<FanOut, Stop> {
         let Some(ciphertext) = &self.supplies.body else {
             return Err(Stop::Need(Box::new(Need::Body(shared))));
         };

@@ -1,7 +1,7 @@
 //! Coming back: a client whose MLS state of a group is lost, rolled back or not what the DS has takes its old leaf's place
 //! by an external commit. The leaf keeps its key and its identity.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use openmls::prelude::{
     GroupEpoch, LeafNodeParameters, MlsGroup, MlsMessageBodyIn, OpenMlsProvider as _, PublicMessageIn,
@@ -41,16 +41,30 @@ use crate::{
     },
 };
 
+/// How long what has happened in a group of another homeserver may be on its way before this client comes back without it.
+const ON_ITS_WAY: Duration = Duration::from_secs(86_400);
+
+/// Why a client compares its state of a group with the DS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its own is lost, or of no use: it comes back whatever the DS has.
+    Lost,
+    /// Something is missing: it comes back if the DS has another state.
+    Missing,
+    /// The DS is in another epoch, and nothing has come of that: the same, but from another homeserver it may be on its way.
+    Behind,
+}
+
 impl Core {
-    /// Compares the own state of a group with the DS's, and comes back into the group if they differ or `needed` says so.
-    pub async fn resync(self: &Arc<Self>, group: &GroupId, needed: bool) -> Result<(), ClientError> {
+    /// Compares the own state of a group with the DS's, and comes back into the group where that is called for.
+    pub async fn resync(self: &Arc<Self>, group: &GroupId, reason: Reason) -> Result<(), ClientError> {
         let lane = lane_of(group);
         let _turn = self.lane(&lane).await;
         // A request that waits has been made for the state that is there.
         self.send_lane(&lane, None).await?;
         self.drain(Queue::Client).await?;
         let extra = random::<16>(&mut system_rng()).to_vec();
-        if self.prepare_resync(group, needed, extra.clone(), None).await?.is_some() {
+        if self.prepare_resync(group, reason, extra.clone(), None).await?.is_some() {
             self.send_lane(&lane, Some(&extra)).await?;
         }
         Ok(())
@@ -61,7 +75,7 @@ impl Core {
     pub async fn prepare_resync(
         self: &Arc<Self>,
         group: &GroupId,
-        needed: bool,
+        reason: Reason,
         extra: Vec<u8>,
         replaced: Option<i64>,
     ) -> Result<Option<Pending>, ClientError> {
@@ -78,8 +92,8 @@ impl Core {
             info => info?,
         };
         let queuing_key = self.queuing_key().await?;
-        if !needed {
-            // Whatever led to the state that the DS has told of is in the queue.
+        if reason != Reason::Lost {
+            // Whatever led to the state that the DS has told of is in the queue, or on its way from another homeserver.
             self.drain(Queue::Client).await?;
         }
         let core = self.clone();
@@ -90,7 +104,7 @@ impl Core {
                     return Ok((None, Vec::new()));
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
-                Build { connection, account, trust, chat, before, info, queuing_key }.run(needed, extra)
+                Build { connection, account, trust, chat, before, info, queuing_key }.run(reason, extra)
             })
             .await?;
         self.publish(events).await;
@@ -169,7 +183,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(self, needed: bool, extra: Vec<u8>) -> Result<(Option<Pending>, Vec<Event>), ClientError> {
+    fn run(self, reason: Reason, extra: Vec<u8>) -> Result<(Option<Pending>, Vec<Event>), ClientError> {
         let (mut rng, provider) = (system_rng(), Provider::new(self.connection));
         let info = mls::group_info(self.info.group_info.as_slice())?;
         if *info.group_id() != protocol::group_id(&self.chat.group) {
@@ -178,15 +192,23 @@ impl Build<'_> {
         let current = mls::load(&provider, &self.chat.group).ok();
         // Every commit of another leaves another tree. The group may have gone on since the DS was asked, but not before.
         let tree = |state: &MlsGroup| state.export_ratchet_tree().tls_serialize_detached().ok();
+        let is_elsewhere = self.chat.group.domain != *self.account.domain();
+        let behind = current.as_ref().map(|state| state.epoch()).filter(|epoch| is_elsewhere && *epoch < info.epoch());
         let same = current.is_some_and(|state| match state.epoch().cmp(&info.epoch()) {
             Ordering::Less => false,
             Ordering::Equal => tree(&state).as_deref() == Some(self.info.ratchet_tree.as_slice()),
             Ordering::Greater => self.before.is_some_and(|before| before <= info.epoch()),
         });
-        if same && !needed {
+        if same && reason != Reason::Lost {
             return Ok((None, Vec::new()));
         }
         let now = self.trust.now();
+        if let Some(epoch) = behind.filter(|_| reason == Reason::Behind) {
+            let since = chats::behind_since(self.connection, &self.chat.group, epoch.as_u64(), now)?;
+            if since.after(ON_ITS_WAY) > now {
+                return Err(on_its_way(&self.chat.group));
+            }
+        }
         if !same {
             let text = format!("the state of {} is not what its members have: rejoined", self.chat.group);
             inbox::problem(self.connection, &text, now)?;
@@ -238,6 +260,11 @@ impl Build<'_> {
         };
         Ok((Some(outbox::insert(self.connection, new)?), events))
     }
+}
+
+/// A group has gone on, and what happened in it will come.
+pub fn on_its_way(group: &GroupId) -> ClientError {
+    ClientError::Unreachable(format!("what has happened in {group} is still on its way from {}", group.domain))
 }
 
 fn public_message(message: &Opaque) -> Result<PublicMessageIn, ClientError> {

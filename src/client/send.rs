@@ -10,6 +10,7 @@ use super::{
     error::ClientError,
     mls::{self, Provider},
     outgoing::lane_of,
+    resync::Reason,
     state::{
         chats,
         outbox::{self, Chore, Kind, New},
@@ -80,9 +81,10 @@ impl Core {
                     if replaced.is_none() {
                         Box::pin(self.send_lane(&lane_of(group), None)).await?;
                     }
+                    self.check_echo(group).await?;
                     self.drain(Queue::Client).await?;
                 }
-                Readiness::StateLost => Box::pin(self.come_back(group, true)).await?,
+                Readiness::StateLost => Box::pin(self.come_back(group, Reason::Lost)).await?,
                 Readiness::EpochOver => {
                     let (extra, mut materials) = (Intent::Update.with_nonce(), Materials::default());
                     let prepared = self.prepare_commit(group, &Intent::Update, extra, &mut materials, None);

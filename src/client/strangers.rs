@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     base::{Domain, GroupId},
-    wire::{Decode, queue::QueueMessage},
+    wire::{Decode, Encode, queue::QueueMessage},
 };
 
 /// How long a queue waits for another homeserver.
@@ -102,6 +102,7 @@ impl Work<'_> {
 
     /// Takes something in after what came before it in its group, if that waits.
     pub fn in_turn(&mut self, queue: Queue, content: Bytes) -> Result<(), Stop> {
+        let content = self.whole(content)?;
         if let Some(group) = group_of(&content)
             && let Some(domain) = strangers::waits_for(self.connection, &group)?
         {
@@ -112,6 +113,17 @@ impl Work<'_> {
             return Err(Stop::bad("too much of its group waits already"));
         }
         self.handle(queue, content)
+    }
+
+    /// A message that is stored apart does not say of which group it is. Where something waits it is fetched first.
+    fn whole(&self, content: Bytes) -> Result<Bytes, Stop> {
+        if !strangers::is_any_aside(self.connection)? {
+            return Ok(content);
+        }
+        match QueueMessage::from_bytes(content.clone()) {
+            Ok(QueueMessage::Shared(shared)) => Ok(QueueMessage::FanOut(self.shared(shared)?).to_vec().into()),
+            _ => Ok(content),
+        }
     }
 
     /// Processes what was put aside, unless it has to wait again.

@@ -16,7 +16,7 @@ use crate::{
     base::{Domain, Refusal, Status},
     crypto::{sha256, signature::verify},
     delivery::reports,
-    federation::{Mode, Rule, known::row_key, outbox, peers},
+    federation::{Known, Mode, Rule, foreign::unreachable, known::row_key, outbox, peers},
     queuing::{fan_out::Delivery, forward},
     service::{Class, Context, Forwarded, Others, Outcome, damaged, policy::Rate, store_failure},
     store::{Batch, Table, record},
@@ -133,6 +133,9 @@ impl Dispatcher {
             return Err(Refusal::overloaded("this homeserver deals with as many others as it can"));
         }
         let keys = self.foreign.ask::<call::QsGetKeys>(domain, &GetQueuingKeys {}).await?;
+        if !Known::are_of_use(&keys) {
+            return Err(unreachable(domain, "it has given no keys that can be used"));
+        }
         self.known.learn(domain, keys, self.parts.clock.now()).await.map_err(store_failure)?;
         let known = self.known.find(domain).await.map_err(store_failure)?;
         known.ok_or_else(|| damaged("what was learnt is not there"))
@@ -379,7 +382,7 @@ impl Receiving {
                 && message.incarnation == self.incarnation
                 && message.sequence < u64::MAX
         };
-        messages.len() <= MAX_FRAME_MESSAGES
+        (1..=MAX_FRAME_MESSAGES).contains(&messages.len())
             && messages.iter().all(own)
             && messages.windows(2).all(|pair| pair[0].sequence < pair[1].sequence)
     }

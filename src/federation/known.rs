@@ -18,6 +18,9 @@ const VERSION: u8 = 1;
 /// Homeservers whose keys are kept in memory.
 const CACHED: usize = 4_096;
 
+/// Most bytes of one homeserver's keys, encoded: a few keys, of which one is used.
+const MAX_KEYS_SIZE: usize = 4 << 10;
+
 /// A row.
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -55,12 +58,17 @@ impl Known {
         Ok(Some(keys))
     }
 
-    /// These are the keys now; durable when this returns.
+    /// Whether these are keys that can be kept and sealed to.
+    pub fn are_of_use(keys: &QueuingKeys) -> bool {
+        !keys.hpke_keys.is_empty() && keys.encoded_len() <= MAX_KEYS_SIZE
+    }
+
+    /// These are the keys now; durable when this returns. Those that are of no use change nothing.
     ///
     /// # Errors
     /// [`StoreError`] if the store fails.
     pub async fn learn(&self, domain: &Domain, keys: QueuingKeys, now: Timestamp) -> Result<(), StoreError> {
-        if self.find(domain).await?.is_some_and(|known| *known == keys) {
+        if !Self::are_of_use(&keys) || self.find(domain).await?.is_some_and(|known| *known == keys) {
             return Ok(());
         }
         let stored = Stored { domain: domain.to_string(), keys: keys.to_vec().into(), learnt: now.seconds() };

@@ -318,13 +318,14 @@ async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
 }
 
 /// Waits before the next attempt: until a homeserver that is `denied` is not any more, or the other way round, or until it
-/// shows that it is there.
+/// shows that it is there. The first pause is made in any case: two that hurry each other in vain do so at that pace.
 async fn pause(shared: &Shared, worker: &Worker, rules: &mut watch::Receiver<()>, longest: Duration, denied: bool) {
-    let end = Instant::now() + longest;
+    let (begin, Settings { first_pause, .. }) = (Instant::now(), shared.parts.settings);
+    let (soonest, end) = (begin + first_pause.min(longest), begin + longest);
     while shared.parts.federation.rules.permits(&worker.domain) != denied {
         tokio::select! {
             () = sleep_until(end) => return,
-            () = worker.hurry.notified() => return,
+            () = worker.hurry.notified() => return sleep_until(soonest).await,
             changed = rules.changed() => if changed.is_err() { return },
         }
     }

@@ -2,9 +2,9 @@
 
 use rusqlite::Connection;
 
-use super::{all, array, decoded, execute, first};
+use super::{all, array, decoded, execute, first, meta};
 use crate::{
-    base::{AliasId, GroupId, Secret, UserId},
+    base::{AliasId, GroupId, Secret, Timestamp, UserId},
     client::error::ClientError,
     wire::{
         Encode,
@@ -245,8 +245,27 @@ pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret, now: 
 
 /// Forgets a chat and its members.
 pub fn remove(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    meta::remove(connection, &behind_in(group))?;
     execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
     execute(connection, "DELETE FROM chats WHERE chat = ?", [group.to_vec()]).map(drop)
+}
+
+fn behind_in(group: &GroupId) -> String {
+    format!("behind in {group}")
+}
+
+/// Since when this client has known that its group has left an epoch that it is in itself.
+pub fn behind_since(
+    connection: &Connection,
+    group: &GroupId,
+    epoch: u64,
+    now: Timestamp,
+) -> Result<Timestamp, ClientError> {
+    let name = behind_in(group);
+    match meta::get::<Vec<u64>>(connection, &name)?.as_deref() {
+        Some([known, since]) if *known == epoch && *since <= now.0 => Ok(Timestamp(*since)),
+        _ => meta::put(connection, &name, &vec![epoch, now.0]).map(|()| now),
+    }
 }
 
 /// A member of a chat.

@@ -120,6 +120,12 @@ pub fn next(connection: &Connection, lane: &[u8]) -> Result<Option<Pending>, Cli
     first(connection, sql, [lane], pending_of)
 }
 
+/// Whether there is a commit among the requests of a lane.
+pub fn has_commit(connection: &Connection, lane: &[u8]) -> Result<bool, ClientError> {
+    let sql = "SELECT 1 FROM outbox WHERE lane = ? AND kind = ? LIMIT 1";
+    Ok(first(connection, sql, (lane, Kind::Commit as i64), |_| Ok(()))?.is_some())
+}
+
 /// Lanes with requests in them, the one that waits longest first, and where the first request of each goes.
 pub fn lanes(connection: &Connection) -> Result<Vec<(Vec<u8>, Domain)>, ClientError> {
     let sql = "SELECT lane, domain FROM outbox WHERE number IN (SELECT MIN(number) FROM outbox GROUP BY lane) \

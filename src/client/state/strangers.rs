@@ -24,11 +24,17 @@ const LONGEST_PAUSE: u64 = 6 * 3_600_000;
 /// Homeservers that are remembered.
 const MAX_STRANGERS: u32 = 500;
 
-/// Messages that wait for a homeserver, for all together
-const MAX_ASIDE: u32 = 500;
+/// Offers that wait for a homeserver, for all together
+const MAX_OFFERS: u32 = 500;
 
 /// and for one.
-const MAX_ASIDE_OF_ONE: u32 = 50;
+const MAX_OFFERS_OF_ONE: u32 = 50;
+
+/// Messages of groups that wait for a homeserver, one and the same,
+const MAX_MESSAGES_OF_ONE: u32 = 5_000;
+
+/// and their bytes, for all together: those that follow a Welcome are lost if they do not wait for it.
+const MAX_MESSAGE_BYTES: u64 = 64 << 20;
 
 /// Milliseconds for which one waits.
 const ASIDE_LIFE: u64 = 30 * DAY;
@@ -115,10 +121,17 @@ pub fn put_aside(
     content: &[u8],
     now: Timestamp,
 ) -> Result<bool, ClientError> {
-    let count = "SELECT COUNT(*), COUNT(CASE WHEN domain = ? THEN 1 END) FROM aside";
-    let (all, of_one): (u32, u32) =
-        connection.query_row(count, [domain.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if all >= MAX_ASIDE || of_one >= MAX_ASIDE_OF_ONE {
+    let count = "SELECT COUNT(*), COUNT(CASE WHEN domain = ?1 THEN 1 END), COALESCE(SUM(LENGTH(content)), 0) FROM aside \
+                 WHERE (chat IS NULL) = ?2";
+    let (all, of_one, bytes): (u32, u32, u64) =
+        connection.query_row(count, (domain.as_str(), group.is_none()), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned()))
+        })?;
+    let is_full = match group {
+        Some(_) => of_one >= MAX_MESSAGES_OF_ONE || bytes >= MAX_MESSAGE_BYTES,
+        None => all >= MAX_OFFERS || of_one >= MAX_OFFERS_OF_ONE,
+    };
+    if is_full {
         return Ok(false);
     }
     want(connection, domain)?;
@@ -126,6 +139,11 @@ pub fn put_aside(
     let (chat, queue) = (group.map(Encode::to_vec), queue.key());
     execute(connection, sql, (domain.as_str(), queue, chat, content, now.0.cast_signed()))?;
     Ok(true)
+}
+
+/// Whether anything waits.
+pub fn is_any_aside(connection: &Connection) -> Result<bool, ClientError> {
+    Ok(first(connection, "SELECT 1 FROM aside LIMIT 1", [], |_| Ok(()))?.is_some())
 }
 
 /// The homeserver that something of a group waits for.

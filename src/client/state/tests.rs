@@ -191,12 +191,23 @@ fn what_is_put_aside_is_bounded_for_each_homeserver_and_for_all() {
     let waits = strangers::aside(connection, &domain(0)).unwrap();
     assert_eq!(waits.iter().map(|aside| aside.queue).collect::<Vec<_>>(), [alias, Queue::Client]);
     assert_eq!(waits[1].content, [1, 2]);
-    assert_eq!((0..60).filter(|_| put(0, Queue::Direct, None)).count(), 48);
+    assert_eq!((0..60).filter(|_| put(0, Queue::Direct, None)).count(), 49);
     assert_eq!((1..20).map(|n| (0..50).filter(|_| put(n, Queue::Direct, None)).count()).sum::<usize>(), 450);
-    strangers::remove_aside(connection, waits[1].number).unwrap();
+    // Messages of groups have room of their own.
+    assert_eq!((0..5_010).filter(|_| put(0, Queue::Client, Some(&group()))).count(), 4_999);
+    let long = vec![0; 32 << 20];
+    let put_long = || {
+        strangers::put_aside(connection, &domain(1), Queue::Client, Some(&group()), &long, Timestamp(1_000)).unwrap()
+    };
+    assert_eq!((0..4).filter(|_| put_long()).count(), 2);
+    for aside in [domain(0), domain(1)].iter().flat_map(|domain| strangers::aside(connection, domain).unwrap()) {
+        if aside.queue == Queue::Client {
+            strangers::remove_aside(connection, aside.number).unwrap();
+        }
+    }
     assert_eq!(strangers::waits_for(connection, &group()).unwrap(), None);
     assert_eq!(strangers::expire_aside(connection, Timestamp(1_000 + 30 * 86_400_000)).unwrap(), 0);
-    assert_eq!(strangers::expire_aside(connection, Timestamp(1_001 + 30 * 86_400_000)).unwrap(), 499);
+    assert_eq!(strangers::expire_aside(connection, Timestamp(1_001 + 30 * 86_400_000)).unwrap(), 500);
 }
 
 #[test]

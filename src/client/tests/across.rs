@@ -7,6 +7,7 @@ use super::{
     tokens::Hands,
     *,
 };
+use crate::base::limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE};
 
 struct People {
     world: Arc<World>,
@@ -242,7 +243,10 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     let here = befriend(&ben, bob).await;
     let group = alice.client.create_group("Friends").await.unwrap();
     alice.client.invite(&group, &[bob.id()]).await.unwrap();
-    alice.client.send(&group, Content::Text("welcome".into())).await.unwrap();
+    let told: Vec<_> = (0..60).map(|number| format!("welcome {number}")).collect();
+    for text in &told {
+        alice.client.send(&group, Content::Text(text.as_str().into())).await.unwrap();
+    }
     people.delivered().await;
     people.world.set_down(&people.servers[0].domain, true);
     ben.say(&here, "in between").await;
@@ -250,7 +254,8 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
     assert!(bob.client.chats().await.unwrap().iter().all(|view| view.chat != group));
     people.world.set_down(&people.servers[0].domain, false);
     people.clock.0.fetch_add(3 * 60_000, Ordering::SeqCst);
-    assert_eq!(bob.hear().await, [said("Alice", "welcome")]);
+    let heard: Vec<_> = told.iter().map(|text| said("Alice", text)).collect();
+    assert_eq!(bob.hear().await, heard);
     assert_eq!(bob.state(&group).await, ChatState::Active);
     bob.say(&group, "thank you").await;
     assert_eq!(alice.hear().await, [said("Bob", "thank you")]);
@@ -290,4 +295,81 @@ async fn homeservers_whose_clocks_are_hours_apart_deliver_all_that_waited_for_a_
     people.alice.hear().await;
     people.talk(&group).await;
     people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_on_its_way_from_another_homeserver_is_waited_for_and_nothing_is_lost() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    // Everybody reaches every homeserver, but Alice's reaches no other.
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.send(&group, Content::Text("before".into())).await.unwrap();
+    alice.client.rename(&group, "Better friends").await.unwrap();
+    alice.client.send(&group, Content::Text("after".into())).await.unwrap();
+    // The group is in another epoch than Bob, who is not told why.
+    let outcome = bob.client.send(&group, Content::Text("late".into())).await;
+    assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+    bob.client.sync().await.unwrap();
+    bob.client.0.change(&group, Intent::Update).await.unwrap_err();
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "before"), said("Alice", "after")]);
+    people.sync().await;
+    assert_eq!(alice.hear().await, [said("Bob", "late")]);
+    assert_eq!(bob.state(&group).await, ChatState::Active);
+    people.carol.read().await;
+    people.talk(&group).await;
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    people.world.set_mute(&people.servers[0].domain, true);
+    let of = group.clone();
+    bob.client.0.database.run(move |connection| state::chats::set_stale(connection, &of)).await.unwrap();
+    // With another key, that his leaf has at the DS at once, and here when the commit comes back.
+    let renew = tokio::time::timeout(Duration::from_secs(2), bob.client.0.change(&group, Intent::Renew)).await;
+    renew.unwrap_err();
+    for _ in 0..2 {
+        let outcome = bob.client.send(&group, Content::Text("not now".into())).await;
+        assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+        let renew = bob.client.0.change(&group, Intent::Renew).await;
+        assert!(matches!(renew, Err(ClientError::Unreachable(_))), "{renew:?}");
+        bob.client.sync().await.unwrap();
+    }
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.sync().await;
+    alice.read().await;
+    people.carol.read().await;
+    people.talk(&group).await;
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_stored_apart_waits_for_the_welcome_before_it() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let mut invited = vec![bob.id()];
+    befriend(alice, bob).await;
+    let mut others = Vec::new();
+    for number in 0..SHARED_BODY_QUEUES {
+        others.push(people.servers[1].register(&format!("Ben {number}")).await);
+        befriend(alice, &others[number]).await;
+        invited.push(others[number].id());
+    }
+    let group = alice.client.create_group("Friends").await.unwrap();
+    alice.client.invite(&group, &invited).await.unwrap();
+    let long = "long ".repeat(SHARED_BODY_SIZE);
+    alice.client.send(&group, Content::Text(long.as_str().into())).await.unwrap();
+    people.delivered().await;
+    people.world.set_down(&people.servers[0].domain, true);
+    assert_eq!(bob.hear().await, []);
+    people.world.set_down(&people.servers[0].domain, false);
+    people.clock.0.fetch_add(3 * 60_000, Ordering::SeqCst);
+    assert_eq!(bob.hear().await, [said("Alice", &long)]);
+    bob.no_problems().await;
 }

@@ -1,6 +1,7 @@
 //! Groups over their life: members leave, are appointed, lose their state and come back.
 
 use super::*;
+use crate::client::resync::Reason;
 use crate::{
     client::{
         mls::Provider,
@@ -186,7 +187,7 @@ async fn a_client_that_lost_its_state_comes_back_by_itself() {
             if lost_reply {
                 server.lose(Method::DsResync, 1);
             }
-            loser.client.0.resync(&group, false).await.unwrap();
+            loser.client.0.resync(&group, Reason::Missing).await.unwrap();
             if lost_reply {
                 assert!(server.lost_all());
             }
@@ -199,7 +200,7 @@ async fn a_client_that_lost_its_state_comes_back_by_itself() {
     }
     // Nothing to do where nothing is lost.
     let before = alice.epoch(&group).await;
-    alice.client.0.resync(&group, false).await.unwrap();
+    alice.client.0.resync(&group, Reason::Missing).await.unwrap();
     assert_eq!(alice.epoch(&group).await, before);
 }
 
@@ -328,7 +329,7 @@ async fn the_members_table_follows_the_tree() {
     let server = Homeserver::start().await;
     let (users, group) = group_of(&server, &["Alice", "Bob"]).await;
     users[1].lose_state(&group).await;
-    users[1].client.0.resync(&group, false).await.unwrap();
+    users[1].client.0.resync(&group, Reason::Missing).await.unwrap();
     users[0].client.sync().await.unwrap();
     for user in &users {
         let of = group.clone();

@@ -21,6 +21,7 @@ use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, Verifiable as _};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::*;
+use crate::client::resync::Reason;
 use crate::{
     base::Status,
     client::state::queues::{self, Queue},
@@ -391,7 +392,7 @@ async fn a_member_with_another_mls_joins_talks_commits_and_lets_others_join() {
     let of = group.clone();
     let lose = move |connection: &rusqlite::Connection| mls::delete(&mls::Provider::new(connection), &of);
     bob.client.0.database.run(lose).await.unwrap();
-    bob.client.0.resync(&group, false).await.unwrap();
+    bob.client.0.resync(&group, Reason::Missing).await.unwrap();
     bob.say(&group, "back again").await;
     alice.client.sync().await.unwrap();
     alice.client.rename(&group, "Journey").await.unwrap();

@@ -8,6 +8,7 @@ use super::{
     hostile::{Hostile, Parts, all_is_well, everything, group_of},
     *,
 };
+use crate::client::resync::Reason;
 use crate::{
     base::{Refusal, Status},
     client::{
@@ -189,7 +190,7 @@ async fn who_has_proposed_to_leave_does_not_come_back_by_resync() {
     let lane = lane_of(&group);
     let take_out = move |connection: &rusqlite::Connection| outbox::clear(connection, &lane);
     core.database.run(take_out).await.unwrap();
-    let resync = core.prepare_resync(&group, true, vec![2], None).await.unwrap().unwrap();
+    let resync = core.prepare_resync(&group, Reason::Lost, vec![2], None).await.unwrap().unwrap();
     let resync = Resync::from_slice(&resync.body).unwrap();
     by.send::<call::DsSelfRemove>(&leave).await.unwrap();
     let before = everything(&server).await;
@@ -198,7 +199,7 @@ async fn who_has_proposed_to_leave_does_not_come_back_by_resync() {
     assert!(refused.message.contains("proposed to leave"), "{refused:?}");
     assert!(everything(&server).await == before, "refused means unchanged");
     // Another's resync carries her leaving out.
-    mallory.client.0.resync(&group, true).await.unwrap();
+    mallory.client.0.resync(&group, Reason::Lost).await.unwrap();
     assert_eq!(by.send::<call::DsResync>(&resync).await.unwrap_err().status, Status::Unauthenticated);
     mallory.agrees_with(&[alice], &group, "two are left").await;
     assert_eq!(alice.client.members(&group).await.unwrap().len(), 2);

@@ -21,6 +21,8 @@ pub struct World {
     rules: Mutex<HashMap<Domain, Arc<Rules>>>,
     /// Nobody reaches them, and they reach nobody.
     down: Mutex<HashSet<Domain>>,
+    /// They reach no other homeserver, but everybody reaches them.
+    mute: Mutex<HashSet<Domain>>,
     /// Connections of homeservers to each other.
     links: Mutex<Vec<(Domain, Connection)>>,
     /// Whom clients have connected to, and in which role.
@@ -40,7 +42,15 @@ impl World {
 
     fn new(is_open: bool) -> Self {
         let (places, rules, down) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { is_open, places, rules, down, links: Mutex::default(), dialled: Mutex::default() }
+        Self {
+            is_open,
+            places,
+            rules,
+            down,
+            mute: Mutex::default(),
+            links: Mutex::default(),
+            dialled: Mutex::default(),
+        }
     }
 
     /// Starts a homeserver.
@@ -103,6 +113,19 @@ impl World {
         }
     }
 
+    /// Keeps a homeserver from reaching others, which clients of all go on reaching, or ends that.
+    pub fn set_mute(&self, domain: &Domain, is_mute: bool) {
+        let mut mute = self.mute.lock().unwrap();
+        if is_mute {
+            mute.insert(domain.clone())
+        } else {
+            mute.remove(domain)
+        };
+        for (_, connection) in self.links.lock().unwrap().iter().filter(|(from, _)| from == domain) {
+            connection.close();
+        }
+    }
+
     /// Whom clients have connected to since the last time, and in which role.
     pub fn dialled(&self) -> Vec<(Domain, Isolation)> {
         std::mem::take(&mut *self.dialled.lock().unwrap())
@@ -114,7 +137,8 @@ impl World {
 
     fn reach(&self, domain: &Domain, from: Option<&Domain>) -> Option<Connection> {
         let down = self.down.lock().unwrap();
-        if down.contains(domain) || from.is_some_and(|from| down.contains(from)) {
+        let is_mute = from.is_some_and(|from| self.mute.lock().unwrap().contains(from));
+        if is_mute || down.contains(domain) || from.is_some_and(|from| down.contains(from)) {
             return None;
         }
         let (server, domains) = (self.find(domain)?, from.cloned().into_iter().collect());

@@ -600,6 +600,7 @@ async fn a_peer_delivers_only_as_itself_what_is_its_own_and_once() {
         (with(|message| message.sequence = u64::MAX), codes::MALFORMED),
         (peer.frame(vec![good.clone(), good.clone()]), codes::MALFORMED),
         (peer.frame(vec![good.clone(); 257]), codes::MALFORMED),
+        (peer.frame(Vec::new()), codes::MALFORMED),
         (Bytes::from_static(b"garbage"), codes::MALFORMED),
         (Peer::new().frame(vec![good.clone()]), codes::UNPROVEN),
     ];

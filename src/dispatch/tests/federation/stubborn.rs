@@ -192,3 +192,40 @@ async fn a_peer_that_lets_questions_lie_does_not_keep_others_from_being_asked() 
         assert_eq!(refused.unwrap(), Status::RemoteUnreachable);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_keys_are_too_many_or_none_is_not_believed_and_those_before_stay() {
+    let (_land, a, peer) = with_peer(Duration::from_secs(60), Manner::Acknowledges).await;
+    let c = domain("c.test");
+    let good = peer.keys.lock().unwrap().clone();
+    let key = good.hpke_keys[0].clone();
+    for hpke_keys in [Vec::new(), vec![key; 1_000]] {
+        peer.keys.lock().unwrap().hpke_keys = hpke_keys;
+        let refused = a.dispatcher.learn(&c).await.unwrap_err();
+        assert_eq!(refused.status, Status::RemoteUnreachable);
+        // Nor when they are asked for with a delivery.
+        let given = peer.keys.lock().unwrap().clone();
+        a.dispatcher.known.learn(&c, given, a.dispatcher.parts.clock.now()).await.unwrap();
+        assert_eq!(*a.dispatcher.known.find(&c).await.unwrap().unwrap(), good);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_shows_again_and_again_that_it_is_there_is_tried_no_more_often_for_that() {
+    let land = Land::default();
+    let long = |parts: &mut Parts| parts.peer_settings.first_pause = Duration::from_secs(600);
+    let a = World::of_land_with(&land, "a.test", long).await;
+    let peer = Peer::new();
+    *peer.manner.lock().unwrap() = Manner::Ends;
+    land.host("c.test", peer.clone());
+    a.learns("c.test").await;
+    a.number(&config_at("c.test"), 0).await;
+    let failing = |state: &State| matches!(state, State::Failing { .. });
+    a.state_of("c.test", failing).await;
+    let before = land.map().dials;
+    for _ in 0..50 {
+        open_delivery_to(&land.connect("a.test", &["c.test"]), "c.test", "a.test", [1; 16]).await.unwrap();
+    }
+    a.state_of("c.test", failing).await;
+    assert_eq!(land.map().dials, before);
+}
