@@ -61,16 +61,23 @@ impl Network {
     /// Makes every way slow and lossy, and says how, or why that cannot be.
     pub fn deteriorate(&self) -> Result<&'static str, String> {
         let bridge = bridge();
-        let ports: Vec<_> = (0..self.hosts).map(port).chain(["test".to_owned()]).collect();
         let mut refusals = Vec::new();
         for (what, how) in HARDSHIPS {
-            let set = |port| run("tc", &format!("-n {bridge} qdisc replace dev {port} root {how}"));
-            match ports.iter().try_for_each(set) {
+            let set = |port| run("tc", &format!("-n {bridge} qdisc replace dev {port} root {how}")).map(|_| ());
+            match (0..self.hosts).map(port).chain(["test".to_owned()]).try_for_each(set) {
                 Ok(()) => return Ok(what),
                 Err(refusal) => refusals.push(refusal),
             }
         }
         Err(refusals.join("; "))
+    }
+
+    /// Packets that were lost on their ways, but for those that were cut.
+    pub fn lost(&self) -> u64 {
+        let said = run("tc", &format!("-n {} -s qdisc show", bridge())).unwrap();
+        // One line of each queue: `Sent 5 bytes 1 pkt (dropped 0, overlimits 0 requeues 0)`
+        let dropped = said.split("(dropped ").skip(1).filter_map(|rest| rest.split(',').next());
+        dropped.map(|number| number.parse::<u64>().unwrap()).sum()
     }
 
     /// From now on nothing reaches a host and nothing leaves it.
@@ -81,7 +88,9 @@ impl Network {
     /// From now on nothing passes between two hosts; the test reaches both.
     pub fn cut_between(&self, one: usize, other: usize) {
         // Ports that are isolated exchange nothing with each other, and everything with those that are not.
-        [one, other].map(|host| self.set(host, "type bridge_slave isolated on"));
+        for host in [one, other] {
+            self.set(host, "type bridge_slave isolated on");
+        }
     }
 
     /// From now on everything passes.
@@ -90,6 +99,14 @@ impl Network {
             self.set(host, "type bridge_slave isolated off");
             self.set(host, "up");
         }
+    }
+
+    /// Deletes it, and holds that nothing of it is left.
+    pub fn delete(self) {
+        drop(self);
+        let namespaces = ip("netns list").unwrap();
+        assert!(!namespaces.contains(&format!("{}-", link())), "{namespaces}");
+        ip(&format!("link show {}", link())).expect_err("the link is deleted");
     }
 
     fn set(&self, host: usize, what: &str) {
@@ -113,13 +130,6 @@ impl Drop for Network {
 pub fn left_out(what: &str, why: &str) {
     // The macros that print would keep it back.
     std::io::stderr().write_all(format!("SKIPPED: {what}: {why}\n").as_bytes()).unwrap();
-}
-
-/// The namespaces that are there of this process.
-pub fn leftovers() -> Vec<String> {
-    let listed = Command::new("ip").args(["netns", "list"]).output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    listed.lines().filter(|line| line.starts_with(&format!("{}-", link()))).map(str::to_owned).collect()
 }
 
 /// What the names of this process begin with, which is the name of its link to the bridge.
@@ -147,16 +157,17 @@ fn address(number: u8) -> IpAddr {
     Ipv4Addr::from_bits(u32::from_be_bytes([10, 64, 0, 0]) + 8 * subnet + 1 + u32::from(number)).into()
 }
 
-fn ip(arguments: &str) -> Result<(), String> {
+fn ip(arguments: &str) -> Result<String, String> {
     run("ip", arguments)
 }
 
-fn run(program: &str, arguments: &str) -> Result<(), String> {
+/// Runs a command to its end: what it said, or why it failed.
+fn run(program: &str, arguments: &str) -> Result<String, String> {
     let command = format!("{program} {arguments}");
     let ended = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output();
     let ended = ended.map_err(|error| format!("{command}: {error}"))?;
     if ended.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&ended.stdout).into());
     }
     let said = String::from_utf8_lossy(&ended.stderr);
     Err(format!("{command}: {}", said.lines().next().unwrap_or("failed")))
