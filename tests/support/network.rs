@@ -127,9 +127,9 @@ impl Drop for Network {
 }
 
 /// Prints a line that is seen when the test passes, too: which part of a test is left out, and why.
-pub fn left_out(what: &str, why: &str) {
+pub fn skipped(what: &str, why: &str) {
     // The macros that print would keep it back.
-    std::io::stderr().write_all(format!("SKIPPED: {what}: {why}\n").as_bytes()).unwrap();
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {what}: {why}\n").as_bytes());
 }
 
 /// What the names of this process begin with, which is the name of its link to the bridge.
@@ -165,7 +165,7 @@ fn ip(arguments: &str) -> Result<String, String> {
 fn run(program: &str, arguments: &str) -> Result<String, String> {
     let command = format!("{program} {arguments}");
     let ended = Command::new(program).args(arguments.split(' ')).stdin(Stdio::null()).output();
-    let ended = ended.map_err(|error| format!("{command}: {error}"))?;
+    let ended = ended.map_err(|error| format!("{program} cannot be run: {error}"))?;
     if ended.status.success() {
         return Ok(String::from_utf8_lossy(&ended.stdout).into());
     }
