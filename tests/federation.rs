@@ -16,8 +16,8 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     let mut rng = rng("federation");
     let mut land = Land::start(&DOMAINS).await;
     let mut clients = Vec::new();
-    for at in 0..3 {
-        clients.push(land.register(at, &format!("user of {}", DOMAINS[at])).await);
+    for (at, domain) in DOMAINS.iter().enumerate() {
+        clients.push(land.register(at, &format!("user of {domain}")).await);
     }
     connect(&clients[0], &clients[1]).await;
     connect(&clients[0], &clients[2]).await;

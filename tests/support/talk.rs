@@ -55,11 +55,6 @@ impl Talk {
         Self { clients: clients.to_vec(), shares, count, senders, receivers }
     }
 
-    /// How many messages are acknowledged or wait in their senders.
-    pub fn sent(&self) -> u64 {
-        *self.count.borrow()
-    }
-
     /// Waits until so many messages are acknowledged or wait in their senders.
     #[track_caller]
     pub fn reach(&self, point: u64) -> impl Future<Output = ()> {
