@@ -5,52 +5,9 @@
 
 mod support;
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use bennu::{
-    base::{GroupId, UserId},
-    client::{Client, ClientError},
-};
-use support::{Cli, below, command, connect, fetch, group, land::Land, read, rng, text, user, within};
-use tokio::{sync::watch, task::JoinSet};
+use support::{Cli, below, connect, group, land::Land, rng, talk::Talk, within};
 
 const DOMAINS: [&str; 3] = ["a.test", "b.test", "c.test"];
-
-/// Sends messages one after another; each is counted when it is acknowledged or waits in the client.
-async fn send_all(client: Client, chat: GroupId, many: u64, count: Arc<watch::Sender<u64>>) {
-    for number in 0..many {
-        match client.send(&chat, text(number.to_string())).await {
-            Ok(receipt) => assert_eq!(receipt.unreached, 0),
-            Err(ClientError::Unreachable(_)) => {}
-            Err(error) => panic!("{number}: {error}"),
-        }
-        count.send_modify(|count| *count += 1);
-    }
-}
-
-/// Listens, and gives every message of the chat in the order in which it came, when there are `expected`.
-async fn receive_all(client: Client, chat: GroupId, expected: usize) -> Vec<(UserId, String)> {
-    let mut events = client.events();
-    let mut received = Vec::new();
-    while received.len() < expected {
-        events.next().await.expect("nobody else listens");
-        let messages = read(&client).await;
-        received.extend(messages.into_iter().filter(|(of, ..)| *of == chat).map(|(_, from, text)| (from, text)));
-    }
-    received
-}
-
-impl Land {
-    /// Runs a command of the operator of a homeserver.
-    async fn admin(&self, at: usize, arguments: &[&str]) -> Vec<serde_json::Value> {
-        let run =
-            command().args(["admin", "--json", "--config"]).arg(self.servers[at].config()).args(arguments).output();
-        let said = within(arguments, run).await.unwrap();
-        assert!(said.status.success(), "{said:?}");
-        let lines = String::from_utf8(said.stdout).unwrap();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_order() {
@@ -67,17 +24,11 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     connect(&clients[1], &clients[2]).await;
     let chat = group(&clients.iter().collect::<Vec<_>>()).await;
 
-    let count = Arc::new(watch::Sender::new(0));
-    let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
-    for client in &clients {
-        senders.spawn(send_all(client.clone(), chat.clone(), EACH, count.clone()));
-        let (client, chat) = (client.clone(), chat.clone());
-        receivers.spawn(async move { (user(&client), receive_all(client, chat, 2 * EACH as usize).await) });
-    }
+    let talk = Talk::start(&clients, &chat, &[EACH; 3]);
     let mut told = Vec::new();
     for trouble in 0..TROUBLES {
         let point = (trouble + 1) * 3 * EACH / (TROUBLES + 1);
-        within(point, count.subscribe().wait_for(|count| *count >= point)).await.unwrap();
+        talk.reach(point).await;
         let (at, other) = (below(&mut rng, 3) as usize, below(&mut rng, 3) as usize);
         let kind = below(&mut rng, 7);
         told.push((kind, at, other));
@@ -112,35 +63,7 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     }
     println!("federation: {told:?}");
     land.ways.iter().for_each(|way| way.heal());
-    while let Some(sent) = within("the senders", senders.join_next()).await {
-        sent.unwrap();
-    }
-    for client in &clients {
-        // What was not acknowledged waits in its sender's state, and goes out with the next command.
-        within("sending what was left", client.sync()).await.unwrap();
-    }
-    let mut orders: BTreeMap<UserId, Vec<(UserId, String)>> = BTreeMap::new();
-    while let Some(received) = within("the receivers", receivers.join_next()).await {
-        let (receiver, received) = received.unwrap();
-        for sender in clients.iter().map(user).filter(|sender| *sender != receiver) {
-            let from_sender = received.iter().filter(|(from, _)| *from == sender).map(|(_, text)| text.as_str());
-            assert!(from_sender.eq((0..EACH).map(|number| number.to_string())), "from {sender} to {receiver}");
-        }
-        orders.insert(receiver, received);
-    }
-    // What two have both heard, from the third, and each from the other, is in one order: that of the DS.
-    let order = |one: &UserId, other: &UserId| -> Vec<(UserId, String)> {
-        let both = |(from, _): &&(UserId, String)| from != one && from != other;
-        orders[one].iter().filter(both).cloned().collect()
-    };
-    let users: Vec<_> = clients.iter().map(user).collect();
-    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
-        assert_eq!(order(&users[one], &users[other]), order(&users[other], &users[one]));
-    }
-    for client in &clients {
-        assert!(fetch(client).await.is_empty());
-        assert_eq!(client.problems().await.unwrap(), Vec::new());
-    }
+    talk.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,16 @@
 
 pub mod forwarder;
 pub mod land;
+pub mod network;
 pub mod raw;
+pub mod talk;
 
 use std::{
     env,
     fmt::Debug,
     fs,
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -69,10 +71,27 @@ pub fn below(rng: &mut ChaCha8Rng, end: u64) -> u64 {
     rng.next_u64() % end
 }
 
+/// Where a homeserver runs.
+#[derive(Clone)]
+pub struct Site {
+    /// The address at which it listens.
+    pub address: IpAddr,
+    /// The command and its arguments that bring the program there: it becomes the program, in the same process.
+    pub through: Vec<String>,
+}
+
+impl Default for Site {
+    /// This machine, for nobody else to reach.
+    fn default() -> Self {
+        Self { address: Ipv4Addr::LOCALHOST.into(), through: Vec::new() }
+    }
+}
+
 /// A homeserver, run by the real program in a process of its own, with its data in a temporary directory. It goes, with
 /// all it has written, when it is dropped; if the test fails, its log is printed.
 pub struct Server {
     domain: String,
+    site: Site,
     directory: TempDir,
     process: Option<Child>,
     address: SocketAddr,
@@ -91,13 +110,19 @@ impl Server {
 
     /// The same for another domain.
     pub async fn start_of(domain: &str, settings: &str) -> Self {
+        Self::start_at(&Site::default(), domain, settings).await
+    }
+
+    /// The same somewhere else.
+    pub async fn start_at(site: &Site, domain: &str, settings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("server");
-        let init = command().args(["init", "--domain", domain, "--listen", "127.0.0.1:0", "--dir"]).arg(&data).output();
+        let address = SocketAddr::from((site.address, 0));
+        let listen = address.to_string();
+        let init = command().args(["init", "--domain", domain, "--listen", &listen, "--dir"]).arg(&data).output();
         let init = within("bennu init", init).await.unwrap();
         assert!(init.status.success(), "{init:?}");
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { domain: domain.to_owned(), directory, process: None, address };
+        let mut server = Self { domain: domain.to_owned(), site: site.clone(), directory, process: None, address };
         let mut config = fs::read_to_string(server.config()).unwrap();
         // A table is there once: what is written in the configuration of a new homeserver is all commented out.
         for header in settings.lines().filter(|line| line.starts_with('[')) {
@@ -106,7 +131,7 @@ impl Server {
         fs::write(server.config(), config + settings).unwrap();
         server.spawn().await;
         let config = fs::read_to_string(server.config()).unwrap();
-        let pinned = config.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{}\"", server.address));
+        let pinned = config.replace(&format!("listen = \"{listen}\""), &format!("listen = \"{}\"", server.address));
         assert_ne!(config, pinned, "the configuration says where to listen");
         fs::write(server.config(), pinned).unwrap();
         server
@@ -114,7 +139,7 @@ impl Server {
 
     async fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
-        let mut process = command()
+        let mut process = command_through(&self.site.through)
             .args(["serve", "--config"])
             .arg(self.config())
             .env("RUST_LOG", "bennu=info,bennu::dispatch=debug")
@@ -246,7 +271,14 @@ impl Drop for Server {
 
 /// The program, which ends with whoever started it, and takes nothing from the environment of the tests.
 pub fn command() -> Command {
-    let mut command = Command::new(BENNU);
+    command_through(&[])
+}
+
+/// The same, brought somewhere by another command.
+fn command_through(prefix: &[String]) -> Command {
+    let mut words = prefix.iter().map(String::as_str).chain([BENNU]);
+    let mut command = Command::new(words.next().expect("the program at least"));
+    command.args(words);
     command.env_remove("RUST_LOG").env_remove("BENNU_PASSWORD").stdin(Stdio::null()).kill_on_drop(true);
     command
 }
