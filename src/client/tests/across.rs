@@ -55,12 +55,7 @@ impl People {
     async fn delivered(&self) {
         for server in &self.servers {
             while server.dispatcher().federation_peers().await.unwrap().iter().any(|peer| peer.head.waiting() > 0) {
-<<<<<<< HEAD
                 tokio::task::yield_now().await;
-=======
-                // Reason: it is another homeserver that acknowledges, at a time that nobody is told of.
-                tokio::time::sleep(Duration::from_millis(5)).await;
->>>>>>> work-e
             }
         }
     }
