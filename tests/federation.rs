@@ -51,6 +51,7 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
             5 => land.ways[at].lose_one_in(5),
             6 => {
                 land.admin(at, &["keys", "rotate", "queue-configs"]).await;
+                land.admin(at, &["keys", "rotate", "deliveries"]).await;
                 if at == other {
                     land.renew_certificate(at).await;
                 }

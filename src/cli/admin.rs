@@ -184,6 +184,8 @@ enum Which {
     ForeignTokens,
     /// The key that clients seal to where their messages go
     QueueConfigs,
+    /// The key that signs what is delivered to other homeservers
+    Deliveries,
 }
 
 impl Arguments {
@@ -282,6 +284,7 @@ impl From<Which> for Rotation {
             Which::Tokens => Self::Tokens,
             Which::ForeignTokens => Self::ForeignTokens,
             Which::QueueConfigs => Self::QueueConfigs,
+            Which::Deliveries => Self::Deliveries,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Ed25519 signatures with a label each, as RFC 9420 section 5.1.2 has them (`wire-spec/cryptography.md`, "Signatures"):
 //! signed is `struct { opaque label<V>; opaque content<V>; }` with the label's full text.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use openmls_traits::{
     signatures::{Signer, SignerError},
@@ -55,6 +57,27 @@ impl SigningKey {
     /// Signs `content` for the purpose `label`.
     pub fn sign(&self, label: SignatureLabel, content: &impl Encode) -> Signature {
         self.pair.sign(&signed_content(label, content)).as_ref().into()
+    }
+}
+
+/// A signing key that another can take the place of while it is in use. Clones are handles to the same.
+#[derive(Clone)]
+pub struct CurrentKey(Arc<RwLock<Arc<SigningKey>>>);
+
+impl CurrentKey {
+    /// With the key that is the current one at first.
+    pub fn new(key: SigningKey) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(key))))
+    }
+
+    /// The current key.
+    pub fn get(&self) -> Arc<SigningKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another key is the current one from now on.
+    pub fn replace(&self, key: SigningKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
     }
 }
 

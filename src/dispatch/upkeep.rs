@@ -85,6 +85,19 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// A new key signs what the QS says to other homeservers from now on.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn rotate_queuing_key(&self) -> Result<(), Refusal> {
+        let mut scope = self.locked(CONFIG_KEYS).await;
+        let mut batch = Batch::new();
+        let key = self.queuing.rotate_signing_key(&mut scope.context(), &mut batch)?;
+        scope.commit(Outcome::write(batch, Done {})).await?;
+        self.queuing.signing_key.replace(key);
+        Ok(())
+    }
+
     /// Drops groups that have not been used for as long as the operator keeps them. Gives how many.
     ///
     /// # Errors

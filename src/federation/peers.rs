@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     base::{Clock, Domain, limits::MAX_RESPONSE, time::jittered},
-    crypto::{signature::SigningKey, system_rng},
+    crypto::{signature::CurrentKey, system_rng},
     store::{Limit, StoreError},
     transport::{Connection, Frames, Places},
     wire::{
@@ -124,7 +124,7 @@ pub struct Parts {
     /// Of the store.
     pub incarnation: Incarnation,
     /// Signs what is sent.
-    pub key: Arc<SigningKey>,
+    pub key: CurrentKey,
     /// What waits.
     pub outbox: Arc<Outbox>,
     /// The keys of others, learnt with every connection.
@@ -460,7 +460,7 @@ impl Delivery<'_> {
             let messages: Vec<_> = waiting.into_iter().map(|message| self.message(message)).collect();
             messages.iter().for_each(|message| window.add(message));
             let tbs = QsToQsTbs { messages };
-            let signature = key.sign(SignatureLabel::QsToQs, &tbs);
+            let signature = key.get().sign(SignatureLabel::QsToQs, &tbs);
             let frame = QsToQsFrame { messages: tbs.messages, signature };
             frames.send(frame.to_vec().into()).await.map_err(Trouble::failed)?;
         }

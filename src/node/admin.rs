@@ -183,6 +183,8 @@ pub enum Rotation {
     ForeignTokens,
     /// The key that queue configs are sealed to.
     QueueConfigs,
+    /// The key that signs what is delivered to other homeservers.
+    Deliveries,
 }
 
 /// The socket while the homeserver runs.
@@ -505,6 +507,7 @@ impl Operator {
             }
             Rotation::Tokens => _ = node.rotate_issuer(Kind::Own).await?,
             Rotation::QueueConfigs => node.rotate_config_key().await?,
+            Rotation::Deliveries => node.rotate_queuing_key().await?,
             Rotation::ForeignTokens => _ = node.rotate_issuer(Kind::Foreign).await?,
         }
         Ok(self.keys())

@@ -77,7 +77,7 @@ impl Queuing {
 
     /// States that the queue behind a config is gone.
     pub fn state_gone(&self, statement: QueueGoneTbs) -> QueueGone {
-        let signature = self.signing_key.sign(SignatureLabel::QueueGone, &statement);
+        let signature = self.signing_key.get().sign(SignatureLabel::QueueGone, &statement);
         QueueGone { statement, signature }
     }
 }

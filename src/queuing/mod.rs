@@ -24,18 +24,24 @@ use fan_out::Opened;
 
 use crate::{
     base::{Refusal, Secret},
-    crypto::{push::VapidKey, signature::SigningKey},
+    crypto::{
+        push::VapidKey,
+        signature::{CurrentKey, SigningKey},
+    },
     service::{Context, QueueId, damaged, keys},
     store::{Batch, Table},
     wire::queuing::QueuingKeys,
 };
+
+/// Where the key is that signs what the QS says to others.
+const SIGNING_KEY: &str = "signing key";
 
 /// The service's keys, and the queue configs it has opened lately.
 pub struct Queuing {
     /// To which configs are sealed.
     pub config_keys: ConfigKeys,
     /// Signs what the QS says to others.
-    pub signing_key: Arc<SigningKey>,
+    pub signing_key: CurrentKey,
     /// By which push services know it; none if it does not push.
     pub push_key: Option<Arc<VapidKey>>,
     opened: Mutex<Opened>,
@@ -48,8 +54,8 @@ impl Queuing {
     /// `internal` if they cannot be read.
     pub async fn start(context: &mut Context<'_>, batch: &mut Batch) -> Result<Self, Refusal> {
         let config_keys = ConfigKeys::start(context, batch).await?;
-        let signing_key = keys::secret(context, batch, Table::QsKeys, "signing key").await?;
-        let signing_key = Arc::new(SigningKey::from_seed(signing_key).map_err(damaged)?);
+        let signing_key = keys::secret(context, batch, Table::QsKeys, SIGNING_KEY).await?;
+        let signing_key = CurrentKey::new(SigningKey::from_seed(signing_key).map_err(damaged)?);
         let push_key = match context.policy.push.enabled {
             true => Some(Arc::new(push_key(context, batch).await?)),
             false => None,
@@ -62,9 +68,18 @@ impl Queuing {
     pub fn keys(&self) -> QueuingKeys {
         QueuingKeys {
             hpke_keys: self.config_keys.public(),
-            verifying_key: self.signing_key.verifying_key(),
+            verifying_key: self.signing_key.get().verifying_key(),
             push_key: self.push_key.as_ref().map(|key| *key.public_key()),
         }
+    }
+
+    /// A new key that signs what the QS says to others, to be put into use when the batch is durable. Others find that what is
+    /// signed does not verify any more, and ask for it.
+    ///
+    /// # Errors
+    /// `internal` if no key can be made.
+    pub fn rotate_signing_key(&self, context: &mut Context<'_>, batch: &mut Batch) -> Result<SigningKey, Refusal> {
+        SigningKey::from_seed(keys::replace(context, batch, Table::QsKeys, SIGNING_KEY)).map_err(damaged)
     }
 
     /// A change of the keys for queue configs is durable. What was opened before rests on keys whose last day was not known yet.

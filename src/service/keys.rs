@@ -30,11 +30,26 @@ pub async fn bytes(
     name: &str,
     fresh: &[u8],
 ) -> Result<Bytes, Refusal> {
-    let key = Key::new().bytes(name);
-    let place = [table.name().as_bytes(), b"/", name.as_bytes()].concat();
-    if let Some(wrapped) = context.get(table, &key).await? {
-        return context.storage_key.unwrap(&place, &wrapped).map_err(damaged);
+    if let Some(wrapped) = context.get(table, &Key::new().bytes(name)).await? {
+        return context.storage_key.unwrap(&place(table, name), &wrapped).map_err(damaged);
     }
-    batch.put(table, key, context.storage_key.wrap(&place, fresh, context.rng));
+    put(context, batch, table, name, fresh);
     Ok(Bytes::copy_from_slice(fresh))
+}
+
+/// Another secret takes the place of the one of this name.
+pub fn replace(context: &mut Context<'_>, batch: &mut Batch, table: Table, name: &str) -> Secret {
+    let fresh = random_secret(context.rng);
+    put(context, batch, table, name, fresh.expose());
+    fresh
+}
+
+fn put(context: &mut Context<'_>, batch: &mut Batch, table: Table, name: &str, secret: &[u8]) {
+    let wrapped = context.storage_key.wrap(&place(table, name), secret, context.rng);
+    batch.put(table, Key::new().bytes(name), wrapped);
+}
+
+/// What the wrapping of a secret is bound to.
+fn place(table: Table, name: &str) -> Vec<u8> {
+    [table.name().as_bytes(), b"/", name.as_bytes()].concat()
 }
