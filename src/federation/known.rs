@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use crate::{
     base::{Cache, Domain, Timestamp},
     crypto::sha256,
-    store::{Batch, EngineError, Key, Store, StoreError, Table, record},
+    store::{Batch, EngineError, Key, KeyRange, Limit, Store, StoreError, Table, record},
     wire::{Decode, Encode, queuing::QueuingKeys},
 };
 
@@ -20,6 +20,9 @@ const CACHED: usize = 4_096;
 
 /// Most bytes of one homeserver's keys, encoded: a few keys, of which one is used.
 const MAX_KEYS_SIZE: usize = 4 << 10;
+
+/// Rows looked at in one go.
+const PAGE: usize = 1_000;
 
 /// A row.
 #[derive(Serialize, Deserialize)]
@@ -61,6 +64,23 @@ impl Known {
     /// Whether these are keys that can be kept and sealed to.
     pub fn are_of_use(keys: &QueuingKeys) -> bool {
         !keys.hpke_keys.is_empty() && keys.encoded_len() <= MAX_KEYS_SIZE
+    }
+
+    /// All homeservers whose keys have been learnt.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn all(&self) -> Result<Vec<Domain>, StoreError> {
+        let (mut range, mut all) = (KeyRange::from(Key::new()..), Vec::new());
+        loop {
+            let rows = self.store.pending().scan(Table::FedPeers, range, Limit::rows(PAGE)).await?;
+            let Some(last) = rows.last() else { return Ok(all) };
+            range = KeyRange::from(last.key.successor()..);
+            for row in rows {
+                let Stored { domain, .. } = record::decode(VERSION, &row.value).map_err(damaged)?;
+                all.push(domain.parse().map_err(|_| damaged("a domain is none"))?);
+            }
+        }
     }
 
     /// These are the keys now; durable when this returns. Those that are of no use change nothing.

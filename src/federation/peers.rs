@@ -158,6 +158,8 @@ struct Worker {
     domain: Domain,
     /// Whether something new waits that it has not looked at.
     news: AtomicBool,
+    /// Whether it is to deliver once although nothing waits, to show that this homeserver is there.
+    shows: AtomicBool,
     wake: Notify,
     /// Told when a pause is to end.
     hurry: Notify,
@@ -191,38 +193,48 @@ impl Peers {
         Self(Arc::new(Shared { parts, workers: Mutex::default(), ended: AtomicBool::new(false), dials }))
     }
 
-    /// Takes up what has waited since before the start.
+    /// Takes up what has waited since before the start, and shows all homeservers that are known that this one is there: what
+    /// waits for it there need not wait any longer.
     ///
     /// # Errors
     /// [`StoreError`] if the store fails.
     pub async fn resume(&self) -> Result<(), StoreError> {
         let heads = self.0.parts.outbox.heads().await?;
         self.wake(heads.into_iter().filter(|(_, head)| head.waiting() > 0).map(|(domain, _)| domain));
+        for domain in self.0.parts.known.all().await? {
+            if self.takes(&domain) {
+                self.start(domain, true);
+            }
+        }
         Ok(())
     }
 
     /// Something new waits for these homeservers, and is durable.
     pub fn wake(&self, domains: impl IntoIterator<Item = Domain>) {
-        for domain in domains {
-            let mut workers = self.0.workers();
-            if self.0.ended.load(Ordering::Acquire) {
-                return;
-            }
-            if let Some(Handle { worker, .. }) = workers.get(&domain).filter(|handle| !handle.task.is_finished()) {
-                worker.news.store(true, Ordering::Release);
-                worker.wake.notify_one();
-                continue;
-            }
-            let worker = Arc::new(Worker {
-                domain: domain.clone(),
-                news: AtomicBool::new(true),
-                wake: Notify::new(),
-                hurry: Notify::new(),
-                state: Mutex::new(State::Connecting),
-            });
-            let task = tokio::spawn(run(Arc::downgrade(&self.0), worker.clone())).abort_handle();
-            workers.insert(domain, Handle { worker, task });
+        domains.into_iter().for_each(|domain| self.start(domain, false));
+    }
+
+    /// Tells the worker of a homeserver that there is something to do, or makes one.
+    fn start(&self, domain: Domain, shows: bool) {
+        let mut workers = self.0.workers();
+        if self.0.ended.load(Ordering::Acquire) {
+            return;
         }
+        if let Some(Handle { worker, .. }) = workers.get(&domain).filter(|handle| !handle.task.is_finished()) {
+            worker.news.store(true, Ordering::Release);
+            worker.wake.notify_one();
+            return;
+        }
+        let worker = Arc::new(Worker {
+            domain: domain.clone(),
+            news: AtomicBool::new(true),
+            shows: AtomicBool::new(shows),
+            wake: Notify::new(),
+            hurry: Notify::new(),
+            state: Mutex::new(State::Connecting),
+        });
+        let task = tokio::spawn(run(Arc::downgrade(&self.0), worker.clone())).abort_handle();
+        workers.insert(domain, Handle { worker, task });
     }
 
     /// Whether messages for another homeserver can be taken on.
@@ -345,7 +357,8 @@ impl Delivery<'_> {
         self.drop_expired().await?;
         // Who has news tells of them when they are in the outbox already.
         self.worker.news.store(false, Ordering::Release);
-        if outbox.head(domain).await?.waiting() == 0 {
+        let shows = self.worker.shows.swap(false, Ordering::AcqRel);
+        if outbox.head(domain).await?.waiting() == 0 && !shows {
             return Ok(());
         }
         let mut rules = federation.rules.watch();
@@ -414,6 +427,10 @@ impl Delivery<'_> {
             outbox.acknowledge(domain, next).await?;
         }
         *self.worker.state() = State::Connected;
+        if head.waiting() == 0 {
+            // Nobody keeps a connection for nothing.
+            return Ok(());
+        }
         let pump = self.pump(frames, Window::new(head.first.max(next)), failures);
         timeout(CONNECTION_LIFE, pump).await.unwrap_or_else(|_| {
             // What waits goes on another connection.

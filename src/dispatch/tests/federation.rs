@@ -297,6 +297,27 @@ async fn a_dead_homeserver_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_back_shows_itself_and_gets_what_waits_at_once() {
+    let land = Land::default();
+    let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);
+    let owner = b.create().await;
+    let config = b.seal(&owner).await;
+    a.learns("b.test").await;
+    assert_eq!(a.number(&config, 1).await, 0);
+    assert_eq!(b.numbers(&owner, 1).await, [1]);
+    let dials = land.map().dials;
+    // Nothing waits for anybody: it is dialled because it starts.
+    let b = b.again(&land).await;
+    let shown = async {
+        while land.map().dials == dials {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), shown).await.expect("it shows itself");
+    assert_eq!(b.found(&owner).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_too_long_is_dropped_and_counted_and_the_rest_arrives() {
     let land = Land::default();
     let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);
