@@ -5,7 +5,9 @@
 
 mod support;
 
+use bennu::client::ClientError;
 use support::{Cli, below, connect, group, land::Land, rng, talk::Talk, within};
+use tokio::task::JoinSet;
 
 const DOMAINS: [&str; 3] = ["a.test", "b.test", "c.test"];
 
@@ -25,13 +27,16 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     let chat = group(&clients.iter().collect::<Vec<_>>()).await;
 
     let talk = Talk::start(&clients, &chat, &[EACH; 3]);
-    let mut told = Vec::new();
+    let (mut told, mut renames) = (Vec::new(), JoinSet::new());
     for trouble in 0..TROUBLES {
         let point = (trouble + 1) * 3 * EACH / (TROUBLES + 1);
         talk.reach(point).await;
         let (at, other) = (below(&mut rng, 3) as usize, below(&mut rng, 3) as usize);
         let kind = below(&mut rng, 7);
         told.push((kind, at, other));
+        // Epochs change while messages flow.
+        let (admin, of) = (clients[0].clone(), chat.clone());
+        renames.spawn(async move { admin.rename(&of, &format!("after {trouble}")).await });
         match kind {
             0 | 1 => {
                 land.servers[at].kill().await;
@@ -64,7 +69,27 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     }
     println!("federation: {told:?}");
     land.ways.iter().for_each(|way| way.heal());
+    while let Some(renamed) = within("a change of the group", renames.join_next()).await {
+        match renamed.unwrap() {
+            Ok(()) | Err(ClientError::Unreachable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
     talk.end().await;
+    within("the last change", clients[0].rename(&chat, "the end")).await.unwrap();
+    for client in &clients {
+        let agrees = async {
+            loop {
+                client.sync().await.unwrap();
+                let chats = client.chats().await.unwrap();
+                if chats.iter().any(|view| view.chat == chat && view.name == "the end") {
+                    return;
+                }
+            }
+        };
+        within("everybody to agree", agrees).await;
+        assert_eq!(client.problems().await.unwrap(), Vec::new());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

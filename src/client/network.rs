@@ -183,7 +183,10 @@ impl Network {
             };
             let pause = if let ClientError::Refused(refusal) = &error { refusal.retry_after } else { None };
             if !again || !retries.pause(pause).await {
-                return Err(error);
+                return Err(match error {
+                    ClientError::Unreachable(why) => ClientError::Unreachable(format!("{domain}: {why}")),
+                    error => error,
+                });
             }
         }
     }

@@ -137,7 +137,7 @@ fn prepare(
         extra: message.to_vec(),
     };
     if outbox::replace(connection, replaced)? {
-        outbox::insert(connection, new)?;
+        outbox::insert_at(connection, replaced, new)?;
     }
     Ok(Readiness::Ready)
 }

@@ -4,7 +4,7 @@
 //! Every transition changes the state and adds the rows to a batch; the caller holds the queue's lock until the batch is
 //! submitted, and forgets the state if it is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -426,26 +426,49 @@ impl Queue {
 /// # Errors
 /// `internal` if the store fails.
 pub async fn read(id: QueueId, start: u64, max: u32, durable: &View) -> Result<Option<QueueEntries>, Refusal> {
-    let get = async |key| durable.get(Table::Queues, &key).await.map_err(store_failure);
-    let (Some(head), Some(tail)) = (get(id.head_key()).await?, get(id.tail_key()).await?) else { return Ok(None) };
-    let head: Head = record::decode(HEAD_VERSION, &head).map_err(damaged)?;
-    let tail: Tail = record::decode(TAIL_VERSION, &tail).map_err(damaged)?;
-    let mut found =
-        QueueEntries { incarnation: head.incarnation, first: tail.first, head: head.next, entries: Vec::new() };
-    let start = start.max(tail.first);
-    if start < head.next && max > 0 {
-        let limit = Limit::rows(max.min(MAX_DEQUEUE) as usize).bytes(MAX_FRAME);
-        let range = id.entry_key(start)..id.entry_key(head.next);
-        let rows = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
-        for (sequence, row) in (start..).zip(rows) {
-            if row.key != id.entry_key(sequence) {
-                return Err(damaged("a queue with a gap"));
-            }
-            let StoredEntry { kind, ciphertext, .. } = StoredEntry::decode(&row.value)?;
-            found.entries.push(QueueEntry { sequence, kind, ciphertext });
+    let mut seen = None;
+    loop {
+        let get = async |key| durable.get(Table::Queues, &key).await.map_err(store_failure);
+        let (Some(head), Some(tail)) = (get(id.head_key()).await?, get(id.tail_key()).await?) else { return Ok(None) };
+        let head: Head = record::decode(HEAD_VERSION, &head).map_err(damaged)?;
+        let tail: Tail = record::decode(TAIL_VERSION, &tail).map_err(damaged)?;
+        if let Some(entries) = read_entries(id, start.max(tail.first)..head.next, max, durable).await? {
+            return Ok(Some(QueueEntries {
+                incarnation: head.incarnation,
+                first: tail.first,
+                head: head.next,
+                entries,
+            }));
+        }
+        // What was there was acknowledged in between, in another exchange of the same client.
+        if seen.replace(tail.first) == Some(tail.first) {
+            return Err(damaged("a queue with a gap"));
         }
     }
-    Ok(Some(found))
+}
+
+/// The entries with these numbers, as many as fit; none if there is a gap.
+async fn read_entries(
+    id: QueueId,
+    numbers: Range<u64>,
+    max: u32,
+    durable: &View,
+) -> Result<Option<Vec<QueueEntry>>, Refusal> {
+    if numbers.is_empty() || max == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let limit = Limit::rows(max.min(MAX_DEQUEUE) as usize).bytes(MAX_FRAME);
+    let range = id.entry_key(numbers.start)..id.entry_key(numbers.end);
+    let rows = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for (sequence, row) in (numbers.start..).zip(rows) {
+        if row.key != id.entry_key(sequence) {
+            return Ok(None);
+        }
+        let StoredEntry { kind, ciphertext, .. } = StoredEntry::decode(&row.value)?;
+        entries.push(QueueEntry { sequence, kind, ciphertext });
+    }
+    Ok(Some(entries))
 }
 
 /// An entry as stored.

@@ -81,9 +81,10 @@ impl Talk {
         while let Some(received) = within("the receivers", self.receivers.join_next()).await {
             let (receiver, received) = received.unwrap();
             for (sender, share) in self.shares.iter().filter(|(sender, _)| **sender != receiver) {
-                let from_sender = received.iter().filter(|(from, _)| from == sender).map(|(_, text)| text.as_str());
-                let expected = (0..*share).map(|number| number.to_string());
-                assert!(from_sender.eq(expected), "from {sender} to {receiver}: once each and in order");
+                let from_sender: Vec<_> =
+                    received.iter().filter(|(from, _)| from == sender).map(|(_, text)| text.as_str()).collect();
+                let expected: Vec<_> = (0..*share).map(|number| number.to_string()).collect();
+                assert_eq!(from_sender, expected, "from {sender} to {receiver}");
             }
             orders.insert(receiver, received);
         }

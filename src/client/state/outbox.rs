@@ -80,14 +80,19 @@ pub fn group_of(lane: &[u8]) -> Option<GroupId> {
 
 /// Adds a request.
 pub fn insert(connection: &Connection, new: New) -> Result<Pending, ClientError> {
+    insert_at(connection, None, new)
+}
+
+/// Adds a request, at the place of one that it replaces: what was to be sent after that is sent after it.
+pub fn insert_at(connection: &Connection, place: Option<i64>, new: New) -> Result<Pending, ClientError> {
     let New { group, kind, method, domain, body, extra } = new;
     let lane = match &group {
         Some(group) => group.to_vec(),
         None if matches!(method, Method::AsEnqueue | Method::AsEnqueueAlias) => lane_to(&domain),
         None => Vec::new(),
     };
-    let sql = "INSERT INTO outbox (lane, kind, method, domain, body, extra) VALUES (?, ?, ?, ?, ?, ?)";
-    execute(connection, sql, (&lane, kind as i64, method as u16, domain.as_str(), &body, &extra))?;
+    let sql = "INSERT INTO outbox (number, lane, kind, method, domain, body, extra) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    execute(connection, sql, (place, &lane, kind as i64, method as u16, domain.as_str(), &body, &extra))?;
     Ok(Pending { number: connection.last_insert_rowid(), lane, kind, method, domain, body, extra })
 }
 
