@@ -64,8 +64,7 @@ impl Core {
         for _ in 0..ROUNDS {
             let mut chores = self.database.run(outbox::chores).await?;
             chores.retain(|(_, chore)| !seen.contains(chore));
-            // A commit has to come back: first whatever keeps this client from its queue.
-            chores.sort_by_key(|(_, chore)| begins_epoch(chore));
+            chores.sort_by_key(|(_, chore)| rank(chore));
             if chores.is_empty() {
                 break;
             }
@@ -190,6 +189,17 @@ impl Core {
     async fn send_common(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(&[]).await;
         self.send_lane(&[], None).await.map(drop)
+    }
+}
+
+/// Which chores come first. A commit has to come back: first whatever keeps this client from its queue, then what it does not
+/// get back from there.
+const fn rank(chore: &Chore) -> u8 {
+    match chore {
+        Chore::QueueConfig(_) => 0,
+        Chore::Compare(_) => 1,
+        _ if begins_epoch(chore) => 3,
+        _ => 2,
     }
 }
 

@@ -185,8 +185,8 @@ impl Core {
             self.drain(Queue::Client).await?;
         }
         self.check_echo(&of).await?;
-        if self.must_come_back(&of).await? {
-            Box::pin(self.come_back(&of, Reason::Lost)).await?;
+        if let Some(reason) = self.must_come_back(&of).await? {
+            Box::pin(self.come_back(&of, reason)).await?;
         }
         if let Intent::Invite(users) = intent {
             self.fetch_joiners(&of, users, materials).await?;
@@ -209,13 +209,15 @@ impl Core {
 
     /// Whether this client can only come back from outside: its state is lost, or the DS has taken it for lost and proposed
     /// its removal.
-    async fn must_come_back(&self, group: &GroupId) -> Result<bool, ClientError> {
+    async fn must_come_back(&self, group: &GroupId) -> Result<Option<Reason>, ClientError> {
         let group = group.clone();
         self.database
             .run(move |connection| {
-                let state = mls::find(&Provider::new(connection), &group)?;
-                let live = chats::find(connection, &group)?.is_some_and(|chat| chat.state == ChatState::Active);
-                Ok(state.map_or(live, |state| leaving(&state).contains(&state.own_leaf_index().u32())))
+                let Some(state) = mls::find(&Provider::new(connection), &group)? else {
+                    let chat = chats::find(connection, &group)?;
+                    return Ok(chat.filter(|chat| chat.state == ChatState::Active).map(|_| Reason::Lost));
+                };
+                Ok(leaving(&state).contains(&state.own_leaf_index().u32()).then_some(Reason::Doomed))
             })
             .await
     }

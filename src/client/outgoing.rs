@@ -319,7 +319,7 @@ impl Core {
         let before = now_at().await?;
         self.drain(Queue::Client).await?;
         if before.is_some() && now_at().await? == before {
-            Box::pin(self.come_back(group, Reason::Behind)).await?;
+            Box::pin(self.come_back(group, Reason::Missing)).await?;
         }
         Ok(())
     }
@@ -328,31 +328,35 @@ impl Core {
     /// What it has changed here is not in effect before, and nothing else is sent: it would be refused, or proven with a key
     /// that the leaf has no more.
     pub async fn check_echo(self: &Arc<Self>, group: &GroupId) -> Result<(), ClientError> {
+        if self.is_echo_late(group).await? { Err(on_its_way(group)) } else { Ok(()) }
+    }
+
+    /// Whether such a commit has not come back yet.
+    pub async fn is_echo_late(self: &Arc<Self>, group: &GroupId) -> Result<bool, ClientError> {
         if group.domain == *self.domain() {
-            return Ok(());
+            return Ok(false);
         }
         let missing = async || {
             let of = group.clone();
             self.database.run(move |connection| is_echo_missing(connection, &of)).await
         };
-        if missing().await? {
-            self.drain(Queue::Client).await?;
-            if missing().await? {
-                return Err(on_its_way(group));
-            }
+        if !missing().await? {
+            return Ok(false);
         }
-        Ok(())
+        self.drain(Queue::Client).await?;
+        missing().await
     }
 
     /// Sends a Resync ahead of what else waits in the lane, which the caller holds.
-    pub async fn come_back(self: &Arc<Self>, group: &GroupId, reason: Reason) -> Result<(), ClientError> {
+    pub async fn come_back(self: &Arc<Self>, group: &GroupId, mut reason: Reason) -> Result<(), ClientError> {
         let mut replaced = None;
         for _ in 0..ATTEMPTS {
             let extra = random::<16>(&mut system_rng()).to_vec();
             let Some(pending) = self.prepare_resync(group, reason, extra, replaced).await? else { return Ok(()) };
             match Box::pin(self.deliver(&pending)).await? {
                 Settled::Done(_) => return self.drain(Queue::Client).await,
-                Settled::Lost => replaced = Some(pending.number),
+                // What it was made for is there no more.
+                Settled::Lost => (replaced, reason) = (Some(pending.number), Reason::Lost),
             }
         }
         Err(ClientError::invalid("the group changes too fast; try again"))
@@ -374,8 +378,7 @@ fn is_race(pending: &Pending, status: Status) -> bool {
 fn is_echo_missing(connection: &Connection, group: &GroupId) -> Result<bool, ClientError> {
     Ok(has_pending_commit(connection, group)?
         && !outbox::has_commit(connection, &lane_of(group))?
-        && !queues::is_restarting(connection, Queue::Client)?
-        && !outbox::has_chore(connection, &Chore::Compare(group.clone()))?)
+        && !queues::is_restarting(connection, Queue::Client)?)
 }
 
 /// Whether a commit of this client is under way.

@@ -30,7 +30,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    base::{Domain, GroupId, Status},
+    base::{Domain, GroupId, Status, Timestamp},
     crypto::{mls as protocol, random, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId,
@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// How long what has happened in a group of another homeserver may be on its way before this client comes back without it.
+/// How long what another homeserver has not delivered yet is waited for before this client comes back without it.
 const ON_ITS_WAY: Duration = Duration::from_secs(86_400);
 
 /// Why a client compares its state of a group with the DS's.
@@ -49,10 +49,20 @@ const ON_ITS_WAY: Duration = Duration::from_secs(86_400);
 pub enum Reason {
     /// Its own is lost, or of no use: it comes back whatever the DS has.
     Lost,
-    /// Something is missing: it comes back if the DS has another state.
+    /// The DS has proposed its removal: the same, but what is on its way from another homeserver can still be read.
+    Doomed,
+    /// Something is missing, or late: it comes back if the DS has another state, and nothing is on its way.
     Missing,
-    /// The DS is in another epoch, and nothing has come of that: the same, but from another homeserver it may be on its way.
-    Behind,
+}
+
+/// What came of comparing.
+enum Compared {
+    /// There is nothing to do.
+    Same,
+    /// What has happened is on its way.
+    Late,
+    /// This client comes back.
+    Back(Pending, Vec<Event>),
 }
 
 impl Core {
@@ -60,6 +70,10 @@ impl Core {
     pub async fn resync(self: &Arc<Self>, group: &GroupId, reason: Reason) -> Result<(), ClientError> {
         let lane = lane_of(group);
         let _turn = self.lane(&lane).await;
+        if self.is_echo_late(group).await? {
+            // Nothing else is sent before that comes.
+            return self.come_back(group, reason).await;
+        }
         // A request that waits has been made for the state that is there.
         self.send_lane(&lane, None).await?;
         self.drain(Queue::Client).await?;
@@ -87,7 +101,7 @@ impl Core {
             Err(ClientError::Refused(refusal))
                 if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
             {
-                return self.give_up(chat).await.map(|()| None);
+                return self.give_up(chat, reason).await.map(|()| None);
             }
             info => info?,
         };
@@ -97,29 +111,47 @@ impl Core {
             self.drain(Queue::Client).await?;
         }
         let core = self.clone();
-        let (prepared, events) = self
+        let compared = self
             .database
             .run(move |connection| {
                 if !outbox::replace(connection, replaced)? {
-                    return Ok((None, Vec::new()));
+                    return Ok(Compared::Same);
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
                 Build { connection, account, trust, chat, before, info, queuing_key }.run(reason, extra)
             })
             .await?;
-        self.publish(events).await;
-        Ok(prepared)
+        match compared {
+            Compared::Same => Ok(None),
+            // An error only now: since when that is so has to be remembered.
+            Compared::Late => Err(on_its_way(group)),
+            Compared::Back(pending, events) => {
+                self.publish(events).await;
+                Ok(Some(pending))
+            }
+        }
     }
 
-    /// The DS does not know this client as the member that it was. Unless the queue tells how that came about, it was removed
-    /// while it could not read that.
-    async fn give_up(self: &Arc<Self>, chat: Chat) -> Result<(), ClientError> {
+    /// The DS does not know this client as the member that it was. Unless the queue tells how that came about, or still may if
+    /// the DS is another homeserver's, it was removed while it could not read that.
+    async fn give_up(self: &Arc<Self>, chat: Chat, reason: Reason) -> Result<(), ClientError> {
         let before = self.epoch(&chat.group).await?;
         self.drain(Queue::Client).await?;
-        if self.epoch(&chat.group).await? != before {
+        let epoch = self.epoch(&chat.group).await?;
+        if epoch != before {
             return Ok(());
         }
-        self.database.run(move |connection| removed(connection, &chat.group)).await
+        // The DS does not say whether anything is on its way.
+        let awaited = epoch.filter(|_| reason != Reason::Lost && chat.group.domain != *self.domain());
+        let (group, now) = (chat.group.clone(), self.trust.now());
+        let is_late = self
+            .database
+            .run(move |connection| match awaited {
+                Some(epoch) if is_awaited(connection, &chat.group, epoch, now)? => Ok(true),
+                _ => removed(connection, &chat.group).map(|()| false),
+            })
+            .await?;
+        if is_late { Err(on_its_way(&group)) } else { Ok(()) }
     }
 
     /// The epoch of a group as it is here, unless its state is lost.
@@ -183,7 +215,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(self, reason: Reason, extra: Vec<u8>) -> Result<(Option<Pending>, Vec<Event>), ClientError> {
+    fn run(self, reason: Reason, extra: Vec<u8>) -> Result<Compared, ClientError> {
         let (mut rng, provider) = (system_rng(), Provider::new(self.connection));
         let info = mls::group_info(self.info.group_info.as_slice())?;
         if *info.group_id() != protocol::group_id(&self.chat.group) {
@@ -192,22 +224,20 @@ impl Build<'_> {
         let current = mls::load(&provider, &self.chat.group).ok();
         // Every commit of another leaves another tree. The group may have gone on since the DS was asked, but not before.
         let tree = |state: &MlsGroup| state.export_ratchet_tree().tls_serialize_detached().ok();
-        let is_elsewhere = self.chat.group.domain != *self.account.domain();
-        let behind = current.as_ref().map(|state| state.epoch()).filter(|epoch| is_elsewhere && *epoch < info.epoch());
+        let epoch = current.as_ref().map(MlsGroup::epoch);
         let same = current.is_some_and(|state| match state.epoch().cmp(&info.epoch()) {
             Ordering::Less => false,
             Ordering::Equal => tree(&state).as_deref() == Some(self.info.ratchet_tree.as_slice()),
             Ordering::Greater => self.before.is_some_and(|before| before <= info.epoch()),
         });
-        if same && reason != Reason::Lost {
-            return Ok((None, Vec::new()));
+        if same && reason == Reason::Missing {
+            return Ok(Compared::Same);
         }
         let now = self.trust.now();
-        if let Some(epoch) = behind.filter(|_| reason == Reason::Behind) {
-            let since = chats::behind_since(self.connection, &self.chat.group, epoch.as_u64(), now)?;
-            if since.after(ON_ITS_WAY) > now {
-                return Err(on_its_way(&self.chat.group));
-            }
+        if let Some(epoch) = epoch.filter(|_| reason != Reason::Lost && self.info.undelivered)
+            && is_awaited(self.connection, &self.chat.group, epoch, now)?
+        {
+            return Ok(Compared::Late);
         }
         if !same {
             let text = format!("the state of {} is not what its members have: rejoined", self.chat.group);
@@ -258,8 +288,19 @@ impl Build<'_> {
             body: request.to_vec(),
             extra,
         };
-        Ok((Some(outbox::insert(self.connection, new)?), events))
+        Ok(Compared::Back(outbox::insert(self.connection, new)?, events))
     }
+}
+
+/// Whether a client that is in this epoch goes on waiting for what is on its way. Not for ever: the other homeserver may not
+/// tell the truth, or never deliver.
+fn is_awaited(
+    connection: &Connection,
+    group: &GroupId,
+    epoch: GroupEpoch,
+    now: Timestamp,
+) -> Result<bool, ClientError> {
+    Ok(chats::behind_since(connection, group, epoch.as_u64(), now)?.after(ON_ITS_WAY) > now)
 }
 
 /// A group has gone on, and what happened in it will come.

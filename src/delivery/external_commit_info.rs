@@ -11,7 +11,7 @@ use crate::{
     wire::delivery::ExternalCommitInfo,
 };
 
-/// Reads the GroupInfo, the tree, the chains and the stored SelfRemoves.
+/// Reads the GroupInfo, the tree, the chains and the stored SelfRemoves, and whether the member has got all that was sent.
 ///
 /// # Errors
 /// `forbidden` if no member asks, and the group is no open connection group.
@@ -23,11 +23,17 @@ pub async fn handle(
     if sender.is_none() && group.head.connection != Connection::Open {
         return Err(Refusal::forbidden("only members are told; the group is no open connection group"));
     }
+    let home = sender.map(|sender| group.home_of(sender.get().0)).transpose()?.flatten();
+    let undelivered = match home.filter(|home| home != context.domain) {
+        Some(home) => context.others.is_undelivered(&home).await?,
+        None => false,
+    };
     let Changing { group, tree, waiting } = Changing::load(group, context).await?;
     Ok(Outcome::unchanged(ExternalCommitInfo {
         group_info: tree.group_info()?,
         ratchet_tree: tree.ratchet_tree()?,
         members: tree.member_infos(),
         proposals: waiting.messages(|at| group.head.leaving.get(at).is_some_and(|leaving| leaving.by_itself)),
+        undelivered,
     }))
 }

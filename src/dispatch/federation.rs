@@ -68,6 +68,10 @@ impl Others for Dispatcher {
     async fn keys(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal> {
         self.known.find(domain).await.map_err(store_failure)
     }
+
+    async fn is_undelivered(&self, domain: &Domain) -> Result<bool, Refusal> {
+        Ok(self.outbox.head(domain).await.map_err(store_failure)?.waiting() > 0)
+    }
 }
 
 /// A homeserver that delivers.

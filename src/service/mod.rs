@@ -64,6 +64,12 @@ pub trait Others: Send + Sync {
     /// # Errors
     /// `internal` if the store fails.
     async fn keys(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal>;
+
+    /// Whether anything waits to be delivered to that of `domain`.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    async fn is_undelivered(&self, domain: &Domain) -> Result<bool, Refusal>;
 }
 
 impl Context<'_> {
@@ -241,5 +247,9 @@ impl Others for NoOthers {
 
     async fn keys(&self, _domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal> {
         Ok(None)
+    }
+
+    async fn is_undelivered(&self, _domain: &Domain) -> Result<bool, Refusal> {
+        Ok(false)
     }
 }

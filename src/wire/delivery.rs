@@ -255,6 +255,8 @@ wire_structs! {
         pub members: Vec<MemberOf>,
         /// Stored SelfRemove proposals (MLSMessage), which the commit must cover.
         pub proposals: Vec<Opaque>,
+        /// Whether anything waits to be delivered to the homeserver of the member that asks.
+        pub undelivered: bool,
     }
 
     /// Content of the roles extension: who may change the group.

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::base::limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE};
 
+/// In milliseconds.
+const HOUR: u64 = 3_600_000;
+
 struct People {
     world: Arc<World>,
     clock: Arc<Hands>,
@@ -264,7 +267,6 @@ async fn a_welcome_from_a_homeserver_that_is_down_waits_and_so_does_what_follows
 
 #[tokio::test(flavor = "multi_thread")]
 async fn homeservers_whose_clocks_are_hours_apart_deliver_all_that_waited_for_a_week() {
-    const HOUR: u64 = 3_600_000;
     let (world, clocks) = (World::of_many(), [hands(), hands(), hands()]);
     clocks[1].0.fetch_add(5 * HOUR, Ordering::SeqCst);
     clocks[2].0.fetch_sub(7 * HOUR, Ordering::SeqCst);
@@ -321,6 +323,66 @@ async fn what_is_still_on_its_way_from_another_homeserver_is_waited_for_and_noth
     people.carol.read().await;
     people.talk(&group).await;
     people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unblocked_chat_of_another_homeserver_waits_for_what_is_on_its_way() {
+    let people = People::meet().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let chat = befriend(alice, bob).await;
+    people.delivered().await;
+    people.world.set_mute(&people.servers[0].domain, true);
+    bob.client.block(&alice.id()).await.unwrap();
+    alice.client.send(&chat, Content::Text("before".into())).await.unwrap();
+    alice.client.0.change(&chat, Intent::Update).await.unwrap();
+    alice.client.send(&chat, Content::Text("after".into())).await.unwrap();
+    bob.client.unblock(&alice.id()).await.unwrap();
+    bob.client.sync().await.unwrap();
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "before"), said("Alice", "after")]);
+    people.sync().await;
+    alice.read().await;
+    bob.say(&chat, "here I am").await;
+    assert_eq!(alice.hear().await, [said("Bob", "here I am")]);
+    people.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_is_compared_when_all_is_delivered_or_after_a_day() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let compare = async || {
+        let chore = state::outbox::Chore::Compare(group.clone());
+        let add = move |connection: &rusqlite::Connection| state::outbox::add_chore(connection, &chore);
+        bob.client.0.database.run(add).await.unwrap();
+        bob.client.sync().await.unwrap();
+    };
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.send(&group, Content::Text("before".into())).await.unwrap();
+    alice.client.rename(&group, "Better friends").await.unwrap();
+    compare().await;
+    people.clock.0.fetch_add(23 * HOUR, Ordering::SeqCst);
+    compare().await;
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "before")]);
+    people.sync().await;
+    people.carol.read().await;
+    people.no_problems().await;
+    // A homeserver that never delivers is not waited for for ever.
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.rename(&group, "Friends").await.unwrap();
+    compare().await;
+    bob.no_problems().await;
+    people.clock.0.fetch_add(25 * HOUR, Ordering::SeqCst);
+    bob.client.sync().await.unwrap();
+    let problems = bob.client.problems().await.unwrap();
+    assert!(problems.iter().any(|(_, problem)| problem.contains("rejoined")), "{problems:?}");
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.sync().await;
+    people.talk(&group).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
