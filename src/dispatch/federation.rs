@@ -171,6 +171,14 @@ impl Dispatcher {
         self.peers.all().await.map_err(store_failure)
     }
 
+    /// The same, with what waits for each only.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn federation_heads(&self) -> Result<Vec<(Domain, outbox::Head)>, Refusal> {
+        self.outbox.heads().await.map_err(store_failure)
+    }
+
     /// Adds what is for other homeservers to the batch; gives their heads, which stay locked until it is submitted, and for how
     /// many queues nothing more is taken.
     pub(super) async fn forward(
@@ -261,7 +269,8 @@ impl Dispatcher {
             return Ok(Vec::new());
         }
         recipients.retain(|config| {
-            let count = || self.counters.count(Rate::PeerConfig, sha256(&config.to_vec()), context.now).is_ok();
+            let subject = (of.source.as_str(), sha256(&config.to_vec()));
+            let count = || self.counters.count(Rate::PeerConfig, subject, context.now).is_ok();
             config.domain == *context.domain && (!counts || count())
         });
         let class = match message.content {
@@ -272,7 +281,8 @@ impl Dispatcher {
         let (group, known) = (message.group.clone(), delivery.appends.len());
         let gone = delivery.add(&self.queuing, context, batch, message, &recipients, class).await?;
         let new = delivery.appends.split_off(known).into_iter();
-        let count = |queue| self.counters.count(Rate::PeerQueue, queue, context.now).is_ok();
+        let count =
+            |queue| self.counters.count(Rate::PeerQueue, (of.source.as_str(), queue), context.now).is_ok();
         delivery.appends.extend(new.filter(|append| !counts || count(append.queue)));
         let mut statements = Vec::new();
         for config in gone.into_iter().filter_map(|at| recipients.get(at)) {
