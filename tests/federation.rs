@@ -113,7 +113,11 @@ async fn commands_take_users_of_other_homeservers_and_the_operator_decides_with_
     let peers = land.admin(0, &["federation", "peers"]).await;
     assert_eq!((peers.len(), &peers[0]["domain"], &peers[0]["waiting"]), (1, &"b.test".into(), &0.into()));
     let listed = land.admin(0, &["federation", "list"]).await;
-    assert_eq!((listed.len(), &listed[0]["rule"]), (1, &"allowed".into()));
+    assert_eq!((listed.len(), &listed[0]["rule"], &listed[0]["policy"]), (1, &"allowed".into(), &"open".into()));
+    let stats = land.admin(0, &["stats"]).await;
+    for key in ["peers_waited_for", "peer_messages_waiting", "peer_messages_dropped"] {
+        assert_eq!(stats[0][key], 0, "{key}");
+    }
     land.admin(0, &["federation", "block", "b.test"]).await;
     let said = alice.run(&["send", &chat, "nobody hears this"]).await;
     assert_eq!(said.one()["unreached"], 1, "what is sent to a homeserver that is blocked reaches nobody");

@@ -395,7 +395,7 @@ fn invitation_line(invitation: &Value) -> String {
 
 fn stats_line(stats: &Value) -> String {
     let rows = stats.as_object().into_iter().flatten();
-    rows.map(|(name, count)| format!("{:<20} {count}", name.replace('_', " "))).collect::<Vec<_>>().join("\n")
+    rows.map(|(name, count)| format!("{:<21} {count}", name.replace('_', " "))).collect::<Vec<_>>().join("\n")
 }
 
 fn key_line(key: &Value) -> String {

@@ -9,7 +9,7 @@ use crate::node::admin::Command as Ask;
 /// What is asked about other homeservers.
 #[derive(Subcommand)]
 pub enum Federation {
-    /// List the decisions about homeservers; the first line is for all others
+    /// List the decisions about homeservers; the first line is the policy, which holds for all others
     List,
     /// Deal with a homeserver, whatever holds for others
     Allow {
@@ -46,7 +46,10 @@ impl Federation {
 /// A decision, or how a homeserver is reached, as a person reads it.
 pub fn line(found: &Value) -> String {
     if found.get("state").is_none() {
-        return format!("{:<8} {}", word(found, "rule"), found["domain"].as_str().unwrap_or("(all others)"));
+        return match found["domain"].as_str() {
+            Some(domain) => format!("{:<8} {domain}", word(found, "rule")),
+            None => format!("policy: {}", word(found, "policy")),
+        };
     }
     let mut line = format!(
         "{}  {}  {} waiting ({} bytes), {} delivered",

@@ -28,11 +28,11 @@ enum Command {
     Init(init::Init),
     /// Run a homeserver until SIGTERM or SIGINT
     Serve(serve::Serve),
-    /// Look after a running homeserver: users, invitations, keys
+    /// Look after a running homeserver: users, aliases, invitations, keys, other homeservers
     Admin(admin::Arguments),
     /// Use a homeserver: register, connect with people, send and receive
     Client(client::Arguments),
-    /// Show it all at work: a homeserver with three clients, a crash and a recovery
+    /// Show it all at work: two homeservers with people on both, a crash and an outage
     Demo(demo::Demo),
 }
 

@@ -20,7 +20,7 @@ use crate::{
     queuing::{fan_out::Delivery, forward},
     service::{Class, Context, Forwarded, Others, Outcome, damaged, policy::Rate, store_failure},
     store::{Batch, Table, record},
-    transport::{Code, Frames, Reply, StreamError, Streaming, codes},
+    transport::{Code, Frames, Reply, Streaming, codes},
     wire::{
         Authentication, Decode, Encode, Proof, SenderId,
         federation::{
@@ -175,6 +175,14 @@ impl Dispatcher {
         self.peers.all().await.map_err(store_failure)
     }
 
+    /// The same, with what waits for each only.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn federation_heads(&self) -> Result<Vec<(Domain, outbox::Head)>, Refusal> {
+        self.outbox.heads().await.map_err(store_failure)
+    }
+
     /// Adds what is for other homeservers to the batch; gives their heads, which stay locked until it is submitted, and for how
     /// many queues nothing more is taken.
     pub(super) async fn forward(
@@ -265,7 +273,8 @@ impl Dispatcher {
             return Ok(Vec::new());
         }
         recipients.retain(|config| {
-            let count = || self.counters.count(Rate::PeerConfig, sha256(&config.to_vec()), context.now).is_ok();
+            let subject = (of.source.as_str(), sha256(&config.to_vec()));
+            let count = || self.counters.count(Rate::PeerConfig, subject, context.now).is_ok();
             config.domain == *context.domain && (!counts || count())
         });
         let class = match message.content {
@@ -276,7 +285,7 @@ impl Dispatcher {
         let (group, known) = (message.group.clone(), delivery.appends.len());
         let gone = delivery.add(&self.queuing, context, batch, message, &recipients, class).await?;
         let new = delivery.appends.split_off(known).into_iter();
-        let count = |queue| self.counters.count(Rate::PeerQueue, queue, context.now).is_ok();
+        let count = |queue| self.counters.count(Rate::PeerQueue, (of.source.as_str(), queue), context.now).is_ok();
         delivery.appends.extend(new.filter(|append| !counts || count(append.queue)));
         let mut statements = Vec::new();
         for config in gone.into_iter().filter_map(|at| recipients.get(at)) {
@@ -312,7 +321,7 @@ impl Streaming for Receiving {
                 frame = frames.next() => match frame {
                     Ok(Some(frame)) => frame,
                     Ok(None) => return codes::DONE,
-                    Err(error) => return code_of(&error),
+                    Err(error) => return error.code(),
                 },
                 _ = self.rules.changed() => match self.dispatcher.check(&self.source) {
                     Ok(()) => continue,
@@ -430,14 +439,4 @@ impl Receiving {
 fn put_inbox(source: &Domain, inbox: &Inbox, batch: &mut Batch) -> Result<(), Refusal> {
     batch.put(Table::FedInbox, row_key(source), record::encode(INBOX_VERSION, inbox).map_err(damaged)?);
     Ok(())
-}
-
-/// The code for a stream that broke.
-fn code_of(error: &StreamError) -> Code {
-    match error {
-        StreamError::ShuttingDown => codes::SHUTTING_DOWN,
-        StreamError::Malformed | StreamError::TooLarge(_) => codes::MALFORMED,
-        // The peer is gone, or has given the stream up.
-        _ => codes::DONE,
-    }
 }

@@ -108,10 +108,7 @@ impl Listening {
         let frame = match frame {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(codes::DONE),
-            Err(StreamError::ShuttingDown) => return Err(codes::SHUTTING_DOWN),
-            Err(StreamError::Malformed | StreamError::TooLarge(_)) => return Err(codes::MALFORMED),
-            // The peer is gone, or has given the stream up.
-            Err(_) => return Err(codes::DONE),
+            Err(error) => return Err(error.code()),
         };
         let Acknowledge { next } = Acknowledge::from_bytes(frame).map_err(|_| codes::MALFORMED)?;
         self.dispatcher.acknowledge(self.id, next).await.map_err(|refusal| match refusal.status {

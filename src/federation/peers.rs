@@ -450,7 +450,8 @@ impl Delivery<'_> {
             tokio::select! {
                 frame = frames.next() => {
                     let frame = frame.map_err(Trouble::failed)?.ok_or_else(|| Trouble::failed("it has ended the delivery"))?;
-                    let Delivered { next } = Delivered::from_bytes(frame).map_err(Trouble::failed)?;
+                    let Delivered { next } = Delivered::from_bytes(frame)
+                        .map_err(|error| Trouble::failed(format_args!("its acknowledgement does not decode: {error}")))?;
                     if window.acknowledge(next)? {
                         // Who only answers, and takes nothing, is tried less and less often.
                         *failures = 0;

@@ -83,8 +83,7 @@ impl Rules {
     /// # Errors
     /// `quota_exceeded` for too many decisions; `internal` if the store fails.
     pub async fn decide(&self, store: &Store, domain: Domain, rule: Option<Rule>) -> Result<(), Refusal> {
-        let is_new = rule.is_some() && !self.all().iter().any(|(known, _)| *known == domain);
-        if is_new && self.all().len() >= MAX_RULES {
+        if rule.is_some() && !self.has_room_for(&domain) {
             return Err(Refusal::quota_exceeded("there are 100,000 decisions about homeservers already"));
         }
         let (mut batch, key) = (Batch::new(), Key::new().bytes(domain.as_str()));
@@ -99,6 +98,11 @@ impl Rules {
         store.submit(batch).map_err(failed)?.await.map_err(failed)?;
         self.set(domain, rule);
         Ok(())
+    }
+
+    fn has_room_for(&self, domain: &Domain) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.len() < MAX_RULES || rules.contains_key(domain)
     }
 
     /// No decision about anybody yet.

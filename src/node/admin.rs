@@ -360,7 +360,8 @@ impl Operator {
 
     fn rules(&self) -> Vec<Value> {
         let (mode, rules) = self.dispatcher.federation_rules();
-        let others = json!({ "domain": null, "rule": if mode == Mode::Open { "allowed" } else { "blocked" } });
+        let (policy, rule) = if mode == Mode::Open { ("open", "allowed") } else { ("allowlist", "blocked") };
+        let others = json!({ "domain": null, "rule": rule, "policy": policy });
         let rule = |(domain, rule): (Domain, Rule)| json!({ "domain": domain.as_str(), "rule": if rule == Rule::Allowed { "allowed" } else { "blocked" } });
         std::iter::once(others).chain(rules.into_iter().map(rule)).collect()
     }
@@ -411,6 +412,8 @@ impl Operator {
     async fn stats(&self) -> Result<Vec<Value>, Refusal> {
         let count = async |table| self.dispatcher.count(table).await;
         let pushes = self.dispatcher.push_counts();
+        let heads = self.dispatcher.federation_heads().await?;
+        let waiting = heads.iter().map(|(_, head)| head.waiting()).filter(|waiting| *waiting > 0);
         Ok(vec![json!({
             "users": count(Table::AsClients).await?,
             "aliases": count(Table::AsAliases).await?,
@@ -419,6 +422,10 @@ impl Operator {
             "queue_clients": count(Table::QsClients).await?,
             "queued_entries": count(Table::QueueEntries).await?,
             "groups": count(Table::DsMeta).await?,
+            "peers_waited_for": waiting.clone().count(),
+            "peer_messages_waiting": waiting.sum::<u64>(),
+            // Ever.
+            "peer_messages_dropped": heads.iter().map(|(_, head)| head.expired).sum::<u64>(),
             // Since the start.
             "pushes_sent": pushes.sent(),
             "pushes_failed": pushes.failed(),

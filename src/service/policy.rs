@@ -222,10 +222,10 @@ rates! {
     QueueOffers, offers_per_queue = 100, "messages to this direct queue";
     /// Messages delivered by one other homeserver, which is slowed down.
     PeerMessages, messages_per_peer = 1_000_000, "messages from this homeserver";
-    /// Messages delivered by other homeservers for one queue config; what is beyond is dropped.
-    PeerConfig, peer_messages_per_config = 20_000, "messages from other homeservers for this queue config";
-    /// Messages delivered by other homeservers for one queue; what is beyond is dropped.
-    PeerQueue, peer_messages_per_queue = 100_000, "messages from other homeservers for this queue";
+    /// Messages delivered by one other homeserver for one queue config; what is beyond is dropped.
+    PeerConfig, peer_messages_per_config = 20_000, "messages from this homeserver for this queue config";
+    /// Messages delivered by one other homeserver for one queue; what is beyond is dropped.
+    PeerQueue, peer_messages_per_queue = 100_000, "messages from this homeserver for this queue";
 }
 
 #[cfg(test)]

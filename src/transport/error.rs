@@ -1,6 +1,6 @@
 //! What can go wrong between two peers, without a type of the QUIC library in it.
 
-use super::Code;
+use super::{Code, codes};
 
 /// Why an exchange, or a read or write in it, failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,20 @@ pub enum StreamError {
     /// This homeserver is stopping: say goodbye and return.
     #[error("the homeserver is shutting down")]
     ShuttingDown,
+}
+
+impl StreamError {
+    /// The code that tells the peer what was wrong (`wire-spec/registries.md`, "Close codes").
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::TooLarge(_) => codes::TOO_LARGE,
+            Self::Malformed | Self::Truncated => codes::MALFORMED,
+            Self::Deadline => codes::DEADLINE,
+            Self::ShuttingDown => codes::SHUTTING_DOWN,
+            // The peer is gone, or has given the stream up.
+            Self::Reset(_) | Self::Stopped(_) | Self::Closed(_) => codes::DONE,
+        }
+    }
 }
 
 /// Why a connection ended.

@@ -40,7 +40,7 @@ pub(super) async fn serve<H: Handler>(shared: &Shared<H>, session: &Arc<H::Sessi
     let mut reader = FrameReader::new(receiver, 0, request_deadline);
     let intake = match timeout(request_deadline, read_request(&*shared.handler, &mut reader)).await {
         Ok(Ok(intake)) => intake,
-        Ok(Err(error)) => return abandon(&mut sender, &mut reader.receiver, code_of(&error)),
+        Ok(Err(error)) => return abandon(&mut sender, &mut reader.receiver, error.code()),
         Err(_) => return abandon(&mut sender, &mut reader.receiver, codes::DEADLINE),
     };
     let (request, streaming) = match intake {
@@ -125,7 +125,7 @@ async fn respond(sender: &mut Sender, response: Bytes, streaming: bool, deadline
         Err(error) => Err(error),
     };
     if let Err(error) = received {
-        sender.reset(code_of(&error));
+        sender.reset(error.code());
     }
 }
 
@@ -133,12 +133,12 @@ async fn respond(sender: &mut Sender, response: Bytes, streaming: bool, deadline
 async fn go_on(frames: &mut FrameStream, response: Bytes, above: Box<dyn Streaming>) {
     let code = match frames.send(response).await {
         Ok(()) => above.run(frames).await,
-        Err(error) => code_of(&error),
+        Err(error) => error.code(),
     };
     let code = match code {
         codes::DONE => match frames.finish().await {
             Ok(()) => return,
-            Err(error) => code_of(&error),
+            Err(error) => error.code(),
         },
         code => code,
     };
@@ -148,15 +148,4 @@ async fn go_on(frames: &mut FrameStream, response: Bytes, above: Box<dyn Streami
 fn abandon(sender: &mut Sender, receiver: &mut Receiver, code: Code) {
     receiver.stop(code);
     sender.reset(code);
-}
-
-/// The code that tells the peer what was wrong.
-fn code_of(error: &StreamError) -> Code {
-    match error {
-        StreamError::TooLarge(_) => codes::TOO_LARGE,
-        StreamError::Malformed | StreamError::Truncated => codes::MALFORMED,
-        StreamError::Deadline => codes::DEADLINE,
-        StreamError::ShuttingDown => codes::SHUTTING_DOWN,
-        StreamError::Reset(_) | StreamError::Stopped(_) | StreamError::Closed(_) => codes::DONE,
-    }
 }

@@ -21,7 +21,7 @@ pub enum Group {
     Invite {
         /// The group
         chat: GroupId,
-        /// Whom
+        /// Whom, as <uuid>@<domain>
         #[arg(required = true)]
         users: Vec<UserId>,
     },
@@ -29,7 +29,7 @@ pub enum Group {
     Remove {
         /// The group
         chat: GroupId,
-        /// Whom
+        /// Whom, as <uuid>@<domain>
         #[arg(required = true)]
         users: Vec<UserId>,
     },
@@ -70,7 +70,7 @@ pub enum Admin {
     Add {
         /// The group
         chat: GroupId,
-        /// Whom
+        /// Whom, as <uuid>@<domain>
         #[arg(required = true)]
         users: Vec<UserId>,
     },
@@ -78,7 +78,7 @@ pub enum Admin {
     Remove {
         /// The group
         chat: GroupId,
-        /// Whom
+        /// Whom, as <uuid>@<domain>
         #[arg(required = true)]
         users: Vec<UserId>,
     },

@@ -9,6 +9,7 @@ use std::{
 use rand_core::RngCore as _;
 use tokio::time::timeout;
 
+mod broken;
 mod stubborn;
 
 use super::{
@@ -56,7 +57,11 @@ impl Land {
     }
 
     fn host<H: Handler>(&self, domain: &str, handler: Arc<H>) {
-        let host = Host::new(handler, Settings::default());
+        self.host_with(domain, handler, Settings::default());
+    }
+
+    fn host_with<H: Handler>(&self, domain: &str, handler: Arc<H>, settings: Settings) {
+        let host = Host::new(handler, settings);
         self.map().hosts.insert(domain.parse().unwrap(), Arc::new(move |peer| host.connect_as(peer)));
     }
 
@@ -387,6 +392,44 @@ async fn nothing_goes_to_a_homeserver_that_is_blocked_or_comes_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_an_allowlist_nobody_is_dealt_with_until_both_have_allowed_it() {
+    let land = Land::default();
+    let allowlist = |parts: &mut Parts| parts.federation.rules = Arc::new(Rules::new(Mode::Allowlist));
+    let (a, b) =
+        (World::of_land_with(&land, "a.test", allowlist).await, World::of_land_with(&land, "b.test", allowlist).await);
+    let (at_a, at_b) = (a.create().await, b.create().await);
+    let (to_a, to_b) = (a.seal(&at_a).await, b.seal(&at_b).await);
+    let (domain_a, domain_b): (Domain, Domain) = ("a.test".parse().unwrap(), "b.test".parse().unwrap());
+    let refused = async |source: &str| {
+        open_delivery(&land.connect("b.test", &[source]), source).await.err().map(|refusal| refusal.status)
+    };
+    // Nobody asks the other, nothing is taken for it, and nothing by it.
+    assert_eq!(a.dispatcher.learn(&domain_b).await.unwrap_err().status, Status::FederationDenied);
+    assert_eq!((a.number(&to_b, 1).await, b.number(&to_a, 1).await), (1, 1));
+    assert_eq!(refused("a.test").await, Some(Status::FederationDenied));
+    assert_eq!(land.map().dials, 0);
+    // One of them alone gets no further than to the other's door, where its messages wait.
+    a.dispatcher.set_federation_rule(domain_b.clone(), Some(Rule::Allowed)).await.unwrap();
+    a.learns("b.test").await;
+    assert_eq!(a.number(&to_b, 2).await, 0);
+    a.state_of("b.test", |state| matches!(state, State::Failing { failures: 2.., .. })).await;
+    assert_eq!(b.dispatcher.learn(&domain_a).await.unwrap_err().status, Status::FederationDenied);
+    assert_eq!((b.number(&to_a, 2).await, b.found(&at_b).await), (1, Vec::new()));
+    // Both: everything goes both ways, and still nothing to others or by them.
+    b.dispatcher.set_federation_rule(domain_a, Some(Rule::Allowed)).await.unwrap();
+    b.learns("a.test").await;
+    assert_eq!(b.number(&to_a, 3).await, 0);
+    assert_eq!((b.numbers(&at_b, 1).await, a.numbers(&at_a, 1).await), (vec![2], vec![3]));
+    assert_eq!(refused("c.test").await, Some(Status::FederationDenied));
+    // And no more when the decision is taken back.
+    a.dispatcher.set_federation_rule(domain_b, None).await.unwrap();
+    assert_eq!(a.number(&to_b, 4).await, 1);
+    assert_eq!(b.number(&to_a, 4).await, 0);
+    b.state_of("a.test", |state| matches!(state, State::Failing { .. })).await;
+    assert_eq!((b.found(&at_b).await, a.found(&at_a).await), (vec![2], vec![3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_gone_is_reported_to_the_group_and_to_no_other() {
     let land = Land::default();
     let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);
@@ -451,6 +494,14 @@ enum Manner {
     Silent,
     /// It ends the delivery with the first frame.
     Ends,
+    /// It answers frames with what is no acknowledgement.
+    Garbage,
+    /// It acknowledges the first message, and then nothing.
+    TakesBack,
+    /// It wants no delivery.
+    Refuses,
+    /// It gives no keys.
+    Keyless,
 }
 
 impl Peer {
@@ -498,7 +549,13 @@ impl Streaming for Says {
                     }
                 }
                 Manner::Silent => {}
-                Manner::Ends => return codes::INTERNAL,
+                Manner::Garbage => drop(frames.send(Bytes::from_static(b"garbage")).await),
+                Manner::TakesBack => {
+                    for next in [1, 0] {
+                        drop(frames.send(Delivered { next }.to_vec().into()).await);
+                    }
+                }
+                Manner::Ends | Manner::Refuses | Manner::Keyless => return codes::INTERNAL,
             }
         }
         codes::DONE
@@ -527,12 +584,16 @@ impl Handler for Peer {
 
     async fn exchange(&self, _: &Arc<()>, _: u64, request: Bytes) -> Reply {
         let method = u16::from_be_bytes([request[2], request[3]]);
-        if method == call::QsGetKeys::METHOD as u16 {
+        let (manner, asks_for_keys) = (*self.manner.lock().unwrap(), method == call::QsGetKeys::METHOD as u16);
+        if matches!((manner, asks_for_keys), (Manner::Keyless, true) | (Manner::Refuses, false)) {
+            return Reply::Once(Response::refused(&Refusal::forbidden("not today")).to_vec().into());
+        }
+        if asks_for_keys {
             return Reply::Once(Response::ok(&*self.keys.lock().unwrap()).to_vec().into());
         }
         let says = *self.says.lock().unwrap();
         let header = Response::ok(&Delivered { next: says.min(1) * says }).to_vec();
-        Reply::Stream(header.into(), Box::new(Says(says, *self.manner.lock().unwrap())))
+        Reply::Stream(header.into(), Box::new(Says(says, manner)))
     }
 }
 

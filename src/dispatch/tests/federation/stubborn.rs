@@ -229,3 +229,37 @@ async fn a_peer_that_shows_again_and_again_that_it_is_there_is_tried_no_more_oft
     a.state_of("c.test", failing).await;
     assert_eq!(land.map().dials, before);
 }
+
+/// Delivers messages with these numbers, all of which are acknowledged.
+async fn sends(land: &Land, b: &World, source: &str, peer: &Peer, config: &ClientQueueConfig, numbers: &[u32]) {
+    let (next, mut frames) = open_delivery(&land.connect("b.test", &[source]), source).await.unwrap();
+    let mut messages = Vec::new();
+    for (sequence, number) in (next..).zip(numbers) {
+        messages.push(message(b, source, sequence, numbered(&domain(source), *number), config).await);
+    }
+    frames.send(peer.frame(messages)).await.unwrap();
+    assert_eq!(acknowledged(&mut frames).await, Ok(next + numbers.len() as u64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_too_much_to_a_queue_or_config_keeps_no_other_from_it() {
+    for of_queue in [true, false] {
+        let mut rates = Rates::default();
+        *(if of_queue { &mut rates.peer_messages_per_queue } else { &mut rates.peer_messages_per_config }) = 2;
+        let land = Land::default();
+        let b = World::of_land_with(&land, "b.test", |parts| parts.policy.rates = rates).await;
+        let (c, d) = (Peer::new(), Peer::new());
+        land.host("c.test", c.clone());
+        land.host("d.test", d.clone());
+        let owner = b.create().await;
+        let (config, another) = (b.seal(&owner).await, b.seal(&owner).await);
+        sends(&land, &b, "c.test", &c, &config, &[1, 2, 3]).await;
+        assert_eq!(b.found(&owner).await, [1, 2], "what is beyond is dropped");
+        // Another config leads into the same queue.
+        sends(&land, &b, "c.test", &c, &another, &[4]).await;
+        let so_far: &[u32] = if of_queue { &[1, 2] } else { &[1, 2, 4] };
+        assert_eq!(b.found(&owner).await, so_far);
+        sends(&land, &b, "d.test", &d, &config, &[5, 6, 7]).await;
+        assert_eq!(b.found(&owner).await, [so_far, &[5, 6]].concat(), "another one may send as much");
+    }
+}
