@@ -15,7 +15,11 @@ use std::{
 use async_trait::async_trait;
 use bennu::{
     base::{Clock as _, Domain, SystemClock, Timestamp},
-    crypto::{hpke::HpkePrivateKey, signature::SigningKey, system_rng},
+    crypto::{
+        hpke::HpkePrivateKey,
+        signature::{CurrentKey, SigningKey},
+        system_rng,
+    },
     federation::{
         Dial, Federation, Known, Mode, Outbox, Peers, Rules,
         peers::{self, State},
@@ -297,7 +301,7 @@ async fn workers_alone(count: usize) {
     let parts = peers::Parts {
         source: "a.test".parse().unwrap(),
         incarnation: [1; 16],
-        key: Arc::new(SigningKey::generate(&mut system_rng()).unwrap()),
+        key: CurrentKey::new(SigningKey::generate(&mut system_rng()).unwrap()),
         outbox,
         known: Arc::new(Known::new(store)),
         federation: Federation { dial: Arc::new(Never), rules: Arc::new(Rules::new(Mode::Open)) },
