@@ -23,9 +23,11 @@ use crate::{
             queuing::{Days, Owner, START, World},
         },
     },
-    federation::{Rule, peers::State},
+    federation::{Mode, Rule, peers::State},
     node::{
-        Config, Node, NodeError, certificates,
+        Config, Node, NodeError,
+        admin::{Command, Operator},
+        certificates,
         setup::{Setup, create},
     },
     push::tests::endpoint::{Endpoint, Subscriber, status},
@@ -324,4 +326,27 @@ async fn a_message_of_another_homeserver_wakes_a_device_unless_its_sender_did_no
     assert_eq!((endpoint.connections(), b.dispatcher.push_counts().gone()), (2, 0));
     home_a.stop(a).await;
     home_b.stop(b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_how_much_waits_for_others_and_what_holds_for_all_of_them() {
+    let (mut home, _b) = pair();
+    home.config.federation.mode = Mode::Open;
+    let a = home.start().await;
+    let (domain, clock) = (home.domain().clone(), Arc::new(SystemClock));
+    let operator = Operator { dispatcher: a.dispatcher.clone(), domain, clock };
+    let counts = async || {
+        let stats = operator.carry_out(Command::Stats {}).await.unwrap().remove(0);
+        ["peers_waited_for", "peer_messages_waiting", "peer_messages_dropped"].map(|key| stats[key].as_u64().unwrap())
+    };
+    assert_eq!(counts().await, [0, 0, 0]);
+    for name in ["b.test", "c.test"] {
+        a.knows(name).await;
+        assert_eq!((a.number(&config_at(name), 1).await, a.number(&config_at(name), 2).await), (0, 0));
+    }
+    assert_eq!(counts().await, [2, 4, 0]);
+    let listed = operator.carry_out(Command::FederationList {}).await.unwrap();
+    assert_eq!((listed.len(), &listed[0]["rule"], &listed[0]["policy"]), (1, &"allowed".into(), &"open".into()));
+    drop(operator);
+    home.stop(a).await;
 }
