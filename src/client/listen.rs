@@ -18,7 +18,10 @@ use super::{
     error::ClientError,
     event::Event,
     network::{Retries, Sender},
-    state::queues::{self, Queue},
+    state::{
+        outbox,
+        queues::{self, Queue},
+    },
 };
 use crate::{
     base::AliasId,
@@ -31,6 +34,10 @@ use crate::{
 
 /// How long a client that listens does nothing but that.
 const UPKEEP: Duration = Duration::from_secs(3_600);
+
+/// Shortest and longest pause before what waits to be sent is tried again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Events of a running client. Dropping it ends the listening.
 pub struct Events {
@@ -190,9 +197,19 @@ impl Core {
 
     /// Sends what is left in the outbox and does the chores, whenever there may be some.
     async fn keep_up(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
         loop {
+            let lanes = self.database.run(outbox::lanes).await;
+            let longest = if lanes.is_ok_and(|lanes| lanes.is_empty()) {
+                pause = FIRST_PAUSE;
+                UPKEEP
+            } else {
+                // A homeserver that could not be reached tells nobody when it can.
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                pause
+            };
             // At times without a reason too: credentials expire and are revoked, and offers run out.
-            let _ = timeout(UPKEEP, self.chores.notified()).await;
+            let _ = timeout(longest, self.chores.notified()).await;
             let outcome = async {
                 self.keep_credential().await?;
                 self.flush().await?;
