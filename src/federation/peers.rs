@@ -64,7 +64,7 @@ impl Default for Settings {
             longest_pause: Duration::from_secs(15 * 60),
             retention: Duration::from_secs(30 * 86_400),
             idle: Duration::from_secs(10 * 60),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(20),
             max_peers: 10_000,
         }
     }

@@ -13,7 +13,7 @@ use bennu::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{fetch, read, text, user, within};
+use super::{PATIENCE, fetch, read, text, user, within};
 
 /// What was sent, and what the senders were told of it.
 #[derive(Default)]
@@ -78,7 +78,12 @@ impl Talk {
             within("sending what was left", client.sync()).await.unwrap();
         }
         let mut orders = BTreeMap::new();
-        while let Some(received) = within("the receivers", self.receivers.join_next()).await {
+        loop {
+            let received = match tokio::time::timeout(2 * PATIENCE, self.receivers.join_next()).await {
+                Ok(Some(received)) => received,
+                Ok(None) => break,
+                Err(_) => panic!("not everybody has received everything:{}", self.state().await),
+            };
             let (receiver, received) = received.unwrap();
             for (sender, share) in self.shares.iter().filter(|(sender, _)| **sender != receiver) {
                 let from_sender: Vec<_> =
@@ -95,6 +100,18 @@ impl Talk {
             assert_eq!(client.problems().await.unwrap(), Vec::new());
         }
         all
+    }
+}
+
+impl Talk {
+    /// What the members know.
+    async fn state(&self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            let (problems, chats) = (client.problems().await.unwrap(), client.chats().await.unwrap());
+            text += &format!("\n{}: {problems:?} {chats:?}", user(client));
+        }
+        text
     }
 }
 
