@@ -31,6 +31,8 @@ pub enum Isolation {
     RemoteDelivery(GroupId),
     /// As nobody.
     Anonymous,
+    /// As nobody, to ask one thing on a connection, from a socket, that carry nothing else and are not kept.
+    Apart,
 }
 
 /// Gives connections: over QUIC, or over whatever a test wants.
@@ -93,7 +95,9 @@ impl QuicConnector {
             contexts.retain(|isolation, context| !is_remote(isolation) || !context.is_idle());
         }
         let context = Context::new(self.roots.clone(), Settings::default())?;
-        contexts.insert(isolation.clone(), context.clone());
+        if *isolation != Isolation::Apart {
+            contexts.insert(isolation.clone(), context.clone());
+        }
         Ok(context)
     }
 }
@@ -154,5 +158,13 @@ mod tests {
         let ports: HashSet<u16> = roles.iter().map(port).collect();
         assert_eq!(ports.len(), roles.len());
         assert!(roles.iter().all(|role| ports.contains(&port(role))));
+
+        let (once, again) =
+            (connector.context(&Isolation::Apart).unwrap(), connector.context(&Isolation::Apart).unwrap());
+        let [once, again] = [once, again].map(|context| context.local_addr().unwrap().port());
+        assert!(
+            once != again && !ports.contains(&once) && !ports.contains(&again),
+            "what is asked apart is kept apart"
+        );
     }
 }

@@ -126,7 +126,16 @@ impl Network {
         Ok(C::Response::from_bytes(answer)?)
     }
 
-    /// The same where nobody is to wait long: it must be answered so soon, and is not tried again but on a new connection.
+    /// Asks something as nobody, on a connection that carries nothing else: whoever answers cannot know who asks by anything
+    /// that this client has asked before.
+    pub async fn ask_apart<C: Call>(&self, domain: &Domain, request: &C::Request) -> Result<C::Response, ClientError> {
+        let outcome = self.call::<C>(domain, Isolation::Apart, Sender::Nobody, request).await;
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&(domain.clone(), Isolation::Apart));
+        outcome
+    }
+
+    /// The same as [`Self::call`] where nobody is to wait long: it must be answered so soon, and is not tried again but on a new connection.
     pub async fn call_within<C: Call>(
         &self,
         limit: Duration,

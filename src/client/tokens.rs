@@ -177,7 +177,27 @@ impl Tokens {
         }
     }
 
-    /// Asks for tokens under the key that issues now, which any client is shown that asks without saying who it is.
+    /// The key that issues now, which every client must be shown alike: tokens of a key that was shown to one client only would
+    /// tell who spends them. So it is asked for twice, as nobody, on connections that nothing joins.
+    async fn issuer(&self, network: &Network, domain: &Domain, is_foreign: bool) -> Result<IssuerKey, ClientError> {
+        let untrusted = |what: &str| ClientError::Local(Local::Untrusted, what.into());
+        // Keys change, so two answers may differ once.
+        for _ in 0..2 {
+            let (nobody, request) = (Sender::Nobody, GetCredentials {});
+            let one = network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, nobody, &request).await?;
+            let other = network.ask_apart::<call::AsGetCredentials>(domain, &request).await?;
+            let now = self.clock.now().seconds();
+            let [one, other] = [one, other].map(|credentials| newest(credentials.issuer_keys, is_foreign, now));
+            if one == other {
+                return one.ok_or_else(|| untrusted("the homeserver has no key to issue tokens with"));
+            }
+        }
+        Err(untrusted(
+            "the homeserver does not show all clients the same key to issue tokens with, which would tell who spends them",
+        ))
+    }
+
+    /// Asks for tokens under the key that issues now.
     async fn obtain_batch(
         &self,
         network: &Network,
@@ -186,13 +206,7 @@ impl Tokens {
         batch: usize,
     ) -> Result<(), ClientError> {
         let is_foreign = !whose.is_of(domain);
-        let (nobody, request) = (Sender::Nobody, GetCredentials {});
-        let credentials =
-            network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, nobody, &request).await?;
-        let now = self.clock.now().seconds();
-        let issuer = newest(credentials.issuer_keys, is_foreign, now).ok_or_else(|| {
-            ClientError::Local(Local::Untrusted, "the homeserver has no key to issue tokens with".into())
-        })?;
+        let issuer = self.issuer(network, domain, is_foreign).await?;
         let (request, state) = Request::new(issuer.public_key.as_slice(), domain, batch)?;
         let credential = if is_foreign { Some(whose.credential()?) } else { None };
         let request = IssueTokens { request: request.into(), credential };

@@ -4,20 +4,24 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::*;
 use crate::{
     base::{AliasId, GroupId},
-    client::connector::{Connector, Isolation, QuicConnector},
-    crypto::alias::Alias,
+    client::{
+        connector::{Connector, Isolation, QuicConnector},
+        error::Local,
+    },
+    crypto::{alias::Alias, sha256},
     node::certificates,
     transport::{
         Endpoint,
         tests::recording::{Mark, Recording},
         tls,
     },
-    wire::SenderId,
+    wire::{Decode, Encode, Response, SenderId, authentication::Credentials},
 };
 
 /// In which role a request was sent.
@@ -33,7 +37,9 @@ enum Role {
 /// Writes down who asks what from where.
 struct Recorder {
     inner: Arc<Lossy>,
-    seen: Mutex<HashMap<SocketAddr, HashSet<Role>>>,
+    seen: Mutex<HashMap<SocketAddr, Vec<(Role, Method)>>>,
+    /// Whether each connection is shown a key of its own to obtain tokens under.
+    divides: AtomicBool,
     /// Whose queues were fetched from, in that order.
     fetched: Mutex<Vec<Role>>,
 }
@@ -71,10 +77,27 @@ impl Handler for Recorder {
             if matches!(method, Method::AsDequeue | Method::AsDequeueAlias | Method::QsDequeue) {
                 self.fetched.lock().unwrap().push(role.clone());
             }
-            self.seen.lock().unwrap().entry(session.remote).or_default().insert(role);
+            self.seen.lock().unwrap().entry(session.remote).or_default().push((role, method));
         }
-        self.inner.exchange(&session.inner, stream, request).await
+        let reply = self.inner.exchange(&session.inner, stream, request).await;
+        match reply {
+            Reply::Once(answer) if method == Method::AsGetCredentials && self.divides.load(Ordering::SeqCst) => {
+                Reply::Once(divided(answer, session.remote))
+            }
+            reply => reply,
+        }
     }
+}
+
+/// The answer with other keys to obtain tokens under: those of whoever asks from this address.
+fn divided(answer: Bytes, remote: SocketAddr) -> Bytes {
+    let mut response = Response::from_bytes(answer).unwrap();
+    let mut credentials = Credentials::from_bytes(response.body.0).unwrap();
+    for key in &mut credentials.issuer_keys {
+        key.public_key = sha256(remote.to_string().as_bytes()).to_vec().into();
+    }
+    response.body = credentials.to_vec().into();
+    response.to_vec().into()
 }
 
 fn role(method: Method, sender: Option<&SenderId>) -> Option<Role> {
@@ -111,13 +134,21 @@ impl Place {
         let domain: Domain = "a.test".parse().unwrap();
         let (identity, authority) = certified(&domain);
         let endpoint = Endpoint::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Settings::default()).unwrap();
-        let recorder =
-            Arc::new(Recorder { inner: server.handler.clone(), seen: Mutex::default(), fetched: Mutex::default() });
+        let recorder = Arc::new(Recorder {
+            inner: server.handler.clone(),
+            seen: Mutex::default(),
+            divides: AtomicBool::default(),
+            fetched: Mutex::default(),
+        });
         tokio::spawn(endpoint.serve(identity, tls::roots(&[]).unwrap(), recorder.clone()).unwrap());
         Self { server, domain, authority, endpoint, recorder }
     }
 
     async fn register(&self, name: &str) -> User {
+        self.try_register(name).await.unwrap()
+    }
+
+    async fn try_register(&self, name: &str) -> Result<User, ClientError> {
         let home = tempfile::tempdir().unwrap();
         let options = RegisterOptions {
             domain: self.domain.clone(),
@@ -128,8 +159,8 @@ impl Place {
             password: PASSWORD.into(),
             invitation: None,
         };
-        let client = Client::register(home.path(), options).await.unwrap();
-        User { home, client, server: self.server.clone() }
+        let client = Client::register(home.path(), options).await?;
+        Ok(User { home, client, server: self.server.clone() })
     }
 
     fn alias(&self, alias: &str) -> Role {
@@ -155,14 +186,38 @@ async fn no_socket_carries_two_roles() {
     bob.client.delete_alias("robert").await.unwrap();
 
     let seen = place.recorder.seen.lock().unwrap().clone();
-    for (remote, roles) in &seen {
-        assert_eq!(roles.len(), 1, "{remote} {roles:?}");
+    let (mut apart, mut of_roles) = (0, HashMap::<&Role, usize>::new());
+    for (remote, requests) in &seen {
+        let roles: HashSet<_> = requests.iter().map(|(role, _)| role).collect();
+        assert_eq!(roles.len(), 1, "{remote} {requests:?}");
+        // What is asked for a second time, of a homeserver that is not to know who asks, comes from a socket of its own.
+        match requests[..] {
+            [(Role::Anonymous, Method::AsGetCredentials)] => apart += 1,
+            _ => *of_roles.entry(&requests[0].0).or_default() += 1,
+        }
     }
-    let ports = |role: &Role| seen.values().filter(|roles| roles.contains(role)).count();
+    assert!(apart >= 2, "each client has obtained tokens");
+    let ports = |role: &Role| of_roles.get(role).copied().unwrap_or(0);
     for role in [Role::Identity, Role::Pseudonym, Role::Delivery, Role::Anonymous] {
         assert_eq!(ports(&role), 2, "one of each client: {role:?}");
     }
     assert_eq!((ports(&place.alias("bobby")), ports(&place.alias("robert"))), (1, 1));
+    place.endpoint.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_shows_a_connection_its_own_key_for_tokens_is_found_out() {
+    let place = Place::start().await;
+    place.recorder.divides.store(true, Ordering::SeqCst);
+    match place.try_register("Alice").await.map(drop) {
+        Err(ClientError::Local(Local::Untrusted, why)) => assert!(why.contains("the same key"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let seen = place.recorder.seen.lock().unwrap().clone();
+    let asked = |method| seen.values().flatten().filter(|(_, asked)| *asked == method).count();
+    assert_eq!(asked(Method::AsIssueTokens), 0, "nothing is asked for under such a key");
+    place.recorder.divides.store(false, Ordering::SeqCst);
+    place.register("Bob").await;
     place.endpoint.shutdown().await;
 }
 
