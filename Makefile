@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ clippy-parts: deps
 
 doc: patience
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
+	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_
 
 # cargo-fuzz without a sanitizer runs on the stable toolchain: the code has no `unsafe`, and overflow checks and debug
 # assertions are on. The fuzz crate has a target directory of its own, because its flags are its own.

@@ -13,6 +13,12 @@ use bennu::{
     },
 };
 
+#[path = "presentation/mod.rs"]
+#[allow(dead_code, reason = "values are for other tests")]
+mod presentation;
+
+use presentation::{Field, Grammar, Type};
+
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -196,13 +202,14 @@ const FILES: &[(&str, &str)] = &[
     ("delivery", "delivery"),
     ("envelope", "envelope"),
     ("federation", "federation"),
+    ("mls", "mls"),
     ("queue", "queues"),
     ("queuing", "queuing"),
     ("server", "server"),
 ];
 
-/// Files of `src/wire/` whose structures are specified elsewhere: the macros themselves, and parts of RFC 9420.
-const ELSEWHERE: &[&str] = &["codec", "mls", "tests"];
+/// Files of `src/wire/` that declare nothing: the macros themselves.
+const ELSEWHERE: &[&str] = &["codec", "tests"];
 
 #[test]
 fn structures() {
@@ -231,21 +238,8 @@ fn no_structure_is_left_out_and_every_type_is_declared() {
         let known = FILES.iter().any(|(rust, _)| *rust == name) || ELSEWHERE.contains(&name.as_str());
         assert!(!declares || known, "src/wire/{name}.rs has structures: specify them, and add the file to FILES here");
     }
-    let files = FILES.iter().map(|(_, tls)| *tls).chain(["types"]);
-    let all: Declarations = files.flat_map(|file| tls_declarations(&read(&format!("wire-spec/{file}.tls")))).collect();
-    let builtin = ["uint8", "uint16", "uint32", "uint64", "opaque", "optional", "struct"];
-    for (name, parts) in &all {
-        for part in parts {
-            let kind = part.split_once(": ").map_or(part.as_str(), |(_, kind)| kind);
-            for word in
-                kind.split([' ', '<', '>', '[', ']', '{', '}']).take(if kind.contains("optional") { 2 } else { 1 })
-            {
-                let known =
-                    word.is_empty() || builtin.contains(&word) || all.contains_key(word) || part.starts_with('(');
-                assert!(known, "wire-spec: {name} uses {word}, which is declared nowhere");
-            }
-        }
-    }
+    // Every type that is used is declared, too, or this does not come back.
+    Grammar::of_the_specification();
 }
 
 /// What the code says is written in wire-spec is there: pages, structures, and headings in quotation marks.
@@ -255,7 +249,8 @@ fn references_from_the_code_lead_somewhere() {
     for (path, source) in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         for (at, _) in source.match_indices("wire-spec/") {
             let rest = &source[at + "wire-spec/".len()..];
-            let page: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || ['-', '.'].contains(c)).collect();
+            let page: String =
+                rest.chars().take_while(|c| c.is_ascii_lowercase() || ['-', '.', '/'].contains(c)).collect();
             let page = page.trim_end_matches('.');
             let Ok(text) = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("wire-spec").join(page))
             else {
@@ -355,80 +350,71 @@ fn rust_declarations(source: &str) -> Declarations {
     found
 }
 
-/// What a `.tls` file declares.
+/// What a `.tls` file declares. A `select` and the enum that it is over are one declaration in Rust.
 fn tls_declarations(text: &str) -> Declarations {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("/*") {
-        plain += before;
-        rest = after.split_once("*/").expect("a comment ends").1;
-    }
-    plain += rest;
-
+    let declared = presentation::declarations(text);
     let mut found = Declarations::new();
-    for item in items(&plain) {
-        let (head, body, name) = match item.split_once('{') {
-            None => {
-                let name = item.split([' ', '<', '[']).nth(1).unwrap().to_owned();
-                found.insert(name, vec![item]);
+    for (name, kind) in &declared {
+        let parts = match kind {
+            Type::Enum(..) if declared.iter().any(|(of, kind)| *name == format!("{of}Type") && is_select(kind)) => {
                 continue;
             }
-            Some((head, rest)) => {
-                let (body, name) = rest.rsplit_once('}').unwrap();
-                (head.trim(), body, name.trim().to_owned())
-            }
-        };
-        if head == "enum" {
-            let mut codes: Vec<String> = body.split(',').map(|code| code.trim().to_owned()).collect();
-            // The width first; without bodies for now.
-            codes.rotate_right(1);
-            let codes =
-                codes.into_iter().map(|code| if code.starts_with('(') { code } else { format!("{code}: struct {{}}") });
-            found.insert(name, codes.collect());
-        } else if let Some((_, cases)) = body.split_once("select") {
-            let (_, cases) = cases.split_once('{').unwrap();
-            let cases: BTreeMap<String, String> = items(cases.rsplit_once('}').unwrap().0)
-                .into_iter()
-                .map(|case| {
-                    let (tag, body) = case.trim_start_matches("case ").split_once(": ").unwrap();
-                    (tag.to_owned(), body.to_owned())
-                })
-                .collect();
-            let codes =
-                found.remove(&format!("{name}Type")).unwrap_or_else(|| panic!("{name} has no {name}Type before it"));
-            let codes = codes.into_iter().map(|code| match code.split_once(": ") {
-                None => code,
-                Some((code, _)) => {
-                    let tag = code.split('(').next().unwrap();
-                    format!("{code}: {}", cases.get(tag).unwrap_or_else(|| panic!("{name} has no case {tag}")))
+            Type::Enum(width, codes) => with_codes(*width, codes, |_| None),
+            Type::Struct(fields) => match &fields[..] {
+                [_, Field::Select(_, cases)] => {
+                    let codes = declared.iter().find(|(other, _)| *other == format!("{name}Type"));
+                    let Some((_, Type::Enum(width, codes))) = codes else { panic!("{name} has no {name}Type") };
+                    assert_eq!(codes.len(), cases.len(), "{name} has cases without a code");
+                    with_codes(*width, codes, |code| cases.iter().find(|(case, _)| case == code)?.1.as_ref())
                 }
-            });
-            let codes: Vec<String> = codes.collect();
-            assert_eq!(codes.len(), cases.len() + 1, "{name} has cases without a code");
-            found.insert(name, codes);
-        } else {
-            found.insert(name, items(body));
-        }
+                fields => fields.iter().map(tls_part).collect(),
+            },
+            kind => vec![tls_text(name, kind)],
+        };
+        found.insert(name.clone(), parts);
     }
     found
 }
 
-/// Splits at semicolons outside braces, and makes runs of white space one space.
-fn items(text: &str) -> Vec<String> {
-    let mut found = vec![String::new()];
-    let mut nesting = 0;
-    for c in text.chars() {
-        match c {
-            '{' => nesting += 1,
-            '}' => nesting -= 1,
-            ';' if nesting == 0 => {
-                found.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        found.last_mut().unwrap().push(c);
+fn is_select(kind: &Type) -> bool {
+    matches!(kind, Type::Struct(fields) if fields.iter().any(|field| matches!(field, Field::Select(..))))
+}
+
+/// The width first, then each code with what follows it.
+fn with_codes<'a>(
+    width: usize,
+    codes: &[(String, u64)],
+    body: impl Fn(&str) -> Option<&'a (String, Type)>,
+) -> Vec<String> {
+    let all = codes.iter().map(|(name, code)| {
+        let body = body(name).map_or("struct {}".to_owned(), |(name, kind)| tls_text(name, kind));
+        format!("{name}({code}): {body}")
+    });
+    [format!("({})", (1_u64 << (8 * width)) - 1)].into_iter().chain(all).collect()
+}
+
+fn tls_part(field: &Field) -> String {
+    match field {
+        Field::Plain(name, kind) => tls_text(name, kind),
+        Field::Select(selector, _) => panic!("a select over {selector} beside other fields"),
     }
-    let tidy = |item: String| item.split_whitespace().collect::<Vec<_>>().join(" ");
-    found.into_iter().map(tidy).filter(|item| !item.is_empty()).collect()
+}
+
+fn tls_text(name: &str, kind: &Type) -> String {
+    match kind {
+        Type::Octets(length) => format!("opaque {name}[{length}]"),
+        Type::Rest => format!("opaque {name}[...]"),
+        Type::Opaque => format!("opaque {name}<V>"),
+        Type::Vector(element) => format!("{} {name}<V>", tls_name(element)),
+        Type::Optional(inner) => format!("optional<{}> {name}", tls_name(inner)),
+        kind => format!("{} {name}", tls_name(kind)),
+    }
+}
+
+fn tls_name(kind: &Type) -> String {
+    match kind {
+        Type::Integer(size) => format!("uint{}", 8 * size),
+        Type::Named(name) => name.clone(),
+        kind => panic!("{kind:?} has no name"),
+    }
 }

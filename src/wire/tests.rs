@@ -1,4 +1,7 @@
-//! Every message of the protocol: round trip, truncation, flipped bits, golden bytes.
+//! Every message of the protocol, as the crate has it and as `wire-spec/` has it: round trip, truncation, flipped bits, test
+//! vectors.
+
+use std::{collections::HashSet, sync::LazyLock};
 
 use arbitrary::{Arbitrary, Unstructured};
 use rand_chacha::{
@@ -6,7 +9,52 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 
+use self::presentation::Grammar;
 use super::{method::call, *};
+
+#[path = "../../tests/presentation/mod.rs"]
+#[allow(dead_code, reason = "declarations themselves are for other tests")]
+mod presentation;
+
+static GRAMMAR: LazyLock<Grammar> = LazyLock::new(Grammar::of_the_specification);
+
+/// The name that a type has in `wire-spec/`.
+fn specified<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+/// Both decoders accept what the other does: the crate's, and what the specification says.
+fn check_both<T: Encode + Decode>(name: &str, bytes: &[u8]) {
+    let (implemented, by_the_text) = (T::from_slice(bytes), GRAMMAR.decode(specified::<T>(), bytes));
+    match (&implemented, &by_the_text) {
+        (Ok(value), Ok(fields)) => {
+            assert_eq!(value.to_vec(), bytes, "{name}: two encodings of one value");
+            assert_eq!(
+                GRAMMAR.encode(specified::<T>(), fields),
+                bytes,
+                "{name}: encoded otherwise by the specification"
+            );
+        }
+        (Err(_), Err(_)) => {}
+        _ => panic!(
+            "{name}: the code says {:?}, the specification {by_the_text:?}, to {}",
+            implemented.map(drop),
+            presentation::hex(bytes)
+        ),
+    }
+}
+
+/// What is made from the specification alone is what the crate encodes, and the other way round.
+fn check_specified<T: Encode + Decode>(name: &str, rng: &mut ChaCha8Rng) {
+    for _ in 0..32 {
+        let value = GRAMMAR.random(specified::<T>(), &mut || rng.next_u64());
+        let bytes = GRAMMAR.encode(specified::<T>(), &value);
+        assert_eq!(GRAMMAR.decode(specified::<T>(), &bytes).as_ref(), Ok(&value), "{name}: the specification alone");
+        assert!(T::from_slice(&bytes).is_ok(), "{name}: refused, {value:?}");
+        check_both::<T>(name, &bytes);
+    }
+}
 
 fn check_type<T>(name: &str)
 where
@@ -14,7 +62,8 @@ where
 {
     let seed = u64::from_le_bytes(name.bytes().chain(*b"bennubennu").take(8).collect::<Vec<_>>().try_into().unwrap());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    check_golden::<T>(name, &mut rng);
+    check_vectors::<T>(name);
+    check_specified::<T>(name, &mut rng);
     for round in 0..32 {
         let mut random = vec![0; 64 << (round % 6)];
         rng.fill_bytes(&mut random);
@@ -22,6 +71,7 @@ where
         let bytes = value.to_vec();
         assert_eq!(bytes.len(), value.encoded_len(), "{name}: announced length");
         assert_eq!(T::from_slice(&bytes).as_ref(), Ok(&value), "{name}: round trip");
+        check_both::<T>(name, &bytes);
 
         let cuts = (0..bytes.len().min(64)).chain((bytes.len() > 64).then(|| bytes.len() - 1));
         for cut in cuts {
@@ -35,45 +85,76 @@ where
             let mut flipped = bytes.clone();
             let bit = rng.next_u32() as usize % (bytes.len() * 8);
             flipped[bit / 8] ^= 1 << (bit % 8);
+            check_both::<T>(name, &flipped);
             if let Ok(other) = T::from_slice(&flipped) {
-                assert_eq!(other.to_vec(), flipped, "{name}: two encodings of one value");
                 assert_ne!(other, value, "{name}: a flipped bit that means nothing");
             }
         }
     }
 }
 
-/// One encoding of every type as it was when the type was declared, with what it means: `name<TAB>hex<TAB>value`. A type
-/// that is missing is printed as a line to add.
-const GOLDEN: &str = include_str!("../../tests/golden/messages.txt");
+/// Some values of every type with their encodings, for whoever writes another implementation.
+const VECTORS: &str = "wire-spec/vectors/messages.json";
 
-fn check_golden<T>(name: &str, rng: &mut ChaCha8Rng)
-where
-    T: Encode + Decode + PartialEq + std::fmt::Debug + for<'a> Arbitrary<'a>,
-{
-    let line = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
-    let Some((hex, meaning)) = line.and_then(|line| line.split_once('\t')) else {
-        let mut random = [0; 96];
-        rng.fill_bytes(&mut random);
-        let value = T::arbitrary(&mut Unstructured::new(&random)).unwrap();
-        let hex: String = value.to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
-        println!("GOLDEN {name}\t{hex}\t{value:?}");
-        if std::env::var_os("BENNU_BLESS").is_some() {
-            return;
-        }
-        panic!(
-            "{name} is not in tests/golden/messages.txt: run with BENNU_BLESS=1 and add the lines that begin with GOLDEN"
-        );
+/// Of each type, for each place where it is used.
+const VECTORS_OF_EACH: usize = 3;
+
+/// Vectors are made from the specification alone, so they change if and only if it does.
+fn vectors(of: &str, rng: &mut ChaCha8Rng) -> Vec<String> {
+    let one = |rng: &mut ChaCha8Rng| {
+        // The longest of a few that a person can still read: it has the most in it.
+        let values = (0..8).map(|_| GRAMMAR.random(of, &mut || rng.next_u64()));
+        let (octets, value) = values
+            .map(|value| (GRAMMAR.encode(of, &value), value))
+            .min_by_key(|(octets, _)| if octets.len() > 500 { octets.len() } else { 500 - octets.len() })
+            .expect("there are eight");
+        format!(r#"{{"type": "{of}", "octets": "{}", "value": {}}}"#, presentation::hex(&octets), value.to_json())
     };
-    let bytes: Vec<u8> =
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
-    let value = T::from_slice(&bytes).unwrap_or_else(|error| panic!("{name}: the golden bytes: {error}"));
-    assert_eq!(format!("{value:?}"), meaning, "{name}: the golden bytes mean something else");
-    assert_eq!(value.to_vec(), bytes, "{name}: the golden value is encoded differently");
+    (0..VECTORS_OF_EACH).map(|_| one(rng)).collect()
+}
+
+#[test]
+fn vectors_of_messages_are_those_of_the_specification() {
+    let lines: Vec<_> = GRAMMAR
+        .names()
+        .filter(|name| !BY_OTHER_MEANS.contains(name))
+        .flat_map(|name| {
+            let seed = name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(257) + u64::from(byte));
+            vectors(name, &mut ChaCha8Rng::seed_from_u64(seed))
+        })
+        .collect();
+    let text = format!("[\n{}\n]\n", lines.join(",\n"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(VECTORS);
+    if std::env::var_os("BENNU_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap();
+    let changed = text.lines().zip(there.lines()).find(|(new, old)| new != old);
+    assert!(
+        there == text,
+        "{VECTORS} is not what the specification says; run `make vectors`. The first change: {changed:?}"
+    );
+}
+
+/// The vectors of a type are encodings of it to the crate, too.
+fn check_vectors<T: Encode + Decode>(name: &str) {
+    let begin = format!(r#"{{"type": "{}", "octets": ""#, specified::<T>());
+    let there = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(VECTORS)).unwrap();
+    let of_type: Vec<_> = there.lines().filter_map(|line| line.strip_prefix(&begin)?.split('"').next()).collect();
+    assert_eq!(of_type.len(), VECTORS_OF_EACH, "{name}: run `make vectors`");
+    for hex in of_type {
+        let octets: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let value = T::from_slice(&octets).unwrap_or_else(|error| panic!("{name}: {hex}: {error}"));
+        assert_eq!(value.to_vec(), octets, "{name}: encoded differently");
+    }
 }
 
 macro_rules! check_types {
-    ($($test:ident: $($type:ty),* $(,)?;)*) => {$(
+    ($($test:ident: $($type:ty),* $(,)?;)*) => {
+        const CHECKED_TYPES: &[&[fn() -> &'static str]] = &[$(&[$(specified::<$type>),*]),*];
+
+        $(
         #[test]
         fn $test() {
             $(check_type::<$type>(stringify!($type));)*
@@ -90,14 +171,16 @@ check_types! {
     contents_are_strict: content::ApplicationMessage, content::UserProfile, content::GroupData,
         connection::ConnectionOffer, connection::ConnectionDecline, connection::WelcomeAttribution,
         connection::FriendshipPackage, connection::DirectMessage, connection::ConnectionPackage;
-    queue_items_are_strict: queue::QueueMessage, queue::EntryAad, queue::Acknowledge, queue::QueueEntry,
-        queue::FanOut, federation::QsToQsFrame, federation::Forward, queuing::QueueConfig, queuing::ClientQueueConfig, queuing::PushToken;
-    group_items_are_strict: mls::WelcomeMessage, mls::PrivateMessage, delivery::CommitAad, delivery::Roles, delivery::CurrentEpoch, delivery::WelcomeBundle;
+    queue_items_are_strict: queue::QueueMessage, queue::EntryAad, queue::Acknowledge, queue::QueueEntry, queue::CurrentHead,
+        queue::FanOut, federation::QsToQsFrame, federation::QsToQsTbs, federation::Forward, federation::ForwardAad, queuing::QueueConfig, queuing::ClientQueueConfig, queuing::PushToken;
+    group_items_are_strict: mls::WelcomeMessage, mls::PrivateMessage, delivery::CommitAad, delivery::Roles, delivery::CurrentEpoch, delivery::StoredProposals, delivery::WelcomeBundle;
 }
 
 macro_rules! check_methods {
     ($($name:ident),* $(,)?) => {
         const CHECKED: &[Method] = &[$(Method::$name),*];
+        const CHECKED_BODIES: &[fn() -> &'static str] =
+            &[$(specified::<<call::$name as Call>::Request>, specified::<<call::$name as Call>::Response>),*];
 
         #[test]
         fn requests_and_responses_of_every_method_are_strict() {
@@ -122,6 +205,21 @@ check_methods! {
     DsUpdateGroupContext, DsUpdateProfileKey, DsUpdateQueueInfo, DsJoinConnectionGroup, DsResync, DsSelfRemove,
     DsDeleteGroup, DsWelcomeInfo, DsExternalCommitInfo, DsGetKeys,
     FedDeliver,
+}
+
+/// Types that the crate has no type for: they are written where they are used, and checked with that.
+const BY_OTHER_MEANS: &[&str] = &["Frame", "HpkeInfo", "Padded", "Preamble", "Sealed", "SignContent"];
+
+/// Types that are only ever inside others are checked with those.
+#[test]
+fn every_type_of_the_specification_is_checked() {
+    let mut unchecked: HashSet<&str> = GRAMMAR.names().collect();
+    for checked in CHECKED_TYPES.iter().flat_map(|types| types.iter()).chain(CHECKED_BODIES) {
+        for part in GRAMMAR.parts_of(checked()) {
+            unchecked.remove(part);
+        }
+    }
+    assert_eq!(unchecked, BY_OTHER_MEANS.iter().copied().collect());
 }
 
 #[test]
