@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 
-use super::{Decode, DecodeError, Encode, authentication as auth, delivery, federation, queue, queuing, server};
+use super::{
+    Decode, DecodeError, Encode, authentication as auth, delivery, every::last, federation, queue, queuing, server,
+};
 
 /// How the sender of a method is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,11 @@ macro_rules! methods {
                 ENVELOPE + match self { $(Self::$name => $max,)* }
             }
 
+            /// The struct that is the body of a request to it, and that of its response, by their names in `wire-spec/`.
+            pub fn structs(self) -> (&'static str, &'static str) {
+                match self { $(Self::$name => (last(stringify!($request)), last(stringify!($response))),)* }
+            }
+
             /// Decodes the body of a request to this method and encodes it again: the same bytes, whatever was
             /// accepted. For fuzzers and conformance tests.
             ///
@@ -133,21 +140,6 @@ macro_rules! methods {
             /// [`DecodeError`] if the body is no response of this method.
             pub fn recode_response(self, body: Bytes) -> Result<Vec<u8>, DecodeError> {
                 match self { $(Self::$name => <$response>::from_bytes(body).map(|value| value.to_vec()),)* }
-            }
-
-            /// The body of some request to this method and of some response of it: what a fuzzer begins with.
-            ///
-            /// # Errors
-            /// [`arbitrary::Error`] if `random` is used up.
-            #[cfg(feature = "arbitrary")]
-            pub fn sample(self, random: &mut arbitrary::Unstructured<'_>) -> arbitrary::Result<(Vec<u8>, Vec<u8>)> {
-                match self {
-                    $(Self::$name => {
-                        let request: $request = random.arbitrary()?;
-                        let response: $response = random.arbitrary()?;
-                        Ok((request.to_vec(), response.to_vec()))
-                    })*
-                }
             }
         }
 

@@ -6,6 +6,8 @@
 
 #[macro_use]
 mod codec;
+#[macro_use]
+pub mod every;
 
 pub mod authentication;
 pub mod connection;

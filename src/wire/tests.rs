@@ -20,8 +20,7 @@ static GRAMMAR: LazyLock<Grammar> = LazyLock::new(Grammar::of_the_specification)
 
 /// The name that a type has in `wire-spec/`.
 fn specified<T>() -> &'static str {
-    let name = std::any::type_name::<T>();
-    name.rsplit("::").next().unwrap_or(name)
+    every::last(std::any::type_name::<T>())
 }
 
 /// Both decoders accept what the other does: the crate's, and what the specification says.
@@ -151,36 +150,23 @@ fn check_vectors<T: Encode + Decode>(name: &str) {
 }
 
 macro_rules! check_types {
-    ($($test:ident: $($type:ty),* $(,)?;)*) => {
-        const CHECKED_TYPES: &[&[fn() -> &'static str]] = &[$(&[$(specified::<$type>),*]),*];
+    ($($group:ident: $($type:ty),* $(,)?;)*) => {
+        mod strict {
+            use super::*;
 
-        $(
-        #[test]
-        fn $test() {
-            $(check_type::<$type>(stringify!($type));)*
+            $(#[test]
+            fn $group() {
+                $(check_type::<$type>(stringify!($type));)*
+            })*
         }
-    )*};
+    };
 }
 
-check_types! {
-    envelopes_are_strict: Request, Response, ErrorDetail, Authentication, Token, SenderId, Proof,
-        envelope::RequestTbs, envelope::BindTbs;
-    credentials_are_strict: credential::AsCredential, credential::AsIntermediateCredential,
-        credential::ClientCredential, credential::LeafCredential, credential::LeafTbs, credential::LeafSignature,
-        credential::LeafChain, credential::HpkeCiphertext;
-    contents_are_strict: content::ApplicationMessage, content::UserProfile, content::GroupData,
-        connection::ConnectionOffer, connection::ConnectionDecline, connection::WelcomeAttribution,
-        connection::FriendshipPackage, connection::DirectMessage, connection::ConnectionPackage;
-    queue_items_are_strict: queue::QueueMessage, queue::EntryAad, queue::Acknowledge, queue::QueueEntry, queue::CurrentHead,
-        queue::FanOut, federation::QsToQsFrame, federation::QsToQsTbs, federation::Forward, federation::ForwardAad, queuing::QueueConfig, queuing::ClientQueueConfig, queuing::PushToken;
-    group_items_are_strict: mls::WelcomeMessage, mls::PrivateMessage, delivery::CommitAad, delivery::Roles, delivery::CurrentEpoch, delivery::StoredProposals, delivery::WelcomeBundle;
-}
+with_every_type!(check_types);
 
 macro_rules! check_methods {
     ($($name:ident),* $(,)?) => {
         const CHECKED: &[Method] = &[$(Method::$name),*];
-        const CHECKED_BODIES: &[fn() -> &'static str] =
-            &[$(specified::<<call::$name as Call>::Request>, specified::<<call::$name as Call>::Response>),*];
 
         #[test]
         fn requests_and_responses_of_every_method_are_strict() {
@@ -214,8 +200,9 @@ const BY_OTHER_MEANS: &[&str] = &["Frame", "HpkeInfo", "Padded", "Preamble", "Se
 #[test]
 fn every_type_of_the_specification_is_checked() {
     let mut unchecked: HashSet<&str> = GRAMMAR.names().collect();
-    for checked in CHECKED_TYPES.iter().flat_map(|types| types.iter()).chain(CHECKED_BODIES) {
-        for part in GRAMMAR.parts_of(checked()) {
+    let bodies = Method::ALL.iter().map(|method| method.structs()).flat_map(|(request, response)| [request, response]);
+    for checked in every::types().iter().map(|checked| checked.name).chain(bodies) {
+        for part in GRAMMAR.parts_of(checked) {
             unchecked.remove(part);
         }
     }
