@@ -57,3 +57,14 @@ async fn a_thousand_messages_arrive_once_and_in_order_while_the_homeserver_is_ki
         slowest.as_secs_f64(),
     );
 }
+
+/// Its jobs begin with a look at the whole database, on threads that end later than the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_stopped_as_soon_as_it_is_ready_ends_in_order() {
+    let mut server = Server::start().await;
+    for _ in 0..12 {
+        server.stop().await;
+        server.restart().await;
+    }
+    server.stop().await;
+}

@@ -8,7 +8,7 @@ mod init;
 mod output;
 mod serve;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +36,9 @@ enum Command {
     Demo(demo::Demo),
 }
 
+/// How long a homeserver that has stopped waits for reads and compactions that were under way; they are told to end.
+const LAST_READS: Duration = Duration::from_secs(10);
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Output::Human.failure(&Failure::new("runtime", error)),
     };
+    let is_server = matches!(arguments.command, Command::Serve(_));
     let (output, result) = match arguments.command {
         Command::Init(command) => (Output::Human, command.run()),
         Command::Serve(command) => (Output::Human, runtime.block_on(command.run())),
@@ -53,8 +57,13 @@ pub fn main() -> ExitCode {
         Command::Client(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Demo(command) => (Output::new(command.json), runtime.block_on(command.run())),
     };
-    // Whoever still waits for a line of the terminal is not waited for.
-    runtime.shutdown_background();
+    if is_server {
+        // Whoever still reads the database must be done before the process tears down what it stands on.
+        runtime.shutdown_timeout(LAST_READS);
+    } else {
+        // Whoever still waits for a line of the terminal is not waited for.
+        runtime.shutdown_background();
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output.failure(&failure),
