@@ -14,6 +14,8 @@ pub mod proof;
 pub mod push;
 pub mod ratchet;
 pub mod signature;
+#[cfg(all(test, feature = "client"))]
+mod tests;
 
 pub use rand_core::CryptoRngCore as Rng;
 

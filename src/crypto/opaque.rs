@@ -147,7 +147,7 @@ mod tests;
 pub use client::{ClientLogin, Registration};
 
 #[cfg(feature = "client")]
-mod client {
+pub(super) mod client {
     use opaque_ke::{
         ClientLoginFinishParameters, ClientRegistration, ClientRegistrationFinishParameters, CredentialResponse,
         RegistrationResponse,
@@ -165,13 +165,16 @@ mod client {
     impl opaque_ke::ksf::Ksf for Stretching {
         fn hash<L: ArrayLength<u8>>(&self, input: GenericArray<u8, L>) -> Result<GenericArray<u8, L>, InternalError> {
             let mut output = GenericArray::<u8, L>::default();
-            let parameters =
-                argon2::Params::new(64 << 10, 3, 4, Some(output.len())).map_err(|_| InternalError::KsfError)?;
-            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters)
-                .hash_password_into(&input, &[0; 16], &mut output)
-                .map_err(|_| InternalError::KsfError)?;
+            stretch(&input, &mut output).map_err(|_| InternalError::KsfError)?;
             Ok(output)
         }
+    }
+
+    /// Argon2id with the parameters of the specification.
+    pub(in crate::crypto) fn stretch(input: &[u8], output: &mut [u8]) -> Result<(), argon2::Error> {
+        let parameters = argon2::Params::new(64 << 10, 3, 4, Some(output.len()))?;
+        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters)
+            .hash_password_into(input, &[0; 16], output)
     }
 
     /// A client in the middle of registering.

@@ -134,6 +134,12 @@ impl IssuerKey {
         Ok(response)
     }
 
+    /// The output of the VOPRF.
+    #[cfg(test)]
+    pub(super) fn evaluate(&self, input: &[u8]) -> [u8; 64] {
+        self.server.evaluate(input).unwrap().into()
+    }
+
     /// Whether a token was issued under this key for this challenge. Says nothing of whether it was redeemed before.
     pub fn verify(&self, token: &Token, challenge_digest: &[u8; 32]) -> bool {
         let named = token.token_type == TOKEN_TYPE

@@ -1,0 +1,3 @@
+//! What `fuzz_targets/` runs, and what it begins with.
+
+pub mod targets;

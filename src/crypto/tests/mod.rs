@@ -1,0 +1,4 @@
+//! Test vectors of all constructions, for other implementations and for this one.
+
+mod credentials;
+mod vectors;
