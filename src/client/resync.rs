@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// How long what another homeserver has not delivered yet is waited for before this client comes back without it.
+/// How long what another homeserver has not delivered yet is waited for at most before this client comes back without it.
 const ON_ITS_WAY: Duration = Duration::from_secs(86_400);
 
 /// Why a client compares its state of a group with the DS's.
@@ -97,6 +97,7 @@ impl Core {
         let chat = self.database.run(move |connection| chats::find(connection, &of)).await?;
         let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
         let before = self.epoch(group).await?;
+        let asked = self.trust.now();
         let info = match self.external_commit_info(&chat, chat.leaf).await {
             Err(ClientError::Refused(refusal))
                 if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
@@ -118,7 +119,7 @@ impl Core {
                     return Ok(Compared::Same);
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
-                Build { connection, account, trust, chat, before, info, queuing_key }.run(reason, extra)
+                Build { connection, account, trust, chat, before, asked, info, queuing_key }.run(reason, extra)
             })
             .await?;
         match compared {
@@ -147,7 +148,7 @@ impl Core {
         let is_late = self
             .database
             .run(move |connection| match awaited {
-                Some(epoch) if is_awaited(connection, &chat.group, epoch, now)? => Ok(true),
+                Some(epoch) if has_waited(connection, (&chat.group, epoch), false, now, now)? < ON_ITS_WAY => Ok(true),
                 _ => removed(connection, &chat.group).map(|()| false),
             })
             .await?;
@@ -210,6 +211,8 @@ struct Build<'a> {
     chat: Chat,
     /// The epoch that this client was in before it asked for the DS's state.
     before: Option<GroupEpoch>,
+    /// When it did.
+    asked: Timestamp,
     info: ExternalCommitInfo,
     queuing_key: QueuingHpkeKey,
 }
@@ -234,10 +237,15 @@ impl Build<'_> {
             return Ok(Compared::Same);
         }
         let now = self.trust.now();
-        if let Some(epoch) = epoch.filter(|_| reason != Reason::Lost && self.info.undelivered)
-            && is_awaited(self.connection, &self.chat.group, epoch, now)?
-        {
-            return Ok(Compared::Late);
+        if let (Some(epoch), Some(oldest)) = (epoch.filter(|_| reason != Reason::Lost), self.info.undelivered) {
+            let (of, is_doomed) = ((&self.chat.group, epoch), reason == Reason::Doomed);
+            let waited = has_waited(self.connection, of, is_doomed, self.asked, now)?;
+            // What it misses was sent before it knew, and all of that has arrived once nothing has waited for longer than it has.
+            // If it is to be removed, what was sent since counts as well.
+            let may_come = is_doomed || waited <= Duration::from_secs(oldest);
+            if may_come && waited < ON_ITS_WAY {
+                return Ok(Compared::Late);
+            }
         }
         if !same {
             let text = format!("the state of {} is not what its members have: rejoined", self.chat.group);
@@ -292,15 +300,16 @@ impl Build<'_> {
     }
 }
 
-/// Whether a client that is in this epoch goes on waiting for what is on its way. Not for ever: the other homeserver may not
-/// tell the truth, or never deliver.
-fn is_awaited(
+/// For how long this client had waited, when it `asked` the DS, for what is on its way to it in this epoch.
+fn has_waited(
     connection: &Connection,
-    group: &GroupId,
-    epoch: GroupEpoch,
+    (group, epoch): (&GroupId, GroupEpoch),
+    is_doomed: bool,
+    asked: Timestamp,
     now: Timestamp,
-) -> Result<bool, ClientError> {
-    Ok(chats::behind_since(connection, group, epoch.as_u64(), now)?.after(ON_ITS_WAY) > now)
+) -> Result<Duration, ClientError> {
+    let since = chats::behind_since(connection, group, epoch.as_u64(), is_doomed, now)?;
+    Ok(Duration::from_millis(asked.0.saturating_sub(since.0)))
 }
 
 /// A group has gone on, and what happened in it will come.

@@ -11,7 +11,7 @@ use crate::{
     wire::delivery::ExternalCommitInfo,
 };
 
-/// Reads the GroupInfo, the tree, the chains and the stored SelfRemoves, and whether the member has got all that was sent.
+/// Reads the GroupInfo, the tree, the chains and the stored SelfRemoves, and how far the member's homeserver has got what was sent.
 ///
 /// # Errors
 /// `forbidden` if no member asks, and the group is no open connection group.
@@ -25,8 +25,8 @@ pub async fn handle(
     }
     let home = sender.map(|sender| group.home_of(sender.get().0)).transpose()?.flatten();
     let undelivered = match home.filter(|home| home != context.domain) {
-        Some(home) => context.others.is_undelivered(&home).await?,
-        None => false,
+        Some(home) => context.others.undelivered(&home).await?,
+        None => None,
     };
     let Changing { group, tree, waiting } = Changing::load(group, context).await?;
     Ok(Outcome::unchanged(ExternalCommitInfo {

@@ -69,8 +69,10 @@ impl Others for Dispatcher {
         self.known.find(domain).await.map_err(store_failure)
     }
 
-    async fn is_undelivered(&self, domain: &Domain) -> Result<bool, Refusal> {
-        Ok(self.outbox.head(domain).await.map_err(store_failure)?.waiting() > 0)
+    async fn undelivered(&self, domain: &Domain) -> Result<Option<u64>, Refusal> {
+        let added = self.outbox.oldest(domain).await.map_err(store_failure)?;
+        // Both are whole seconds, rounded down.
+        Ok(added.map(|added| self.parts.clock.now().seconds().saturating_sub(added) + 1))
     }
 }
 

@@ -152,6 +152,20 @@ impl Outbox {
         opened.head(domain).await
     }
 
+    /// When the oldest message that waits for a homeserver was added, in seconds; none if nothing waits.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn oldest(&self, domain: &Domain) -> Result<Option<u64>, StoreError> {
+        let head = self.head(domain).await?;
+        if head.waiting() == 0 {
+            return Ok(None);
+        }
+        let range = KeyRange { from: message_key(domain, head.first), to: row_key(domain).prefix().to };
+        let rows = self.store.pending().scan(Table::FedOutbox, range, Limit::rows(1)).await?;
+        Ok(rows.into_iter().next().map(waiting).transpose()?.map(|oldest| oldest.added))
+    }
+
     /// The homeservers that something was ever sent to, and what waits for each.
     ///
     /// # Errors

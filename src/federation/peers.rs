@@ -258,9 +258,9 @@ impl Peers {
         let outbox = &self.0.parts.outbox;
         let mut peers = Vec::new();
         for (domain, head) in outbox.heads().await? {
-            let oldest = outbox.read(&domain, head.first, Limit::rows(1)).await?;
+            let oldest = outbox.oldest(&domain).await?;
             let state = self.0.workers().get(&domain).map_or(State::Idle, |handle| handle.worker.state().clone());
-            peers.push(Peer { head, oldest: oldest.first().map(|message| message.added), state, domain });
+            peers.push(Peer { head, oldest, state, domain });
         }
         peers.sort_by(|one, other| one.domain.cmp(&other.domain));
         Ok(peers)

@@ -65,11 +65,11 @@ pub trait Others: Send + Sync {
     /// `internal` if the store fails.
     async fn keys(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, Refusal>;
 
-    /// Whether anything waits to be delivered to that of `domain`.
+    /// For how many seconds, rounded up, the oldest of what waits to be delivered to that of `domain` has waited.
     ///
     /// # Errors
     /// `internal` if the store fails.
-    async fn is_undelivered(&self, domain: &Domain) -> Result<bool, Refusal>;
+    async fn undelivered(&self, domain: &Domain) -> Result<Option<u64>, Refusal>;
 }
 
 impl Context<'_> {
@@ -249,7 +249,7 @@ impl Others for NoOthers {
         Ok(None)
     }
 
-    async fn is_undelivered(&self, _domain: &Domain) -> Result<bool, Refusal> {
-        Ok(false)
+    async fn undelivered(&self, _domain: &Domain) -> Result<Option<u64>, Refusal> {
+        Ok(None)
     }
 }

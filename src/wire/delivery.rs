@@ -255,8 +255,9 @@ wire_structs! {
         pub members: Vec<MemberOf>,
         /// Stored SelfRemove proposals (MLSMessage), which the commit must cover.
         pub proposals: Vec<Opaque>,
-        /// Whether anything waits to be delivered to the homeserver of the member that asks.
-        pub undelivered: bool,
+        /// For how many seconds, rounded up, the oldest of what waits to be delivered to the homeserver of the member that asks
+        /// has waited.
+        pub undelivered: Option<u64>,
     }
 
     /// Content of the roles extension: who may change the group.

@@ -254,17 +254,19 @@ fn behind_in(group: &GroupId) -> String {
     format!("behind in {group}")
 }
 
-/// Since when this client has known that its group has left an epoch that it is in itself.
+/// Since when this client has waited for what is on its way, in an epoch: because it has known that its group has left that, or
+/// because it `is_doomed` to be removed in it.
 pub fn behind_since(
     connection: &Connection,
     group: &GroupId,
     epoch: u64,
+    is_doomed: bool,
     now: Timestamp,
 ) -> Result<Timestamp, ClientError> {
-    let name = behind_in(group);
+    let (name, why) = (behind_in(group), u64::from(is_doomed));
     match meta::get::<Vec<u64>>(connection, &name)?.as_deref() {
-        Some([known, since]) if *known == epoch && *since <= now.0 => Ok(Timestamp(*since)),
-        _ => meta::put(connection, &name, &vec![epoch, now.0]).map(|()| now),
+        Some([known, of, since]) if (*known, *of) == (epoch, why) && *since <= now.0 => Ok(Timestamp(*since)),
+        _ => meta::put(connection, &name, &vec![epoch, why, now.0]).map(|()| now),
     }
 }
 

@@ -39,10 +39,16 @@ impl People {
         for other in [&self.bob, &self.carol] {
             befriend(&self.alice, other).await;
         }
+        self.group_with(&[&self.bob, &self.carol]).await
+    }
+
+    /// A group of Alice's with contacts of hers.
+    async fn group_with(&self, others: &[&User]) -> GroupId {
         let group = self.alice.client.create_group("Friends").await.unwrap();
-        self.alice.client.invite(&group, &[self.bob.id(), self.carol.id()]).await.unwrap();
+        let ids: Vec<_> = others.iter().map(|user| user.id()).collect();
+        self.alice.client.invite(&group, &ids).await.unwrap();
         self.delivered().await;
-        for user in [&self.bob, &self.carol] {
+        for user in others {
             user.client.sync().await.unwrap();
             assert_eq!(user.state(&group).await, ChatState::Active);
         }
@@ -82,6 +88,14 @@ impl People {
                 assert_eq!(heard, [said(name, &format!("{name} is here"))], "{problems:?}");
             }
         }
+    }
+
+    /// Somebody compares the own state of a group with the DS's.
+    async fn compare(&self, user: &User, group: &GroupId) {
+        let chore = state::outbox::Chore::Compare(group.clone());
+        let add = move |connection: &rusqlite::Connection| state::outbox::add_chore(connection, &chore);
+        user.client.0.database.run(add).await.unwrap();
+        user.client.sync().await.unwrap();
     }
 
     async fn no_problems(&self) {
@@ -353,12 +367,7 @@ async fn a_chat_is_compared_when_all_is_delivered_or_after_a_day() {
     let people = People::meet().await;
     let group = people.group().await;
     let (alice, bob) = (&people.alice, &people.bob);
-    let compare = async || {
-        let chore = state::outbox::Chore::Compare(group.clone());
-        let add = move |connection: &rusqlite::Connection| state::outbox::add_chore(connection, &chore);
-        bob.client.0.database.run(add).await.unwrap();
-        bob.client.sync().await.unwrap();
-    };
+    let compare = async || people.compare(bob, &group).await;
     people.world.set_mute(&people.servers[0].domain, true);
     alice.client.send(&group, Content::Text("before".into())).await.unwrap();
     alice.client.rename(&group, "Better friends").await.unwrap();
@@ -386,6 +395,65 @@ async fn a_chat_is_compared_when_all_is_delivered_or_after_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_not_waited_for_once_nothing_has_waited_for_as_long() {
+    let mut people = People::meet().await;
+    let group = people.group().await;
+    let other = people.group_with(&[&people.bob]).await;
+    let (bob, copy) = people.bob.copied().await;
+    people.bob = bob;
+    people.alice.client.rename(&group, "Better friends").await.unwrap();
+    people.delivered().await;
+    people.bob.client.sync().await.unwrap();
+    // He does not know what has happened, and his queue does not tell him any more.
+    people.bob = people.bob.restored(copy).await;
+    let home = &people.servers[0].domain;
+    let (alice, bob) = (&people.alice, &people.bob);
+    let came_back = async || bob.client.problems().await.unwrap().iter().any(|(_, text)| text.contains("rejoined"));
+    // Between the two homeservers there is always something on its way.
+    people.world.set_mute(home, true);
+    alice.client.send(&other, Content::Text("one".into())).await.unwrap();
+    people.compare(bob, &group).await;
+    assert!(!came_back().await, "it may be what he misses");
+    people.world.set_mute(home, false);
+    people.delivered().await;
+    people.clock.0.fetch_add(60_000, Ordering::SeqCst);
+    people.world.set_mute(home, true);
+    alice.client.send(&other, Content::Text("two".into())).await.unwrap();
+    people.compare(bob, &group).await;
+    assert!(came_back().await, "nothing waits for as long as he has missed it");
+    people.world.set_mute(home, false);
+    people.sync().await;
+    people.sync().await;
+    bob.read().await;
+    people.talk(&group).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_removed_while_the_news_is_on_its_way_hears_what_was_said_before() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.send(&group, Content::Text("before".into())).await.unwrap();
+    alice.client.remove(&group, &[bob.id()]).await.unwrap();
+    people.compare(bob, &group).await;
+    assert_eq!(bob.state(&group).await, ChatState::Active, "the DS does not know him, and he does not know why");
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    assert_eq!(bob.hear().await, [said("Alice", "before")]);
+    assert_eq!(bob.state(&group).await, ChatState::Removed);
+    people.no_problems().await;
+    // Not for ever.
+    let chat = people.group_with(&[bob]).await;
+    people.world.set_mute(&people.servers[0].domain, true);
+    alice.client.remove(&chat, &[bob.id()]).await.unwrap();
+    people.compare(bob, &chat).await;
+    people.clock.0.fetch_add(25 * HOUR, Ordering::SeqCst);
+    people.compare(bob, &chat).await;
+    assert_eq!(bob.state(&chat).await, ChatState::Removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
     let people = People::meet().await;
     let group = people.group().await;
@@ -401,7 +469,7 @@ async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
         assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
         let renew = bob.client.0.change(&group, Intent::Renew).await;
         assert!(matches!(renew, Err(ClientError::Unreachable(_))), "{renew:?}");
-        bob.client.sync().await.unwrap();
+        people.compare(bob, &group).await;
     }
     people.world.set_mute(&people.servers[0].domain, false);
     people.sync().await;
