@@ -408,19 +408,18 @@ async fn what_is_missing_is_not_waited_for_once_nothing_has_waited_for_as_long()
     people.bob = people.bob.restored(copy).await;
     let home = &people.servers[0].domain;
     let (alice, bob) = (&people.alice, &people.bob);
-    let came_back = async || bob.client.problems().await.unwrap().iter().any(|(_, text)| text.contains("rejoined"));
     // Between the two homeservers there is always something on its way.
     people.world.set_mute(home, true);
     alice.client.send(&other, Content::Text("one".into())).await.unwrap();
-    people.compare(bob, &group).await;
-    assert!(!came_back().await, "it may be what he misses");
+    let late = bob.client.0.resync(&group, resync::Reason::Missing).await;
+    assert!(matches!(late, Err(ClientError::Unreachable(_))), "it may be what he misses: {late:?}");
     people.world.set_mute(home, false);
     people.delivered().await;
     people.clock.0.fetch_add(60_000, Ordering::SeqCst);
     people.world.set_mute(home, true);
     alice.client.send(&other, Content::Text("two".into())).await.unwrap();
-    people.compare(bob, &group).await;
-    assert!(came_back().await, "nothing waits for as long as he has missed it");
+    // Nothing waits for as long as he has missed it.
+    bob.client.0.resync(&group, resync::Reason::Missing).await.unwrap();
     people.world.set_mute(home, false);
     people.sync().await;
     people.sync().await;
@@ -451,6 +450,38 @@ async fn who_is_removed_while_the_news_is_on_its_way_hears_what_was_said_before(
     people.clock.0.fetch_add(25 * HOUR, Ordering::SeqCst);
     people.compare(bob, &chat).await;
     assert_eq!(bob.state(&chat).await, ChatState::Removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_be_removed_comes_back_when_all_that_was_said_has_arrived() {
+    let (world, clock) = (World::of_many(), hands());
+    // OpenMLS has a clock of its own, which must not be behind.
+    clock.0.fetch_sub(100 * 24 * HOUR, Ordering::SeqCst);
+    let servers = start_on(&world, &clock, ["a.test", "b.test", "c.test"]).await;
+    let people = People::at(world, clock, servers).await;
+    let group = people.group().await;
+    let other = people.group_with(&[&people.bob]).await;
+    let (alice, bob) = (&people.alice, &people.bob);
+    people.clock.0.fetch_add(91 * 24 * HOUR, Ordering::SeqCst);
+    // Only this one commit: what the DS proposes then, to remove those who were silent for so long, waits.
+    alice.client.0.change(&group, Intent::Update).await.unwrap();
+    people.delivered().await;
+    bob.client.0.drain(Queue::Client).await.unwrap();
+    let home = &people.servers[0].domain;
+    for text in ["one", "two"] {
+        people.world.set_mute(home, true);
+        alice.client.send(&other, Content::Text(text.into())).await.unwrap();
+        let doomed = bob.client.0.change(&group, Intent::Update).await;
+        assert!(matches!(doomed, Err(ClientError::Unreachable(_))), "{doomed:?}");
+        people.world.set_mute(home, false);
+        people.delivered().await;
+        people.clock.0.fetch_add(60_000, Ordering::SeqCst);
+    }
+    bob.say(&group, "I am still here").await;
+    people.sync().await;
+    assert!(alice.hear().await.contains(&said("Bob", "I am still here")));
+    assert_eq!(bob.state(&group).await, ChatState::Active);
+    assert_eq!(bob.hear().await, [said("Alice", "one"), said("Alice", "two")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
