@@ -94,7 +94,35 @@ pub fn seal(
     plaintext: &[u8],
     rng: &mut dyn Rng,
 ) -> Result<HpkeCiphertext, CryptoError> {
-    seal_with(HpkePrivateKey::generate(rng)?, recipient, &info(label, context), aad, plaintext)
+    Ephemeral::draw(rng)?.seal(recipient, label, context, aad, plaintext)
+}
+
+/// The sender's key of one encryption, drawn ahead of it. It can be used once.
+pub struct Ephemeral(HpkePrivateKey);
+
+impl Ephemeral {
+    /// Draws it.
+    ///
+    /// # Errors
+    /// As [`HpkePrivateKey::from_secret`].
+    pub fn draw(rng: &mut dyn Rng) -> Result<Self, CryptoError> {
+        HpkePrivateKey::generate(rng).map(Self)
+    }
+
+    /// [`seal`] with randomness drawn before.
+    ///
+    /// # Errors
+    /// As [`seal`].
+    pub fn seal(
+        self,
+        recipient: &HpkePublicKey,
+        label: HpkeLabel,
+        context: &[u8],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<HpkeCiphertext, CryptoError> {
+        seal_with(self.0, recipient, &info(label, context), aad, plaintext)
+    }
 }
 
 fn seal_with(

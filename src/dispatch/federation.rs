@@ -292,7 +292,7 @@ impl Dispatcher {
         let mut statements = Vec::new();
         for config in gone.into_iter().filter_map(|at| recipients.get(at)) {
             let gone = self.queuing.state_gone(QueueGoneTbs { group: group.clone(), config: config.clone() });
-            statements.extend(forward::seal(context, &of.source, &Forward::QueueGone(gone), Class::Handshake).await?);
+            statements.extend(forward::seal(context, &of.source, Forward::QueueGone(gone), Class::Handshake).await?);
         }
         Ok(statements)
     }

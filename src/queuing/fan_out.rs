@@ -46,7 +46,7 @@ impl Delivery {
     /// body goes into `batch`. Gives the positions of the configs whose queue is gone for good.
     ///
     /// # Errors
-    /// `internal` if the store fails.
+    /// `internal` if the store fails; `overloaded` if it goes to many homeservers and too much is being computed.
     pub async fn add(
         &mut self,
         service: &Queuing,
@@ -71,15 +71,19 @@ impl Delivery {
                 Destination::Nowhere => self.unreachable += 1,
             }
         }
+        let (mut forwards, mut reached) = (Vec::new(), Vec::new());
         for (domain, configs) in elsewhere {
             for recipients in configs.chunks(MAX_RECIPIENTS) {
                 let recipients: Vec<_> = recipients.iter().copied().cloned().collect();
-                let unreachable = u32::try_from(recipients.len()).map_err(damaged)?;
+                reached.push(u32::try_from(recipients.len()).map_err(damaged)?);
                 let forward = ForwardedFanOut { message: message.clone(), no_push: self.no_push, recipients };
-                match forward::seal(context, domain, &Forward::FanOut(forward), class).await? {
-                    Some(sealed) => self.forwards.push(sealed),
-                    None => self.unreachable += unreachable,
-                }
+                forwards.push((domain.clone(), Forward::FanOut(forward)));
+            }
+        }
+        for (sealed, recipients) in forward::seal_all(context, forwards, class).await?.into_iter().zip(reached) {
+            match sealed {
+                Some(sealed) => self.forwards.push(sealed),
+                None => self.unreachable += recipients,
             }
         }
         let group = Bytes::from(message.group.to_vec());

@@ -12,7 +12,7 @@ use crate::{
         federation::{Forward, ForwardAad, QueueGone, QueueGoneTbs, SealedForward},
         label::{HpkeLabel, SignatureLabel},
         padding::{MESSAGE_FLOOR, pad_value, unpad_value},
-        queuing::{ClientQueueConfig, QueuingKeys},
+        queuing::{ClientQueueConfig, QueuingHpkeKey, QueuingKeys},
     },
 };
 
@@ -36,33 +36,82 @@ pub async fn admit(context: &Context<'_>, config: &ClientQueueConfig) -> Result<
     }
 }
 
-/// Seals a message for another homeserver; none if nothing can be sent there.
+/// Messages that are sealed where the request is handled; more than these have a thread of their own.
+const FEW: usize = 4;
+
+/// Seals messages for other homeservers, in their order; none in place of one where nothing can be sent.
 ///
 /// # Errors
-/// `internal` if the store fails.
+/// `internal` if the store fails; `overloaded` if too much is being computed.
+pub async fn seal_all(
+    context: &mut Context<'_>,
+    forwards: Vec<(Domain, Forward)>,
+    class: Class,
+) -> Result<Vec<Option<Forwarded>>, Refusal> {
+    let mut sealings = Vec::with_capacity(forwards.len());
+    for (domain, forward) in forwards {
+        sealings.push(Sealing::of(context, domain, forward, class).await?);
+    }
+    let are_few = sealings.len() <= FEW;
+    let seal = move || sealings.into_iter().map(|sealing| sealing?.run()).collect();
+    if are_few { Ok(seal()) } else { context.workers.run(seal).await }
+}
+
+/// Seals one message.
+///
+/// # Errors
+/// As [`seal_all`].
 pub async fn seal(
     context: &mut Context<'_>,
     domain: &Domain,
-    forward: &Forward,
+    forward: Forward,
     class: Class,
 ) -> Result<Option<Forwarded>, Refusal> {
-    if context.others.check(domain).is_err() {
-        return Ok(None);
+    Ok(Sealing::of(context, domain.clone(), forward, class).await?.and_then(Sealing::run))
+}
+
+/// All that it takes to seal a message.
+struct Sealing {
+    domain: Domain,
+    forward: Forward,
+    class: Class,
+    key: QueuingHpkeKey,
+    aad: Vec<u8>,
+    ephemeral: hpke::Ephemeral,
+}
+
+impl Sealing {
+    /// None if nothing can be sent there.
+    async fn of(
+        context: &mut Context<'_>,
+        domain: Domain,
+        forward: Forward,
+        class: Class,
+    ) -> Result<Option<Self>, Refusal> {
+        if context.others.check(&domain).is_err() {
+            return Ok(None);
+        }
+        let Some(key) = context.others.keys(&domain).await?.and_then(|keys| keys.hpke_keys.first().cloned()) else {
+            return Ok(None);
+        };
+        let aad = ForwardAad { source: context.domain.clone(), destination: domain.clone() }.to_vec();
+        let ephemeral = hpke::Ephemeral::draw(context.rng).map_err(damaged)?;
+        Ok(Some(Self { domain, forward, class, key, aad, ephemeral }))
     }
-    let Some(key) = context.others.keys(domain).await?.and_then(|keys| keys.hpke_keys.first().cloned()) else {
-        return Ok(None);
-    };
-    let aad = ForwardAad { source: context.domain.clone(), destination: domain.clone() }.to_vec();
-    let padded = pad_value(forward, MESSAGE_FLOOR);
-    // A homeserver whose key nothing can be sealed to is one that nothing can be sent to.
-    let sealed = hpke::seal(&key.public_key, HpkeLabel::Forward, &[], &aad, &padded, context.rng);
-    let Ok(HpkeCiphertext { kem_output, ciphertext }) = sealed else { return Ok(None) };
-    let payload = SealedForward { key_id: key.key_id, kem_output, ciphertext };
-    let recipients = match forward {
-        Forward::FanOut(fan_out) => u32::try_from(fan_out.recipients.len()).map_err(damaged)?,
-        Forward::QueueGone(_) => 0,
-    };
-    Ok(Some(Forwarded { domain: domain.clone(), payload, class, recipients }))
+
+    /// A homeserver whose key nothing can be sealed to is one that nothing can be sent to.
+    fn run(self) -> Option<Forwarded> {
+        let Self { domain, forward, class, key, aad, ephemeral } = self;
+        let padded = pad_value(&forward, MESSAGE_FLOOR);
+        let sealed = ephemeral.seal(&key.public_key, HpkeLabel::Forward, &[], &aad, &padded).ok()?;
+        let HpkeCiphertext { kem_output, ciphertext } = sealed;
+        let payload = SealedForward { key_id: key.key_id, kem_output, ciphertext };
+        let recipients = match &forward {
+            Forward::FanOut(fan_out) => u32::try_from(fan_out.recipients.len()).ok()?,
+            Forward::QueueGone(_) => 0,
+        };
+        Some(Forwarded { domain, payload, class, recipients })
+    }
 }
 
 impl Queuing {

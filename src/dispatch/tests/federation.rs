@@ -302,6 +302,35 @@ async fn a_dead_homeserver_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_message_reaches_members_of_many_homeservers_and_says_how_many_it_does_not() {
+    let land = Land::default();
+    let a = World::of_land(&land, "a.test").await;
+    let (mut others, mut configs) = (Vec::new(), Vec::new());
+    for number in 0..8 {
+        let domain = format!("b{number}.test");
+        let other = World::of_land(&land, &domain).await;
+        let owner = other.create().await;
+        configs.extend([other.seal(&owner).await, other.seal(&owner).await]);
+        if number != 3 {
+            a.learns(&domain).await;
+        }
+        others.push((domain, other, owner));
+    }
+    let blocked = others[5].0.parse().unwrap();
+    a.dispatcher.set_federation_rule(blocked, Some(Rule::Blocked)).await.unwrap();
+    let domain = a.dispatcher.parts.domain.clone();
+    assert_eq!(a.tell_all(&configs, numbered(&domain, 7), false).await, 4, "one is not known, one is blocked");
+    for (at, (domain, other, owner)) in others.iter().enumerate() {
+        let reached = !matches!(at, 3 | 5);
+        if reached {
+            a.delivered(domain).await;
+        }
+        let expected: &[u32] = if reached { &[7] } else { &[] };
+        assert_eq!(other.found(owner).await, expected, "{domain}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_is_back_shows_itself_and_gets_what_waits_at_once() {
     let land = Land::default();
     let (a, b) = (World::of_land(&land, "a.test").await, World::of_land(&land, "b.test").await);

@@ -140,9 +140,14 @@ impl World {
 
     /// Sends whatever a DS sends.
     pub async fn tell(&self, config: &ClientQueueConfig, message: FanOut, no_push: bool) -> u32 {
+        self.tell_all(std::slice::from_ref(config), message, no_push).await
+    }
+
+    /// Sends one message to many.
+    pub async fn tell_all(&self, configs: &[ClientQueueConfig], message: FanOut, no_push: bool) -> u32 {
         let mut scope = self.dispatcher.unlocked();
         let (mut batch, mut delivery) = (Batch::new(), Delivery { no_push, ..Delivery::default() });
-        let (service, configs) = (&self.dispatcher.queuing, std::slice::from_ref(config));
+        let service = &self.dispatcher.queuing;
         let context = &mut scope.context();
         delivery.add(service, context, &mut batch, message, configs, Class::Application).await.unwrap();
         let unreachable = delivery.unreachable;
