@@ -118,6 +118,7 @@ impl Dispatcher {
             Some(keys) => keys,
             None => self.learn(&source).await?,
         };
+        self.known.touch(&source, self.parts.clock.now()).await.map_err(store_failure)?;
         // It is there: what waits for it can go now.
         self.peers.hurry(&source);
         let scope = self.peer(&source).await;
@@ -136,15 +137,38 @@ impl Dispatcher {
     /// others as it can.
     pub(super) async fn learn(&self, domain: &Domain) -> Result<Arc<QueuingKeys>, Refusal> {
         if !self.peers.takes(domain) {
-            return Err(Refusal::overloaded("this homeserver deals with as many others as it can"));
+            return Err(too_many());
         }
         let keys = self.foreign.ask::<call::QsGetKeys>(domain, &GetQueuingKeys {}).await?;
         if !Known::are_of_use(&keys) {
             return Err(unreachable(domain, "it has given no keys that can be used"));
         }
-        self.known.learn(domain, keys, self.parts.clock.now()).await.map_err(store_failure)?;
+        let is_named = self.parts.federation.rules.is_named(domain);
+        if !self.known.learn(domain, keys, is_named, self.parts.clock.now()).await.map_err(store_failure)? {
+            return Err(too_many());
+        }
         let known = self.known.find(domain).await.map_err(store_failure)?;
         known.ok_or_else(|| damaged("what was learnt is not there"))
+    }
+
+    /// Forgets homeservers that there has been nothing to do with for more than a year; how many.
+    ///
+    /// # Errors
+    /// `internal` if the store fails.
+    pub async fn forget_peers(&self) -> Result<u64, Refusal> {
+        let mut forgotten = 0;
+        for domain in self.known.silent(self.parts.clock.now()).await.map_err(store_failure)? {
+            let _receiving = self.peer(&domain).await;
+            let (mut batch, mut opened) = (Batch::new(), self.outbox.open(std::iter::once(&domain)).await);
+            if opened.forget(&domain, &mut batch).await.map_err(store_failure)? {
+                batch.delete(Table::FedInbox, row_key(&domain));
+                self.known.forget(&domain, &mut batch);
+                // Whoever needs it sees it at once, and does it again if it is lost.
+                drop(self.parts.store.submit(batch).map_err(store_failure)?);
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
     }
 
     /// Decides whether this homeserver deals with another, or takes a decision back; what goes on with one that is blocked ends.
@@ -436,6 +460,10 @@ impl Receiving {
         sleep(time.unwrap_or(LONGEST_WAIT).clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
         self.dispatcher.check(&self.source).map_err(|_| codes::DENIED)
     }
+}
+
+fn too_many() -> Refusal {
+    Refusal::overloaded("this homeserver deals with as many others as it can")
 }
 
 fn put_inbox(source: &Domain, inbox: &Inbox, batch: &mut Batch) -> Result<(), Refusal> {

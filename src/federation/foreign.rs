@@ -2,20 +2,20 @@
 //! to one homeserver; who does not answer is left alone for a while.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::timeout;
 
-use super::{Federation, Rules, ask};
+use super::{Federation, Rules, ask, shares::Shares};
 use crate::{
     base::{Cache, Clock, Domain, Refusal, Status, Timestamp},
     wire::{Call, Encode},
 };
 
-/// Questions that are under way at a time, and to one homeserver. Who asks for more is told to come again.
+/// Questions that are under way at a time, and to the homeservers of one registrable domain. Who asks for more is told to come
+/// again.
 const QUESTIONS: usize = 64;
 const QUESTIONS_TO_ONE: usize = 4;
 
@@ -33,8 +33,8 @@ pub struct Foreign {
     home: Domain,
     federation: Federation,
     clock: Arc<dyn Clock>,
-    /// How many questions to whom are under way.
-    questions: Mutex<HashMap<Domain, usize>>,
+    /// Those that are under way.
+    questions: Mutex<Shares>,
     /// Who has not answered, and when to ask again.
     silent: Mutex<Cache<Domain, Timestamp>>,
 }
@@ -87,16 +87,15 @@ impl Foreign {
 
     fn begin(&self, domain: &Domain) -> Result<Question<'_>, Refusal> {
         let mut questions = self.questions();
-        let to_one = questions.get(domain).copied().unwrap_or(0);
-        if to_one >= QUESTIONS_TO_ONE || questions.values().sum::<usize>() >= QUESTIONS {
+        if questions.of(domain) >= QUESTIONS_TO_ONE || questions.all() >= QUESTIONS {
             let refusal = Refusal::overloaded("too much is being asked of other homeservers");
             return Err(refusal.with_retry_after(PATIENCE));
         }
-        questions.insert(domain.clone(), to_one + 1);
+        questions.add(domain);
         Ok(Question { foreign: self, domain: domain.clone() })
     }
 
-    fn questions(&self) -> MutexGuard<'_, HashMap<Domain, usize>> {
+    fn questions(&self) -> MutexGuard<'_, Shares> {
         // The map is whole between any two of its operations.
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,11 +119,7 @@ struct Question<'a> {
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
-        let mut questions = self.foreign.questions();
-        let left = questions.remove(&self.domain).unwrap_or(0).saturating_sub(1);
-        if left > 0 {
-            questions.insert(self.domain.clone(), left);
-        }
+        self.foreign.questions().remove(&self.domain);
     }
 }
 

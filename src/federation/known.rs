@@ -1,11 +1,15 @@
 //! The keys of other homeservers' QS, learnt once and kept: what is sealed to them has to be sealed while they cannot be
 //! asked. They are learnt again with every connection, as they change while both run.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::shares::Shares;
 use crate::{
     base::{Cache, Domain, Timestamp},
     crypto::sha256,
@@ -24,26 +28,52 @@ const MAX_KEYS_SIZE: usize = 4 << 10;
 /// Rows looked at in one go.
 const PAGE: usize = 1_000;
 
+/// Most homeservers that are known, and of one registrable domain.
+const MAX_KNOWN: usize = 100_000;
+const MAX_KNOWN_OF_ONE: usize = 1_000;
+
+/// How exact it is remembered when a homeserver was last dealt with.
+const USED: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long a homeserver is remembered that there is nothing to do with: longer than any message waits (a year), and than
+/// anything leads to it that was sealed to its keys.
+const FORGOTTEN: Duration = Duration::from_secs(400 * 86_400);
+
 /// A row.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     domain: String,
     /// An encoded [`QueuingKeys`].
     keys: ByteBuf,
-    /// When they were learnt, in seconds.
-    learnt: u64,
+    /// When it was last dealt with, in seconds, 30 days more or less.
+    used: u64,
+}
+
+/// What is known of a homeserver.
+#[derive(Clone)]
+struct Entry {
+    keys: Arc<QueuingKeys>,
+    used: u64,
 }
 
 /// The keys that have been learnt.
 pub struct Known {
     store: Store,
-    cache: Mutex<Cache<Domain, Arc<QueuingKeys>>>,
+    cache: Mutex<Cache<Domain, Entry>>,
+    shares: Mutex<Shares>,
 }
 
 impl Known {
     /// Those in the store.
-    pub fn new(store: Store) -> Self {
-        Self { store, cache: Mutex::new(Cache::new(CACHED)) }
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn open(store: Store) -> Result<Self, StoreError> {
+        let known = Self { store, cache: Mutex::new(Cache::new(CACHED)), shares: Mutex::default() };
+        for domain in known.all().await? {
+            known.shares().add(&domain);
+        }
+        Ok(known)
     }
 
     /// The keys of the QS of `domain`, if they have been learnt.
@@ -51,14 +81,18 @@ impl Known {
     /// # Errors
     /// [`StoreError`] if the store fails.
     pub async fn find(&self, domain: &Domain) -> Result<Option<Arc<QueuingKeys>>, StoreError> {
-        if let Some(keys) = self.cache().get(domain) {
-            return Ok(Some(keys.clone()));
+        Ok(self.entry(domain).await?.map(|entry| entry.keys))
+    }
+
+    async fn entry(&self, domain: &Domain) -> Result<Option<Entry>, StoreError> {
+        if let Some(entry) = self.cache().get(domain) {
+            return Ok(Some(entry.clone()));
         }
         let Some(row) = self.store.pending().get(Table::FedPeers, &row_key(domain)).await? else { return Ok(None) };
-        let Stored { keys, .. } = record::decode(VERSION, &row).map_err(damaged)?;
-        let keys = Arc::new(QueuingKeys::from_slice(&keys).map_err(damaged)?);
-        self.cache().insert(domain.clone(), keys.clone());
-        Ok(Some(keys))
+        let Stored { keys, used, .. } = record::decode(VERSION, &row).map_err(damaged)?;
+        let entry = Entry { keys: Arc::new(QueuingKeys::from_slice(&keys).map_err(damaged)?), used };
+        self.cache().insert(domain.clone(), entry.clone());
+        Ok(Some(entry))
     }
 
     /// Whether these are keys that can be kept and sealed to.
@@ -83,23 +117,87 @@ impl Known {
         }
     }
 
-    /// These are the keys now; durable when this returns. Those that are of no use change nothing.
+    /// These are the keys now; durable when this returns. Those that are of no use change nothing. `false` if too many
+    /// homeservers are known already, of its registrable domain or, but for one `is_named` by the operator, in all.
     ///
     /// # Errors
     /// [`StoreError`] if the store fails.
-    pub async fn learn(&self, domain: &Domain, keys: QueuingKeys, now: Timestamp) -> Result<(), StoreError> {
-        if !Self::are_of_use(&keys) || self.find(domain).await?.is_some_and(|known| *known == keys) {
-            return Ok(());
+    pub async fn learn(
+        &self,
+        domain: &Domain,
+        keys: QueuingKeys,
+        is_named: bool,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let known = self.entry(domain).await?;
+        if !Self::are_of_use(&keys) {
+            return Ok(known.is_some());
         }
-        let stored = Stored { domain: domain.to_string(), keys: keys.to_vec().into(), learnt: now.seconds() };
+        if known.is_none() {
+            let mut shares = self.shares();
+            if shares.all() >= MAX_KNOWN || (shares.of(domain) >= MAX_KNOWN_OF_ONE && !is_named) {
+                return Ok(false);
+            }
+            // Two may learn of it at once, and it counts twice until the next start: that is of no consequence.
+            shares.add(domain);
+        }
+        match known {
+            Some(known) if *known.keys == keys => self.touch(domain, now).await?,
+            _ => self.put(domain, Entry { keys: Arc::new(keys), used: now.seconds() }).await?,
+        }
+        Ok(true)
+    }
+
+    /// There is something to do with a homeserver.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn touch(&self, domain: &Domain, now: Timestamp) -> Result<(), StoreError> {
+        match self.entry(domain).await? {
+            Some(known) if known.used + USED.as_secs() <= now.seconds() => {
+                self.put(domain, Entry { used: now.seconds(), ..known }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn put(&self, domain: &Domain, entry: Entry) -> Result<(), StoreError> {
+        let stored = Stored { domain: domain.to_string(), keys: entry.keys.to_vec().into(), used: entry.used };
         let mut batch = Batch::new();
         batch.put(Table::FedPeers, row_key(domain), record::encode(VERSION, &stored).map_err(damaged)?);
         self.store.submit(batch)?.await?;
-        self.cache().insert(domain.clone(), Arc::new(keys));
+        self.cache().insert(domain.clone(), entry);
         Ok(())
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache<Domain, Arc<QueuingKeys>>> {
+    /// The homeservers that there has been nothing to do with for 400 days.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn silent(&self, now: Timestamp) -> Result<Vec<Domain>, StoreError> {
+        let mut silent = Vec::new();
+        for domain in self.all().await? {
+            let used = self.entry(&domain).await?.map_or(0, |known| known.used);
+            if used + FORGOTTEN.as_secs() <= now.seconds() {
+                silent.push(domain);
+            }
+        }
+        Ok(silent)
+    }
+
+    /// Adds to a batch that a homeserver is not known any more.
+    pub fn forget(&self, domain: &Domain, batch: &mut Batch) {
+        batch.delete(Table::FedPeers, row_key(domain));
+        self.cache().remove(domain);
+        self.shares().remove(domain);
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        // Counters.
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<Domain, Entry>> {
         // The cache is whole between any two of its operations.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@ pub mod known;
 pub mod outbox;
 pub mod peers;
 pub mod rules;
+mod shares;
 
 use std::sync::Arc;
 

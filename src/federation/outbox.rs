@@ -59,6 +59,13 @@ pub struct Head {
 }
 
 impl Head {
+    /// Of a homeserver that nothing was ever sent to, or that was forgotten since: begins above all numbers that were used
+    /// before, unless more than a million messages were sent in every second.
+    const fn new(now: Timestamp) -> Self {
+        let next = now.seconds() << 20;
+        Self { first: next, next, added: 0, removed: 0, expired: 0 }
+    }
+
     /// How many wait.
     pub const fn waiting(&self) -> u64 {
         self.next - self.first
@@ -267,6 +274,7 @@ impl Opened<'_> {
     ) -> Result<bool, StoreError> {
         let limits = self.outbox.limits;
         let head = self.head(domain).await?;
+        let head = if head == Head::default() { Head::new(now) } else { head };
         if !head.takes(&limits, is_handshake) {
             return Ok(false);
         }
@@ -282,6 +290,21 @@ impl Opened<'_> {
         let row = record::encode(ROW_VERSION, &message).map_err(damaged)?;
         batch.put(Table::FedOutbox, message_key(domain, head.next), row);
         self.put(domain, Head { next: head.next + 1, added: total, ..head }, batch)?;
+        Ok(true)
+    }
+
+    /// Adds to a batch that a homeserver is not known any more; `false` if something waits for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the head cannot be read.
+    pub async fn forget(&mut self, domain: &Domain, batch: &mut Batch) -> Result<bool, StoreError> {
+        if self.head(domain).await?.waiting() > 0 {
+            return Ok(false);
+        }
+        batch.delete(Table::FedHeads, row_key(domain));
+        if let Some(heads) = self.guards.get_mut(&shard(domain)) {
+            heads.remove(domain);
+        }
         Ok(true)
     }
 

@@ -24,6 +24,7 @@ use super::{
     Federation, Known, accepted, ask,
     outbox::{Head, Outbox, Waiting},
     request,
+    shares::Shares,
 };
 use crate::{
     base::{Clock, Domain, limits::MAX_RESPONSE, time::jittered},
@@ -55,6 +56,9 @@ pub struct Settings {
     pub patience: Duration,
     /// Most homeservers that something may wait for.
     pub max_peers: usize,
+    /// The same of those whose domains are under one registrable domain. Those that the operator has allowed by name are not
+    /// counted against it.
+    pub max_peers_of_one: usize,
 }
 
 impl Default for Settings {
@@ -66,6 +70,7 @@ impl Default for Settings {
             idle: Duration::from_secs(10 * 60),
             patience: Duration::from_secs(20),
             max_peers: 10_000,
+            max_peers_of_one: 100,
         }
     }
 }
@@ -142,10 +147,16 @@ pub struct Peers(Arc<Shared>);
 
 struct Shared {
     parts: Parts,
-    workers: Mutex<BTreeMap<Domain, Handle>>,
+    workers: Mutex<Workers>,
     /// Whether there are to be no workers any more.
     ended: AtomicBool,
     dials: Places,
+}
+
+#[derive(Default)]
+struct Workers {
+    by_domain: BTreeMap<Domain, Handle>,
+    shares: Shares,
 }
 
 struct Handle {
@@ -220,7 +231,8 @@ impl Peers {
         if self.0.ended.load(Ordering::Acquire) {
             return;
         }
-        if let Some(Handle { worker, .. }) = workers.get(&domain).filter(|handle| !handle.task.is_finished()) {
+        let running = workers.by_domain.get(&domain).filter(|handle| !handle.task.is_finished());
+        if let Some(Handle { worker, .. }) = running {
             worker.news.store(true, Ordering::Release);
             worker.wake.notify_one();
             return;
@@ -234,18 +246,22 @@ impl Peers {
             state: Mutex::new(State::Connecting),
         });
         let task = tokio::spawn(run(Arc::downgrade(&self.0), worker.clone())).abort_handle();
-        workers.insert(domain, Handle { worker, task });
+        if workers.by_domain.insert(domain.clone(), Handle { worker, task }).is_none() {
+            workers.shares.add(&domain);
+        }
     }
 
     /// Whether messages for another homeserver can be taken on.
     pub fn takes(&self, domain: &Domain) -> bool {
-        let workers = self.0.workers();
-        workers.len() < self.0.parts.settings.max_peers || workers.contains_key(domain)
+        let (workers, Parts { settings, federation, .. }) = (self.0.workers(), &self.0.parts);
+        let has_room = workers.shares.all() < settings.max_peers
+            && (workers.shares.of(domain) < settings.max_peers_of_one || federation.rules.is_named(domain));
+        has_room || workers.by_domain.contains_key(domain)
     }
 
     /// A homeserver has shown that it is there: what waits for it need not wait any longer.
     pub fn hurry(&self, domain: &Domain) {
-        if let Some(Handle { worker, .. }) = self.0.workers().get(domain) {
+        if let Some(Handle { worker, .. }) = self.0.workers().by_domain.get(domain) {
             worker.hurry.notify_one();
         }
     }
@@ -259,7 +275,8 @@ impl Peers {
         let mut peers = Vec::new();
         for (domain, head) in outbox.heads().await? {
             let oldest = outbox.oldest(&domain).await?;
-            let state = self.0.workers().get(&domain).map_or(State::Idle, |handle| handle.worker.state().clone());
+            let state =
+                self.0.workers().by_domain.get(&domain).map_or(State::Idle, |handle| handle.worker.state().clone());
             peers.push(Peer { head, oldest, state, domain });
         }
         peers.sort_by(|one, other| one.domain.cmp(&other.domain));
@@ -272,7 +289,7 @@ impl Peers {
     pub fn end(&self) {
         let workers = self.0.workers();
         self.0.ended.store(true, Ordering::Release);
-        workers.values().for_each(|handle| handle.task.abort());
+        workers.by_domain.values().for_each(|handle| handle.task.abort());
     }
 }
 
@@ -283,7 +300,7 @@ impl Drop for Peers {
 }
 
 impl Shared {
-    fn workers(&self) -> MutexGuard<'_, BTreeMap<Domain, Handle>> {
+    fn workers(&self) -> MutexGuard<'_, Workers> {
         // The map is whole between any two of its operations.
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -308,7 +325,9 @@ async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
                 let mut workers = shared.workers();
                 // Whoever has news tells of them under this lock.
                 if !worker.news.load(Ordering::Acquire) {
-                    workers.remove(&worker.domain);
+                    if workers.by_domain.remove(&worker.domain).is_some() {
+                        workers.shares.remove(&worker.domain);
+                    }
                     return;
                 }
             }
@@ -406,10 +425,11 @@ impl Delivery<'_> {
     }
 
     async fn deliver(&self, connection: &Connection, failures: &mut u32) -> Result<(), Trouble> {
-        let Parts { source, incarnation, outbox, known, clock, settings, .. } = &self.shared.parts;
+        let Parts { source, incarnation, outbox, known, federation, clock, settings, .. } = &self.shared.parts;
         let domain = &self.worker.domain;
         let keys = timeout(settings.patience, ask::<call::QsGetKeys>(connection, &GetQueuingKeys {})).await;
-        known.learn(domain, keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?, clock.now()).await?;
+        let keys = keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?;
+        known.learn(domain, keys, federation.rules.is_named(domain), clock.now()).await?;
 
         let exchange = connection.open().await.map_err(Trouble::failed)?;
         let deliver = Deliver { source: source.clone(), destination: domain.clone(), incarnation: *incarnation };

@@ -133,6 +133,12 @@ impl Rules {
         }
     }
 
+    /// Whether the operator has named a homeserver as one to deal with.
+    pub fn is_named(&self, domain: &Domain) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.get(domain) == Some(&Rule::Allowed)
+    }
+
     /// Decides about a homeserver, or takes a decision back.
     pub fn set(&self, domain: Domain, rule: Option<Rule>) {
         {

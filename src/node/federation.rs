@@ -26,6 +26,7 @@ pub struct Table {
     outbox_bytes: u64,
     longest_pause: u64,
     max_peers: usize,
+    max_peers_of_one: usize,
     peers: BTreeMap<String, String>,
 }
 
@@ -40,6 +41,7 @@ impl Default for Table {
             outbox_bytes: limits.bytes,
             longest_pause: settings.longest_pause.as_secs(),
             max_peers: settings.max_peers,
+            max_peers_of_one: settings.max_peers_of_one,
             peers: BTreeMap::new(),
         }
     }
@@ -81,6 +83,7 @@ impl Table {
             ("outbox_bytes", self.outbox_bytes, 1 << 20, 1 << 50),
             ("longest_pause", self.longest_pause, 1, DAY),
             ("max_peers", self.max_peers as u64, 1, 1_000_000),
+            ("max_peers_of_one", self.max_peers_of_one as u64, 1, 1_000_000),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(NodeError::Config(format!("federation.{name} is between {least} and {most}")));
@@ -92,6 +95,7 @@ impl Table {
                 retention: Duration::from_secs(self.retention_days * DAY),
                 longest_pause: Duration::from_secs(self.longest_pause),
                 max_peers: self.max_peers,
+                max_peers_of_one: self.max_peers_of_one,
                 ..Settings::default()
             },
             limits: Limits { messages: self.outbox_messages, bytes: self.outbox_bytes, ..Limits::default() },
@@ -141,6 +145,7 @@ pub fn template() -> String {
          # outbox_bytes = {bytes}          # and their bytes\n\
          # longest_pause = {pause}                # seconds between two attempts to reach a homeserver\n\
          # max_peers = {peers}                  # homeservers that messages may wait for\n\
+         # max_peers_of_one = {of_one}             # of them under one registrable domain, unless they are allowed by name\n\
          # allow_private_addresses = {private}  # whether DNS may lead to addresses that are not on the public internet\n\
          \n\
          # Where homeservers are, whatever DNS says.\n\
@@ -151,6 +156,7 @@ pub fn template() -> String {
         bytes = table.outbox_bytes,
         pause = table.longest_pause,
         peers = table.max_peers,
+        of_one = table.max_peers_of_one,
         private = table.allow_private_addresses,
     )
 }

@@ -44,6 +44,11 @@ pub async fn run(store: Store, clock: Arc<dyn Clock>, dispatcher: Arc<Dispatcher
             Ok(dropped) => tracing::info!(dropped, "groups that nobody used were dropped"),
             Err(error) => tracing::warn!(%error, "unused groups were not looked for"),
         }
+        match dispatcher.forget_peers().await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "homeservers that there was nothing to do with were forgotten"),
+            Err(error) => tracing::warn!(%error, "silent homeservers were not looked for"),
+        }
         // Secrets of ratchets that have moved on are in it, and in files of this table that are not compacted yet.
         if let Err(error) = store.purge(Table::Queues).await {
             tracing::warn!(%error, "the write-ahead log was not let go");

@@ -10,6 +10,7 @@ use rand_core::RngCore as _;
 use tokio::time::timeout;
 
 mod broken;
+mod shares;
 mod stubborn;
 
 use super::{
@@ -235,7 +236,7 @@ impl World {
     /// It has learnt the keys of a homeserver at some time.
     pub async fn knows(&self, domain: &str) {
         let (keys, now) = (Peer::new().keys.lock().unwrap().clone(), self.dispatcher.parts.clock.now());
-        self.dispatcher.known.learn(&domain.parse().unwrap(), keys, now).await.unwrap();
+        assert!(self.dispatcher.known.learn(&domain.parse().unwrap(), keys, false, now).await.unwrap());
     }
 }
 
@@ -503,11 +504,14 @@ async fn open_delivery_to(
     Ok((Delivered::from_bytes(body).unwrap().next, frames))
 }
 
+/// Number of the first message to a homeserver.
+const FIRST: u64 = (START * 86_400) << 20;
+
 /// A homeserver that answers for its keys and is otherwise what a test makes of it.
 struct Peer {
     key: SigningKey,
     keys: Mutex<QueuingKeys>,
-    /// What it acknowledges to whoever delivers to it.
+    /// How many messages it acknowledges to whoever delivers to it.
     says: Mutex<u64>,
     /// How it goes on with a delivery that has begun.
     manner: Mutex<Manner>,
@@ -580,7 +584,7 @@ impl Streaming for Says {
                 Manner::Silent => {}
                 Manner::Garbage => drop(frames.send(Bytes::from_static(b"garbage")).await),
                 Manner::TakesBack => {
-                    for next in [1, 0] {
+                    for next in [FIRST + 1, FIRST] {
                         drop(frames.send(Delivered { next }.to_vec().into()).await);
                     }
                 }
@@ -620,8 +624,8 @@ impl Handler for Peer {
         if asks_for_keys {
             return Reply::Once(Response::ok(&*self.keys.lock().unwrap()).to_vec().into());
         }
-        let says = *self.says.lock().unwrap();
-        let header = Response::ok(&Delivered { next: says.min(1) * says }).to_vec();
+        let says = FIRST + *self.says.lock().unwrap();
+        let header = Response::ok(&Delivered { next: says }).to_vec();
         Reply::Stream(header.into(), Box::new(Says(says, manner)))
     }
 }

@@ -205,7 +205,7 @@ async fn a_peer_whose_keys_are_too_many_or_none_is_not_believed_and_those_before
         assert_eq!(refused.status, Status::RemoteUnreachable);
         // Nor when they are asked for with a delivery.
         let given = peer.keys.lock().unwrap().clone();
-        a.dispatcher.known.learn(&c, given, a.dispatcher.parts.clock.now()).await.unwrap();
+        a.dispatcher.known.learn(&c, given, false, a.dispatcher.parts.clock.now()).await.unwrap();
         assert_eq!(*a.dispatcher.known.find(&c).await.unwrap().unwrap(), good);
     }
 }
