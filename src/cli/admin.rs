@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     federation::{self, Federation},
     output::{Failure, Output, rfc3339, time, word},
+    typed::lower,
 };
 use crate::{
     base::hex,
@@ -246,9 +247,9 @@ impl User {
     fn ask(self) -> Ask {
         match self {
             Self::List => Ask::UserList {},
-            Self::Disable { user } => Ask::UserDisable { user },
-            Self::Enable { user } => Ask::UserEnable { user },
-            Self::Delete { user } => Ask::UserDelete { user },
+            Self::Disable { user } => Ask::UserDisable { user: lower(&user) },
+            Self::Enable { user } => Ask::UserEnable { user: lower(&user) },
+            Self::Delete { user } => Ask::UserDelete { user: lower(&user) },
         }
     }
 }

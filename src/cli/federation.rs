@@ -3,7 +3,10 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::output::{time, word};
+use super::{
+    output::{time, word},
+    typed::lower,
+};
 use crate::node::admin::Command as Ask;
 
 /// What is asked about other homeservers.
@@ -35,9 +38,9 @@ impl Federation {
     pub fn ask(self) -> Ask {
         match self {
             Self::List => Ask::FederationList {},
-            Self::Allow { domain } => Ask::FederationAllow { domain },
-            Self::Block { domain } => Ask::FederationBlock { domain },
-            Self::Forget { domain } => Ask::FederationForget { domain },
+            Self::Allow { domain } => Ask::FederationAllow { domain: lower(&domain) },
+            Self::Block { domain } => Ask::FederationBlock { domain: lower(&domain) },
+            Self::Forget { domain } => Ask::FederationForget { domain: lower(&domain) },
             Self::Peers => Ask::FederationPeers {},
         }
     }
@@ -66,7 +69,8 @@ pub fn line(found: &Value) -> String {
         line += &format!(", {} dropped", found["expired"]);
     }
     if let Some(why) = found["why"].as_str() {
-        line += &format!("\n  {} failures in a row: {why}", found["failures"]);
+        let (failures, next) = (&found["failures"], time(found, "next_attempt"));
+        line += &format!("\n  {failures} failures in a row, next attempt {next}: {why}");
     }
     line
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::output::Failure;
+use super::{output::Failure, typed::typed};
 use crate::{
     base::Domain,
     node::setup::{Created, Setup, create},
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Args)]
 pub struct Init {
     /// The home domain: users are called <uuid>@DOMAIN
-    #[arg(long)]
+    #[arg(long, value_parser = typed::<Domain>)]
     domain: Domain,
     /// Directory for configuration, keys and data; made if it is missing
     #[arg(long)]

@@ -7,6 +7,7 @@ mod federation;
 mod init;
 mod output;
 mod serve;
+mod typed;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -118,8 +118,9 @@ impl Core {
                     return Err(error);
                 }
                 Err(error) => {
-                    let (text, now) = (format!("a stored {:?}: {error}", pending.method), self.trust.now());
-                    let number = pending.number;
+                    let text =
+                        format!("a request that waited ({}) could not be carried out: {error}", pending.method.name());
+                    let (now, number) = (self.trust.now(), pending.number);
                     self.database
                         .run(move |connection| {
                             // What lost its race and cannot be made again is still there.

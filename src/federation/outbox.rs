@@ -15,7 +15,7 @@ use crate::{
     wire::{federation::SealedForward, queuing::HpkeKeyId},
 };
 
-const HEAD_VERSION: u8 = 1;
+const HEAD_VERSION: u8 = 2;
 const ROW_VERSION: u8 = 1;
 
 const SHARDS: usize = 16;
@@ -56,6 +56,8 @@ pub struct Head {
     removed: u64,
     /// Messages that were dropped because they waited for too long.
     pub expired: u64,
+    /// Messages that the homeserver has acknowledged.
+    pub delivered: u64,
 }
 
 impl Head {
@@ -63,7 +65,7 @@ impl Head {
     /// before, unless more than a million messages were sent in every second.
     const fn new(now: Timestamp) -> Self {
         let next = now.seconds() << 20;
-        Self { first: next, next, added: 0, removed: 0, expired: 0 }
+        Self { first: next, next, added: 0, removed: 0, expired: 0, delivered: 0 }
     }
 
     /// How many wait.
@@ -88,6 +90,28 @@ impl Head {
 struct StoredHead {
     domain: String,
     head: Head,
+}
+
+/// The same in version 1, where numbers began at 0.
+#[derive(Deserialize)]
+struct StoredHead1 {
+    domain: String,
+    first: u64,
+    next: u64,
+    added: u64,
+    removed: u64,
+    expired: u64,
+}
+
+impl StoredHead {
+    fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        if record::version(row).map_err(damaged)? != 1 {
+            return record::decode(HEAD_VERSION, row).map_err(damaged);
+        }
+        let StoredHead1 { domain, first, next, added, removed, expired } = record::decode(1, row).map_err(damaged)?;
+        let delivered = first.saturating_sub(expired);
+        Ok(Self { domain, head: Head { first, next, added, removed, expired, delivered } })
+    }
 }
 
 /// A message, as stored.
@@ -184,7 +208,7 @@ impl Outbox {
             let Some(last) = rows.last() else { return Ok(heads) };
             range = KeyRange::from(last.key.successor()..);
             for row in rows {
-                let StoredHead { domain, head } = record::decode(HEAD_VERSION, &row.value).map_err(damaged)?;
+                let StoredHead { domain, head } = StoredHead::decode(&row.value)?;
                 heads.push((domain.parse().map_err(|_| damaged("a domain is none"))?, head));
             }
         }
@@ -225,8 +249,8 @@ impl Outbox {
         let last = self.store.pending().get(Table::FedOutbox, &message_key(domain, next - 1)).await?;
         let last = last.ok_or_else(|| damaged("an outbox has a gap"))?;
         let last: StoredMessage = record::decode(ROW_VERSION, &last).map_err(damaged)?;
-        let expired = head.expired + if is_loss { next - head.first } else { 0 };
-        let left = Head { first: next, removed: last.total, expired, ..head };
+        let (gone, mut left) = (next - head.first, Head { first: next, removed: last.total, ..head });
+        *(if is_loss { &mut left.expired } else { &mut left.delivered }) += gone;
         let mut batch = Batch::new();
         batch.delete_range(Table::FedOutbox, message_key(domain, head.first), message_key(domain, next));
         opened.put(domain, left, &mut batch)?;
@@ -247,7 +271,7 @@ impl Opened<'_> {
             return Ok(head.clone());
         }
         let row = self.outbox.store.pending().get(Table::FedHeads, &row_key(domain)).await?;
-        let stored = row.map(|row| record::decode::<StoredHead>(HEAD_VERSION, &row).map_err(damaged)).transpose()?;
+        let stored = row.map(|row| StoredHead::decode(&row)).transpose()?;
         let head = stored.map(|stored| stored.head).unwrap_or_default();
         heads.insert(domain.clone(), head.clone());
         Ok(head)
@@ -361,6 +385,14 @@ mod tests {
             let sequences = outbox.read(domain, 0, Limit::rows(9)).await.unwrap().into_iter().map(|row| row.sequence);
             assert_eq!((sequences.collect::<Vec<_>>(), outbox.head(domain).await.unwrap().waiting()), (vec![0, 1], 2));
         }
+    }
+
+    #[test]
+    fn heads_of_the_first_version_are_read() {
+        let row = record::encode(1, &("a.test", 7_u64, 9_u64, 300_u64, 200_u64, 2_u64)).unwrap();
+        let StoredHead { domain, head } = StoredHead::decode(&row).unwrap();
+        let expected = Head { first: 7, next: 9, added: 300, removed: 200, expired: 2, delivered: 5 };
+        assert_eq!((domain.as_str(), head), ("a.test", expected));
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use super::{
     shares::Shares,
 };
 use crate::{
-    base::{Clock, Domain, limits::MAX_RESPONSE, time::jittered},
+    base::{Clock, Domain, Timestamp, limits::MAX_RESPONSE, time::jittered},
     crypto::{signature::CurrentKey, system_rng},
     store::{Limit, StoreError},
     transport::{Connection, Frames, Places},
@@ -98,12 +98,14 @@ pub enum State {
     Connecting,
     /// It is connected.
     Connected,
-    /// It is tried again after a pause.
+    /// It is tried again, until that succeeds.
     Failing {
         /// Failures in a row.
         failures: u32,
         /// The last one.
         why: String,
+        /// When the next attempt begins, or has begun.
+        next: Timestamp,
     },
     /// This homeserver does not deal with it.
     Denied,
@@ -339,10 +341,12 @@ async fn run(shared: std::sync::Weak<Shared>, worker: Arc<Worker>) {
             Err(Trouble::Failed(why)) => {
                 failures = u32::saturating_add(failures, 1);
                 tracing::debug!(peer = %worker.domain, failures, %why, "delivery to another homeserver failed");
-                *worker.state() = State::Failing { failures, why };
                 let Settings { first_pause, longest_pause, .. } = shared.parts.settings;
                 let longest = first_pause.saturating_mul(1 << (failures - 1).min(20)).min(longest_pause);
-                pause(&shared, &worker, &mut rules, jittered(longest, system_rng().next_u32()), false).await;
+                let wait = jittered(longest, system_rng().next_u32());
+                let next = shared.parts.clock.now().after(wait);
+                *worker.state() = State::Failing { failures, why, next };
+                pause(&shared, &worker, &mut rules, wait, false).await;
             }
         }
     }
@@ -382,7 +386,12 @@ impl Delivery<'_> {
         }
         let mut rules = federation.rules.watch();
         self.check_rules()?;
-        *self.worker.state() = State::Connecting;
+        {
+            let mut state = self.worker.state();
+            if !matches!(*state, State::Failing { .. }) {
+                *state = State::Connecting;
+            }
+        }
         let dial = async { self.shared.dials.run(federation.dial.dial(domain)).await.map_err(Trouble::failed) };
         let connection = self.unless_denied(&mut rules, dial).await?;
         let outcome = self.unless_denied(&mut rules, self.deliver(&connection, failures)).await;

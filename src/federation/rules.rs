@@ -81,8 +81,11 @@ impl Rules {
     /// Decides about a homeserver, or takes a decision back: durable when this returns, and in effect.
     ///
     /// # Errors
-    /// `quota_exceeded` for too many decisions; `internal` if the store fails.
+    /// `not_found` where there is nothing to take back; `quota_exceeded` for too many decisions; `internal` if the store fails.
     pub async fn decide(&self, store: &Store, domain: Domain, rule: Option<Rule>) -> Result<(), Refusal> {
+        if rule.is_none() && !self.has(&domain) {
+            return Err(Refusal::not_found("nothing is decided about this homeserver"));
+        }
         if rule.is_some() && !self.has_room_for(&domain) {
             return Err(Refusal::quota_exceeded("there are 100,000 decisions about homeservers already"));
         }
@@ -98,6 +101,10 @@ impl Rules {
         store.submit(batch).map_err(failed)?.await.map_err(failed)?;
         self.set(domain, rule);
         Ok(())
+    }
+
+    fn has(&self, domain: &Domain) -> bool {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).contains_key(domain)
     }
 
     fn has_room_for(&self, domain: &Domain) -> bool {

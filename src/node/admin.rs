@@ -369,22 +369,23 @@ impl Operator {
     async fn peers(&self) -> Result<Vec<Value>, Refusal> {
         let peers = self.dispatcher.federation_peers().await?;
         let entry = |peer: Peer| {
-            let (state, failures, why) = match peer.state {
-                State::Idle => ("idle", 0, None),
-                State::Connecting => ("connecting", 0, None),
-                State::Connected => ("connected", 0, None),
-                State::Failing { failures, why } => ("failing", failures, Some(why)),
-                State::Denied => ("denied", 0, None),
+            let (state, failures, why, next) = match peer.state {
+                State::Idle => ("idle", 0, None, None),
+                State::Connecting => ("connecting", 0, None, None),
+                State::Connected => ("connected", 0, None, None),
+                State::Failing { failures, why, next } => ("failing", failures, Some(why), Some(next.seconds())),
+                State::Denied => ("denied", 0, None, None),
             };
             json!({
                 "domain": peer.domain.as_str(),
                 "state": state,
                 "failures": failures,
                 "why": why,
+                "next_attempt": next,
                 "waiting": peer.head.waiting(),
                 "waiting_bytes": peer.head.bytes(),
                 "oldest": peer.oldest,
-                "delivered": peer.head.first - peer.head.expired,
+                "delivered": peer.head.delivered,
                 "expired": peer.head.expired,
             })
         };

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use crate::{
     base::{GroupId, UserId},
-    cli::output::{Failure, Output, printable},
+    cli::{
+        output::{Failure, Output, printable},
+        typed::typed,
+    },
     client::{ChatKind, ChatState, Client},
 };
 
@@ -22,7 +25,7 @@ pub enum Group {
         /// The group
         chat: GroupId,
         /// Whom, as <uuid>@<domain>
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = typed::<UserId>)]
         users: Vec<UserId>,
     },
     /// Remove members
@@ -30,7 +33,7 @@ pub enum Group {
         /// The group
         chat: GroupId,
         /// Whom, as <uuid>@<domain>
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = typed::<UserId>)]
         users: Vec<UserId>,
     },
     /// Leave the group
@@ -71,7 +74,7 @@ pub enum Admin {
         /// The group
         chat: GroupId,
         /// Whom, as <uuid>@<domain>
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = typed::<UserId>)]
         users: Vec<UserId>,
     },
     /// Make admins ordinary members
@@ -79,7 +82,7 @@ pub enum Admin {
         /// The group
         chat: GroupId,
         /// Whom, as <uuid>@<domain>
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = typed::<UserId>)]
         users: Vec<UserId>,
     },
 }

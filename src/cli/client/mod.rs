@@ -12,7 +12,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::output::{Failure, Output};
+use super::{
+    output::{Failure, Output},
+    typed::typed,
+};
 use crate::{
     base::{Domain, GroupId, UserId},
     client::Client,
@@ -38,6 +41,7 @@ enum Command {
     /// Say where the homeserver of a domain is, if not where its name says
     Place {
         /// The domain
+        #[arg(value_parser = typed::<Domain>)]
         domain: Domain,
         /// Where its homeserver is, as host:port; left out, its name says it again
         place: Option<String>,
@@ -78,11 +82,13 @@ enum Command {
     /// Block a user: nothing from it is shown, its offers and invitations are ignored; it is not told
     Block {
         /// The user, as <uuid>@<domain>
+        #[arg(value_parser = typed::<UserId>)]
         user: UserId,
     },
     /// Unblock a user; what it said meanwhile is lost
     Unblock {
         /// The user, as <uuid>@<domain>
+        #[arg(value_parser = typed::<UserId>)]
         user: UserId,
     },
     /// List blocked users

@@ -8,7 +8,10 @@ use serde_json::json;
 use super::register;
 use crate::{
     base::{Domain, UserId},
-    cli::output::{Failure, Output, printable},
+    cli::{
+        output::{Failure, Output, printable},
+        typed::typed,
+    },
     client::Client,
     crypto::alias::Alias,
 };
@@ -26,11 +29,11 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(user) = text.parse() {
+        if let Ok(user) = typed(text) {
             return Ok(Self::User(user));
         }
         let (alias, domain) = match text.rsplit_once('@') {
-            Some((alias, domain)) => (alias, Some(domain.parse().map_err(|error| format!("{domain}: {error}"))?)),
+            Some((alias, domain)) => (alias, Some(typed(domain)?)),
             None => (text, None),
         };
         let alias = Alias::parse(alias).map_err(|error| format!("neither a user nor an alias: {error}"))?;

@@ -7,7 +7,10 @@ use clap::Args;
 use super::people;
 use crate::{
     base::Domain,
-    cli::output::{Failure, Output},
+    cli::{
+        output::{Failure, Output},
+        typed::typed,
+    },
     client::{Client, RegisterOptions},
 };
 
@@ -15,7 +18,7 @@ use crate::{
 #[derive(Args)]
 pub struct Register {
     /// The home domain to register with
-    #[arg(long)]
+    #[arg(long, value_parser = typed::<Domain>)]
     domain: Domain,
     /// Where the homeserver is, if not where its name says
     #[arg(long, value_name = "HOST:PORT")]
@@ -58,7 +61,7 @@ impl Register {
 /// Where a homeserver is, as people write it.
 fn place(text: &str) -> Result<(Domain, String), String> {
     let (domain, place) = text.split_once('=').ok_or("it is not DOMAIN=HOST:PORT")?;
-    Ok((domain.parse().map_err(|error| format!("{error}"))?, place.to_owned()))
+    Ok((typed(domain)?, place.to_owned()))
 }
 
 /// A password to be, from the environment or asked for twice.

@@ -113,6 +113,31 @@ async fn a_homeserver_that_is_not_dealt_with_gives_no_tokens_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_an_allowlist_nobody_connects_with_others_until_they_are_on_it() {
+    let world = World::of_many();
+    let (home, other): (Domain, Domain) = ("a.test".parse().unwrap(), "b.test".parse().unwrap());
+    world.deals_with_named_ones_only(&home);
+    let [a, b] = world.start_all(["a.test", "b.test"]).await;
+    let (alice, bob) = (a.register("Alice").await, b.register("Bob").await);
+    // From outside: nothing is issued to clients of the other.
+    assert_eq!(bob.client.connect(&alice.id()).await.unwrap_err().status(), Status::FederationDenied.name());
+    // From inside: the other homeserver takes the offer, and its user is not taken into the group.
+    let chat = alice.client.connect(&bob.id()).await.unwrap();
+    bob.client.sync().await.unwrap();
+    let request = bob.client.requests().await.unwrap().remove(0);
+    assert_eq!(bob.client.accept(&request.id).await.unwrap_err().status(), Status::FederationDenied.name());
+    assert_eq!(bob.client.requests().await.unwrap().len(), 1, "it is not lost");
+    // The operator thinks again.
+    world.rules(&home).set(other, Some(Rule::Allowed));
+    assert_eq!(bob.client.accept(&request.id).await.unwrap(), chat);
+    alice.client.sync().await.unwrap();
+    bob.say(&chat, "so we may").await;
+    assert_eq!(alice.hear().await, [said("Bob", "so we may")]);
+    alice.no_problems().await;
+    bob.no_problems().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_offer_from_a_homeserver_that_is_down_waits_until_it_can_be_asked() {
     let (world, clock) = (World::of_many(), hands());
     let [a, b] = start_on(&world, &clock, ["a.test", "b.test"]).await;

@@ -88,6 +88,11 @@ impl World {
         Federation { dial, rules: self.rules(home) }
     }
 
+    /// A homeserver that is not started yet deals with those only that it is told to.
+    pub fn deals_with_named_ones_only(&self, home: &Domain) {
+        self.rules.lock().unwrap().insert(home.clone(), Arc::new(Rules::new(Mode::Allowlist)));
+    }
+
     /// With whom a homeserver deals.
     pub fn rules(&self, of: &Domain) -> Arc<Rules> {
         self.rules.lock().unwrap().entry(of.clone()).or_insert_with(|| Arc::new(Rules::new(Mode::Open))).clone()

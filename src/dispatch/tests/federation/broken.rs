@@ -86,7 +86,8 @@ async fn what_waits_for_a_peer_that_answers_wrongly_is_kept_the_reason_shown_and
             assert_eq!(a.number(&config, number).await, 0);
         }
         assert_eq!(b.numbers(&owner, 2).await, [0, 1]);
-        let failing = |state: &State| matches!(state, State::Failing { failures: 2.., why } if why.contains(because));
+        let failing =
+            |state: &State| matches!(state, State::Failing { failures: 2.., why, .. } if why.contains(because));
         a.state_of("c.test", failing).await;
         let waiting = async || a.dispatcher.outbox.head(&"c.test".parse().unwrap()).await.unwrap().waiting();
         assert_eq!(waiting().await, left);
