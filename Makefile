@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -49,6 +49,14 @@ clippy-parts: deps
 
 doc: patience
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+# A client written in Python from wire-spec/ alone, against a homeserver of this tree.
+INTEROP := $(abspath $(TARGET))/interop
+interop: patience ## Runs an independent client in Python against the homeserver (installs what it needs from PyPI).
+	@$(CARGO) build
+	@python3 -m venv $(INTEROP)
+	@$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.txt
+	@$(INTEROP)/bin/python tests/interop/run.py --bennu $(TARGET)/debug/bennu
 
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_

@@ -213,6 +213,8 @@ impl Value {
         match self {
             Self::Integer(value) => value.to_string(),
             Self::Octets(octets) => format!("\"{}\"", hex(octets)),
+            // Of bool, which is an enum to the grammar.
+            Self::Code(code) if code == "true" || code == "false" => code.clone(),
             Self::Text(text) | Self::Code(text) => quoted(text),
             Self::Vector(values) => format!("[{}]", list(values.iter().map(Self::to_json).collect())),
             Self::Optional(value) => value.as_ref().map_or("null".into(), |value| value.to_json()),
