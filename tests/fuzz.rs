@@ -1,6 +1,8 @@
 //! Replays on every fuzz target what it begins with, what was once found, and a few thousand changed copies of both: with a
 //! stable toolchain, in seconds. `make fuzz` looks for more.
 
+#![cfg(feature = "server")]
+
 use std::{fs, panic, path::Path};
 
 #[path = "../fuzz/src/targets/mod.rs"]

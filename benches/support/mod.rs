@@ -15,7 +15,7 @@ use bennu::{
     },
     transport::{Connection, Frames},
     wire::{
-        Call, Decode, Encode, Request, Response, SenderId, VERSION,
+        Authentication, Call, Decode, Encode, Request, Response, SenderId, VERSION,
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, LeafCredential, Signature},
         delivery::{
             AddUsers, CommitAad, CommitBundle, CreateGroup, GetDeliveryKeys, GroupAccess, GroupInfoUpdate, Joiner,
@@ -34,10 +34,10 @@ use bennu::{
 };
 use openmls::prelude::{
     CommitMessageBundle, CredentialWithKey, Extension, Extensions, KeyPackage, LeafNodeIndex, Lifetime,
-    MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, OpenMlsProvider as _,
+    MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _,
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
-use tls_codec::Serialize as _;
+use tls_codec::{Deserialize as _, Serialize as _};
 
 /// A group, and the member that changes it.
 pub struct Group {
@@ -261,6 +261,19 @@ impl Group {
         (commit, bundle)
     }
 
+    /// The proof of the member with the leaf 0.
+    #[allow(dead_code, reason = "benches have it in `ask`")]
+    pub fn proof(&self, context: &RequestContext<'_>) -> Authentication {
+        let sender = SenderId::DsLeaf(LeafId { group: self.access.group.clone(), leaf: 0 });
+        context.sign(sender, &self.key)
+    }
+
+    /// The commit was not accepted.
+    #[allow(dead_code, reason = "those of benches are")]
+    pub fn drop_commit(&mut self) {
+        self.state.clear_pending_commit(self.provider.storage()).unwrap();
+    }
+
     /// The commit was accepted.
     pub fn merge(&mut self) {
         self.state.merge_pending_commit(&self.provider).unwrap();
@@ -294,6 +307,16 @@ impl Group {
         let (sent, time) = self.ask::<call::DsSendMessage>(message).await;
         assert_eq!(sent.unreached, 0);
         time
+    }
+}
+
+/// The epoch of an encoded GroupInfo.
+#[allow(dead_code, reason = "benches know it")]
+pub fn epoch_of(group_info: &[u8]) -> u64 {
+    let message = MlsMessageIn::tls_deserialize_exact(group_info).unwrap();
+    match message.extract() {
+        MlsMessageBodyIn::GroupInfo(info) => info.epoch().as_u64(),
+        _ => panic!("no GroupInfo"),
     }
 }
 

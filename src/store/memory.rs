@@ -22,6 +22,13 @@ impl Default for MemoryEngine {
     }
 }
 
+/// Whether the same rows are in both.
+impl PartialEq for MemoryEngine {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || *self.lock() == *other.lock()
+    }
+}
+
 impl MemoryEngine {
     /// An empty database.
     pub fn new() -> Self {

@@ -7,7 +7,11 @@
 mod presentation;
 
 mod codec;
+mod config;
+mod homeserver;
+mod input;
 pub mod seeds;
+mod store;
 
 /// A target.
 pub struct Target {
@@ -29,10 +33,20 @@ pub const ALL: &[Target] = &[
     Target { name: "contents", run: codec::contents, seeds: || seeds::of_group("contents") },
     Target { name: "queues", run: codec::queues, seeds: || seeds::of_group("queues") },
     Target { name: "federation", run: codec::federation, seeds: || seeds::of_group("federation") },
+    Target { name: "config", run: config::run, seeds: config::seeds },
+    Target { name: "store", run: store::run, seeds: || seeds::noise(48, 96) },
+    Target { name: "homeserver", run: homeserver::run, seeds: || seeds::noise(24, 160) },
 ];
 
 /// Runs the target of this name.
 pub fn run(name: &str, data: &[u8]) {
     let target = ALL.iter().find(|target| target.name == name);
     (target.unwrap_or_else(|| panic!("there is no target {name}")).run)(data);
+}
+
+/// Runs something to its end, on this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Reason: without a runtime there is nothing to fuzz.
+    runtime.expect("a runtime").block_on(future)
 }

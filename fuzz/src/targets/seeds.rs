@@ -86,3 +86,19 @@ pub fn dictionary() -> String {
     let hex = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
     entries.iter().map(|entry| format!("\"{}\"\n", hex(entry))).collect()
 }
+
+/// So many inputs of so many octets for targets that take decisions: splitmix64.
+pub fn noise(inputs: u64, length: usize) -> Vec<Vec<u8>> {
+    let octets = |seed: u64| {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut next = move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        (0..length.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect()
+    };
+    (1..=inputs).map(octets).collect()
+}
