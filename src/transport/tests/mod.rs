@@ -5,6 +5,7 @@ mod limits;
 pub mod recording;
 mod renewal;
 mod security;
+mod sequences;
 mod shutdown;
 
 use std::{
