@@ -53,7 +53,8 @@ doc: patience
 # A client written in Python from wire-spec/ alone, against a homeserver of this tree.
 INTEROP := $(abspath $(TARGET))/interop
 interop: patience ## Runs an independent client in Python against the homeserver (installs what it needs from PyPI).
-	@$(CARGO) build
+	@# The program as the tests have it, so that nothing is compiled twice.
+	@$(CARGO) test --quiet --no-run --test end_to_end
 	@python3 -m venv $(INTEROP)
 	@$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.txt
 	@$(INTEROP)/bin/python tests/interop/run.py --bennu $(TARGET)/debug/bennu

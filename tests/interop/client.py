@@ -166,6 +166,11 @@ class Connection(QuicConnectionProtocol):
         """The channel binding (transport.md)."""
         return self._quic.tls.key_schedule.export(BINDING, 32)
 
+    async def room(self):
+        """Waits until another stream may be opened: aioquic resets streams even where the peer does not allow them yet."""
+        while self._quic.get_next_available_stream_id() // 4 >= self._quic._remote_max_streams_bidi:
+            await self.ping()
+
     def open(self):
         number = self._quic.get_next_available_stream_id()
         # Numbers are given out by sending.
