@@ -62,14 +62,6 @@ interop: patience ## Runs an independent client in Python against the homeserver
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_
 
-# cargo-fuzz without a sanitizer runs on the stable toolchain: the code has no `unsafe`, and overflow checks and debug
-# assertions are on. The fuzz crate has a target directory of its own, because its flags are its own.
-fuzz: ## Fuzzes the decoders, FUZZ_SECONDS (60) for each target.
-	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
-	@$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_TARGET) --bin seeds
-	@for target in $(FUZZ_TARGETS); do \
-		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-		$(CARGO) fuzz run --sanitizer none --target-dir $(FUZZ_TARGET) "$$target" -- \
-			-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/corpus/wire.dict -malloc_limit_mb=64 -rss_limit_mb=1024 \
-			-timeout=10 -verbosity=0 -print_final_stats=1 || exit 1; \
-	done
+# The fuzz crate has a target directory of its own, because its flags are its own.
+fuzz: patience ## Fuzzes each target for FUZZ_SECONDS (60), and prints executions, coverage and findings.
+	@CARGO="$(CARGO)" FUZZ_SECONDS=$(FUZZ_SECONDS) sh scripts/fuzz.sh $(FUZZ_TARGET) $(FUZZ_TARGETS)

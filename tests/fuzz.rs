@@ -6,7 +6,7 @@
 use std::{fs, panic, path::Path};
 
 #[path = "../fuzz/src/targets/mod.rs"]
-#[allow(dead_code, reason = "the dictionary and the look-up by name are for libFuzzer")]
+#[allow(dead_code, reason = "the look-up by name is for libFuzzer")]
 mod targets;
 
 use rand_chacha::{
@@ -70,6 +70,23 @@ fn replay(target: &Target) {
 #[test]
 fn every_target_holds_on_its_seeds_and_on_what_was_found() {
     ALL.iter().for_each(replay);
+}
+
+/// Where libFuzzer looks for it, if there is to be fuzzed: `BENNU_FUZZ_CORPUS` is the directory.
+#[test]
+fn seeds_and_dictionary_are_written_where_they_are_wanted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let wanted = std::env::var_os("BENNU_FUZZ_CORPUS").map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+    let corpus = wanted.unwrap_or_else(|| scratch.path().to_owned());
+    for target in ALL {
+        let (directory, seeds) = (corpus.join(target.name), (target.seeds)());
+        fs::create_dir_all(&directory).unwrap();
+        for (at, seed) in seeds.iter().chain(&regressions(target)).enumerate() {
+            fs::write(directory.join(format!("seed-{at:04}")), seed).unwrap();
+        }
+        assert!(fs::read_dir(&directory).unwrap().count() >= seeds.len(), "{}", target.name);
+    }
+    fs::write(corpus.join("wire.dict"), targets::seeds::dictionary()).unwrap();
 }
 
 #[test]
