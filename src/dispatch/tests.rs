@@ -4,6 +4,7 @@ mod authentication;
 pub(crate) mod federation;
 mod push;
 pub(crate) mod queuing;
+mod refusals;
 
 use std::sync::{
     Arc,

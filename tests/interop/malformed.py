@@ -1,9 +1,10 @@
 """What must be refused, and how: encoding.md, "Strictness", and transport.md, "Exchanges" and "Connections"."""
 
 import asyncio
+import json
 import os
 
-from client import CODES, GRAMMAR, METHODS, STATUSES, code, envelope
+from client import CODES, GRAMMAR, METHODS, SPECIFICATION, STATUSES, code, envelope
 from presentation import vector
 
 INFO = code("ServerInfo")
@@ -168,7 +169,20 @@ async def no_other_streams(home):
         assert await status(connection, EMPTY) == "ok"
 
 
+async def refusals(home):
+    """wire-spec/vectors/refusals.json: every request is refused with its status."""
+    vectors = json.loads((SPECIFICATION / "vectors/refusals.json").read_text())
+    # This homeserver wants no tokens.
+    vectors = [vector for vector in vectors if not vector.get("tokens")]
+    async with home.connected() as connection:
+        for vector in vectors:
+            found = await status(connection, bytes.fromhex(vector["request"]))
+            assert found == vector["status"], f"{vector['about']}: {found}"
+    assert len(vectors) > 40
+
+
 ALL = [
+    refusals,
     envelopes,
     bodies,
     versions_and_methods,
