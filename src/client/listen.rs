@@ -35,7 +35,7 @@ use crate::{
 /// How long a client that listens does nothing but that.
 const UPKEEP: Duration = Duration::from_secs(3_600);
 
-/// Shortest and longest pause before what waits to be sent is tried again.
+/// Shortest and longest pause before what waits to be sent, or done, is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -199,8 +199,10 @@ impl Core {
     async fn keep_up(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let lanes = self.database.run(outbox::lanes).await;
-            let longest = if lanes.is_ok_and(|lanes| lanes.is_empty()) {
+            let is_idle = |connection: &rusqlite::Connection| {
+                Ok::<_, ClientError>(outbox::lanes(connection)?.is_empty() && outbox::chores(connection)?.is_empty())
+            };
+            let longest = if matches!(self.database.run(is_idle).await, Ok(true)) {
                 pause = FIRST_PAUSE;
                 UPKEEP
             } else {

@@ -44,6 +44,9 @@ use crate::{
 /// How long what another homeserver has not delivered yet is waited for at most before this client comes back without it.
 const ON_ITS_WAY: Duration = Duration::from_secs(86_400);
 
+/// How much the clocks here and there may be set right by while something is on its way.
+const CLOCKS: Duration = Duration::from_secs(30);
+
 /// Why a client compares its state of a group with the DS's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -234,7 +237,7 @@ impl Build<'_> {
             Ordering::Greater => self.before.is_some_and(|before| before <= info.epoch()),
         });
         if same && reason == Reason::Missing {
-            return Ok(Compared::Same);
+            return chats::set_level(self.connection, &self.chat.group).map(|()| Compared::Same);
         }
         let now = self.trust.now();
         if let (Some(epoch), Some(oldest)) = (epoch.filter(|_| reason != Reason::Lost), self.info.undelivered) {
@@ -242,7 +245,7 @@ impl Build<'_> {
             let waited = has_waited(self.connection, of, is_doomed, self.asked, now)?;
             // What it misses was sent before it knew, and all of that has arrived once nothing has waited for longer than it has.
             // If it is to be removed, what was sent since counts as well.
-            let may_come = is_doomed || waited <= Duration::from_secs(oldest);
+            let may_come = is_doomed || waited <= Duration::from_secs(oldest).saturating_add(CLOCKS);
             if may_come && waited < ON_ITS_WAY {
                 return Ok(Compared::Late);
             }

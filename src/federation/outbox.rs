@@ -18,6 +18,9 @@ use crate::{
 const HEAD_VERSION: u8 = 2;
 const ROW_VERSION: u8 = 1;
 
+/// Row of [`Table::Meta`]: see [`Outbox::unused`].
+const UNUSED: &str = "outbox numbers";
+
 const SHARDS: usize = 16;
 
 /// Heads kept per shard, at least.
@@ -61,11 +64,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of a homeserver that nothing was ever sent to, or that was forgotten since: begins above all numbers that were used
-    /// before, unless more than a million messages were sent in every second.
-    const fn new(now: Timestamp) -> Self {
-        let next = now.seconds() << 20;
-        Self { first: next, next, added: 0, removed: 0, expired: 0, delivered: 0 }
+    /// Of a homeserver that nothing was ever sent to, or that was forgotten since.
+    const fn new(first: u64) -> Self {
+        Self { first, next: first, added: 0, removed: 0, expired: 0, delivered: 0 }
     }
 
     /// How many wait.
@@ -183,6 +184,14 @@ impl Outbox {
         opened.head(domain).await
     }
 
+    /// A number that no message to a homeserver had that was forgotten, and none after it. Whoever was forgotten may remember, and
+    /// would take a number that it has had for something that it has.
+    async fn unused(&self) -> Result<u64, StoreError> {
+        let row = self.store.pending().get(Table::Meta, &Key::new().bytes(UNUSED)).await?;
+        let Some(row) = row else { return Ok(0) };
+        row[..].try_into().map(u64::from_be_bytes).map_err(|_| damaged("a number is not of eight bytes"))
+    }
+
     /// When the oldest message that waits for a homeserver was added, in seconds; none if nothing waits.
     ///
     /// # Errors
@@ -298,7 +307,7 @@ impl Opened<'_> {
     ) -> Result<bool, StoreError> {
         let limits = self.outbox.limits;
         let head = self.head(domain).await?;
-        let head = if head == Head::default() { Head::new(now) } else { head };
+        let head = if head == Head::default() { Head::new(self.outbox.unused().await?) } else { head };
         if !head.takes(&limits, is_handshake) {
             return Ok(false);
         }
@@ -317,14 +326,17 @@ impl Opened<'_> {
         Ok(true)
     }
 
-    /// Adds to a batch that a homeserver is not known any more; `false` if something waits for it.
+    /// Adds to a batch that a homeserver is not known any more; `false` if something waits for it. One at a time.
     ///
     /// # Errors
     /// [`StoreError`] if the head cannot be read.
     pub async fn forget(&mut self, domain: &Domain, batch: &mut Batch) -> Result<bool, StoreError> {
-        if self.head(domain).await?.waiting() > 0 {
+        let head = self.head(domain).await?;
+        if head.waiting() > 0 {
             return Ok(false);
         }
+        let unused = self.outbox.unused().await?.max(head.next);
+        batch.put(Table::Meta, Key::new().bytes(UNUSED), unused.to_be_bytes().to_vec());
         batch.delete(Table::FedHeads, row_key(domain));
         if let Some(heads) = self.guards.get_mut(&shard(domain)) {
             heads.remove(domain);

@@ -270,6 +270,11 @@ pub fn behind_since(
     }
 }
 
+/// Nothing is missed of a group: if something is in the same epoch again, it is something else.
+pub fn set_level(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
+    meta::remove(connection, &behind_in(group))
+}
+
 /// A member of a chat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {

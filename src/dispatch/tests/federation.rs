@@ -504,9 +504,6 @@ async fn open_delivery_to(
     Ok((Delivered::from_bytes(body).unwrap().next, frames))
 }
 
-/// Number of the first message to a homeserver.
-const FIRST: u64 = (START * 86_400) << 20;
-
 /// A homeserver that answers for its keys and is otherwise what a test makes of it.
 struct Peer {
     key: SigningKey,
@@ -584,7 +581,7 @@ impl Streaming for Says {
                 Manner::Silent => {}
                 Manner::Garbage => drop(frames.send(Bytes::from_static(b"garbage")).await),
                 Manner::TakesBack => {
-                    for next in [FIRST + 1, FIRST] {
+                    for next in [1, 0] {
                         drop(frames.send(Delivered { next }.to_vec().into()).await);
                     }
                 }
@@ -624,7 +621,7 @@ impl Handler for Peer {
         if asks_for_keys {
             return Reply::Once(Response::ok(&*self.keys.lock().unwrap()).to_vec().into());
         }
-        let says = FIRST + *self.says.lock().unwrap();
+        let says = *self.says.lock().unwrap();
         let header = Response::ok(&Delivered { next: says }).to_vec();
         Reply::Stream(header.into(), Box::new(Says(says, manner)))
     }
