@@ -22,12 +22,13 @@ class Grammar:
     def __init__(self, directory: Path):
         self.types = {}
         for path in sorted(directory.glob("*.tls")):
-            self._read([word for word in WORDS.findall(path.read_text()) if word])
+            self.read(path)
 
     # Declarations.
 
-    def _read(self, words):
-        self._words = words
+    def read(self, path):
+        """Adds what a file declares."""
+        self._words = [word for word in WORDS.findall(path.read_text()) if word]
         while self._words:
             head = self._words[0]
             if head == "struct":

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import checks
+import key_packages
 import malformed
 import vectors
 from client import GRAMMAR
@@ -43,7 +44,7 @@ def start(bennu, config, log):
 
 async def run(home):
     failed = []
-    for check in checks.ALL + malformed.ALL:
+    for check in checks.ALL + key_packages.ALL + malformed.ALL:
         try:
             await asyncio.wait_for(check(home), 60)
             print(f"ok      {check.__name__}", flush=True)
