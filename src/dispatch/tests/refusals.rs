@@ -128,7 +128,7 @@ fn senders() -> Vec<Case> {
     let signed = Authentication { sender: client.clone(), proof: Proof::Signature(Signature::from(&[0; 64][..])) };
     vec![
         unproven("no sender where one is needed", dequeue()),
-        unproven("a key that is not bound to the connection", by(dequeue(), &[client.clone()])),
+        unproven("a key that is not bound to the connection", by(dequeue(), std::slice::from_ref(&client))),
         unproven("a signature that is none", Request { auth: vec![signed], ..dequeue() }),
         unproven("two senders where one is taken", by(dequeue(), &[client.clone(), client.clone()])),
         unproven("a sender of another kind", by(dequeue(), &[SenderId::QsUser(QsUserId([0x11; 16]))])),
