@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -52,11 +52,13 @@ doc: patience
 
 # A client written in Python from wire-spec/ alone, against a homeserver of this tree.
 INTEROP := $(abspath $(TARGET))/interop
-interop: patience ## Runs an independent client in Python against the homeserver (installs what it needs from PyPI).
-	@# The program as the tests have it, so that nothing is compiled twice.
-	@$(CARGO) test --quiet --no-run --test end_to_end
+interop-tools:
 	@python3 -m venv $(INTEROP)
 	@$(INTEROP)/bin/pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.txt
+
+interop: patience interop-tools ## Runs an independent client in Python against the homeserver (installs what it needs from PyPI).
+	@# The program as the tests have it, so that nothing is compiled twice.
+	@$(CARGO) test --quiet --no-run --test end_to_end
 	@$(INTEROP)/bin/python tests/interop/run.py --bennu $(TARGET)/debug/bennu
 
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.

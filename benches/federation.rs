@@ -303,7 +303,7 @@ async fn workers_alone(count: usize) {
         incarnation: [1; 16],
         key: CurrentKey::new(SigningKey::generate(&mut system_rng()).unwrap()),
         outbox,
-        known: Arc::new(Known::open(store).await.unwrap()),
+        known: Arc::new(Known::open(store, SystemClock.now()).await.unwrap()),
         federation: Federation { dial: Arc::new(Never), rules: Arc::new(Rules::new(Mode::Open)) },
         // Or everything would have expired.
         clock: Arc::new(Past),
@@ -407,7 +407,7 @@ async fn main() {
     // Takes packets and answers none.
     let silence = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (store, keys) = (a.store(), keys());
-    let known = Known::open(store.clone()).await.unwrap();
+    let known = Known::open(store.clone(), SystemClock.now()).await.unwrap();
     for domain in dead(DEAD) {
         a.finds(&domain, silence.local_addr().unwrap());
         known.learn(&domain, keys.clone(), true, SystemClock.now()).await.unwrap();

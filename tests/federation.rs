@@ -71,7 +71,7 @@ async fn whatever_happens_to_three_homeservers_everything_arrives_once_and_in_or
     land.ways.iter().for_each(|way| way.heal());
     while let Some(renamed) = within("a change of the group", renames.join_next()).await {
         match renamed.unwrap() {
-            Ok(()) | Err(ClientError::Unreachable(_)) => {}
+            Ok(()) | Err(ClientError::Unreachable(_) | ClientError::Late(_)) => {}
             Err(error) => panic!("{error}"),
         }
     }

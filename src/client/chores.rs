@@ -84,12 +84,17 @@ impl Core {
                         seen.push(chore);
                         continue;
                     }
+                    // Others at that homeserver are not.
+                    Err(ClientError::Late(_)) => {
+                        seen.push(chore);
+                        continue;
+                    }
                     Err(error) if error.is_passing() => return Err(error),
                     Err(error) if error.is_busy() => {
                         seen.push(chore);
                         continue;
                     }
-                    Err(error) => self.note(format!("{chore:?}: {error}")).await?,
+                    Err(error) => self.note(format!("{chore} has failed: {error}")).await?,
                     Ok(()) => {}
                 }
                 self.database.run(move |connection| outbox::finish_chore(connection, number)).await?;
@@ -205,7 +210,7 @@ const fn rank(chore: &Chore) -> u8 {
 
 /// Whether a chore needs a commit that comes back.
 const fn begins_epoch(chore: &Chore) -> bool {
-    matches!(chore, Chore::Refresh(_) | Chore::GiveToken(_))
+    matches!(chore, Chore::Refresh(_) | Chore::GiveToken(_) | Chore::RenewLeaf(_))
 }
 
 fn publish_connection_packages(connection: &rusqlite::Connection, core: &Core) -> Result<(), ClientError> {

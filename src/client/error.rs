@@ -17,6 +17,10 @@ pub enum ClientError {
     /// No answer within the time allowed. What was being sent is kept and sent again with the next command.
     #[error("the homeserver cannot be reached: {0}")]
     Unreachable(String),
+    /// What has happened in a group is still on its way from another homeserver. What was being sent is kept and sent again when
+    /// it has come.
+    #[error("{0}")]
+    Late(String),
     /// The homeserver issues no more tokens to this client for so long. What was being sent is kept and sent again with
     /// the next command after that.
     #[error("the allowance of tokens is used up; try again in {}", span(*.0))]
@@ -65,7 +69,7 @@ impl ClientError {
     pub const fn status(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.status.name(),
-            Self::Unreachable(_) => "unreachable",
+            Self::Unreachable(_) | Self::Late(_) => "unreachable",
             Self::UsedUp(_) => Status::RateLimited.name(),
             Self::Local(kind, _) => kind.name(),
         }
@@ -83,7 +87,7 @@ impl ClientError {
 
     /// Whether the same may succeed later, so that nothing is to be given up.
     pub(super) const fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::UsedUp(_) | Self::Local(Local::Storage, _))
+        matches!(self, Self::Unreachable(_) | Self::Late(_) | Self::UsedUp(_) | Self::Local(Local::Storage, _))
     }
 
     pub(super) fn not_found(what: impl Into<String>) -> Self {

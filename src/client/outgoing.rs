@@ -59,6 +59,8 @@ impl Core {
             };
             match self.briefly(&domain, MOMENT, send).await {
                 Err(error) if self.is_elsewhere(&error, &domain) => _ = silent.insert(domain),
+                // Others at that homeserver are not.
+                Err(ClientError::Late(_)) => {}
                 outcome => _ = outcome?,
             }
         }
@@ -118,8 +120,7 @@ impl Core {
                     return Err(error);
                 }
                 Err(error) => {
-                    let text =
-                        format!("a request that waited ({}) could not be carried out: {error}", pending.method.name());
+                    let text = format!("{} could not be carried out: {error}", pending.words());
                     let (now, number) = (self.trust.now(), pending.number);
                     self.database
                         .run(move |connection| {

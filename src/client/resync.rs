@@ -179,7 +179,13 @@ impl Core {
         let (chat, Some(leaf)) = found else { return Ok(false) };
         match self.external_commit_info(&chat, leaf).await {
             Ok(_) => Ok(true),
-            Err(ClientError::Refused(_)) => Ok(false),
+            Err(ClientError::Refused(refusal))
+                if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
+            {
+                Ok(false)
+            }
+            // It does not say.
+            Err(ClientError::Refused(refusal)) => Err(ClientError::Unreachable(refusal.message.into_owned())),
             Err(error) => Err(error),
         }
     }
@@ -317,7 +323,7 @@ fn has_waited(
 
 /// A group has gone on, and what happened in it will come.
 pub fn on_its_way(group: &GroupId) -> ClientError {
-    ClientError::Unreachable(format!("what has happened in {group} is still on its way from {}", group.domain))
+    ClientError::Late(format!("what has happened in {group} is still on its way from {}", group.domain))
 }
 
 fn public_message(message: &Opaque) -> Result<PublicMessageIn, ClientError> {

@@ -123,7 +123,8 @@ impl Dispatcher {
         self.peers.hurry(&source);
         let scope = self.peer(&source).await;
         let next = self.inbox(&source, incarnation).await?.next;
-        drop(scope);
+        // What another stream has taken in may not be durable yet: the sender deletes what it is told of.
+        scope.commit(Outcome::unchanged(Delivered { next })).await?;
         let header = super::encode(Ok(Delivered { next }.to_vec()));
         let receiving =
             Receiving { dispatcher: self, source, incarnation, keys, learnt: None, rules, counted: 0, until };
@@ -263,6 +264,7 @@ impl Dispatcher {
             }
         }
         if inbox.next == before {
+            scope.commit(Outcome::unchanged(Delivered { next: before })).await?;
             return Ok(before);
         }
         put_inbox(&of.source, &inbox, &mut batch)?;

@@ -101,7 +101,7 @@ impl Dispatcher {
     /// `internal` if they cannot be read or written.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let mut rng = (parts.entropy)();
-        let known = Arc::new(Known::open(parts.store.clone()).await.map_err(store_failure)?);
+        let known = Arc::new(Known::open(parts.store.clone(), parts.clock.now()).await.map_err(store_failure)?);
         let mut context = context(&parts, &NoOthers, rng.as_mut());
         let mut batch = Batch::new();
         let authentication = Authentication::start(&mut context, &mut batch).await?;

@@ -17,7 +17,7 @@ use crate::{
     wire::{Decode, Encode, queuing::QueuingKeys},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Homeservers whose keys are kept in memory.
 const CACHED: usize = 4_096;
@@ -68,12 +68,33 @@ impl Known {
     ///
     /// # Errors
     /// [`StoreError`] if the store fails.
-    pub async fn open(store: Store) -> Result<Self, StoreError> {
+    pub async fn open(store: Store, now: Timestamp) -> Result<Self, StoreError> {
         let known = Self { store, cache: Mutex::new(Cache::new(CACHED)), shares: Mutex::default() };
+        known.date_rows(now).await?;
         for domain in known.all().await? {
             known.shares().add(&domain);
         }
         Ok(known)
+    }
+
+    /// Rows of version 1 say when the keys were learnt, and not when there was something to do with their homeserver: for all
+    /// that is known that is now.
+    async fn date_rows(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut range = KeyRange::from(Key::new()..);
+        loop {
+            let rows = self.store.pending().scan(Table::FedPeers, range, Limit::rows(PAGE)).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            range = KeyRange::from(last.key.successor()..);
+            let mut batch = Batch::new();
+            for row in rows {
+                if record::version(&row.value).map_err(damaged)? == 1 {
+                    let stored: Stored = record::decode(1, &row.value).map_err(damaged)?;
+                    let dated = Stored { used: now.seconds(), ..stored };
+                    batch.put(Table::FedPeers, row.key, record::encode(VERSION, &dated).map_err(damaged)?);
+                }
+            }
+            self.store.submit(batch)?.await?;
+        }
     }
 
     /// The keys of the QS of `domain`, if they have been learnt.
@@ -211,4 +232,30 @@ pub fn row_key(domain: &Domain) -> Key {
 /// A row that does not decode.
 pub fn damaged(error: impl std::fmt::Display) -> StoreError {
     EngineError::Damaged(error.to_string()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MemoryEngine, Options};
+
+    #[tokio::test]
+    async fn a_homeserver_that_was_learnt_long_ago_is_not_silent_for_that() {
+        let store = Store::open(MemoryEngine::new(), Options::new(|_| {})).unwrap();
+        let domain: Domain = "b.test".parse().unwrap();
+        let keys = QueuingKeys { hpke_keys: Vec::new(), verifying_key: vec![1; 32][..].into(), push_key: None };
+        // As version 1 has it: the last number is when the keys were learnt.
+        let row = ("b.test", ByteBuf::from(keys.to_vec()), 1_u64);
+        let mut batch = Batch::new();
+        batch.put(Table::FedPeers, row_key(&domain), record::encode(1, &row).unwrap());
+        store.submit(batch).unwrap().await.unwrap();
+        let day = |day: u64| Timestamp(day * 86_400_000);
+        for _ in 0..2 {
+            let known = Known::open(store.clone(), day(10_000)).await.unwrap();
+            assert_eq!(known.find(&domain).await.unwrap().as_deref(), Some(&keys));
+            assert!(known.silent(day(10_399)).await.unwrap().is_empty());
+        }
+        let known = Known::open(store, day(10_400)).await.unwrap();
+        assert_eq!(known.silent(day(10_400)).await.unwrap(), [domain]);
+    }
 }

@@ -26,7 +26,7 @@ pub mod registry;
 pub mod server;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use codec::{Decode, DecodeError, Encode, Length, MAX_VECTOR, Opaque, Reader, Text, decode_varint, encode_varint};
 pub use envelope::{Authentication, ErrorDetail, Proof, Request, Response, SenderId, Token, VERSION};

@@ -122,17 +122,24 @@ fn vectors_of_messages_are_those_of_the_specification() {
             vectors(name, &mut ChaCha8Rng::seed_from_u64(seed))
         })
         .collect();
-    let text = format!("[\n{}\n]\n", lines.join(",\n"));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(VECTORS);
+    compare_vectors(VECTORS, &lines);
+}
+
+/// Test vectors, one a line or more, are those in a file; with `BENNU_BLESS` they are written there.
+pub(crate) fn compare_vectors(file: &str, vectors: &[String]) {
+    let text = format!("[\n{}\n]\n", vectors.join(",\n"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("BENNU_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let there = std::fs::read_to_string(&path).unwrap();
     let changed = text.lines().zip(there.lines()).find(|(new, old)| new != old);
-    assert!(
-        there == text,
-        "{VECTORS} is not what the specification says; run `make vectors`. The first change: {changed:?}"
-    );
+    assert!(there == text, "{file} is not what it should be; run `make vectors`. The first change: {changed:?}");
+}
+
+/// Octets in hexadecimal, as vectors have them.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    presentation::hex(octets)
 }
 
 /// The vectors of a type are encodings of it to the crate, too.

@@ -1,6 +1,6 @@
 //! Values made from the grammar, for whoever decodes them. They are as small as chance has it, and never nest for ever.
 
-use super::{Field, Grammar, Type, Value, value::selected};
+use super::{Grammar, Type, Value};
 
 /// Chance: each call gives the next 64 bits.
 pub type Chance<'a> = &'a mut dyn FnMut() -> u64;
@@ -41,13 +41,7 @@ impl Grammar {
             Type::Struct(fields) => {
                 let mut values = Vec::new();
                 for field in fields {
-                    let found = match field {
-                        Field::Plain(name, declared) => Some((name, declared)),
-                        Field::Select(selector, cases) => {
-                            selected(selector, cases, &values).map(|(name, of)| (name, of))
-                        }
-                    };
-                    if let Some((name, declared)) = found {
+                    if let Some((name, declared)) = field.chosen(&values) {
                         let value = self.random_as(declared, chance);
                         values.push((name.clone(), value));
                     }

@@ -90,13 +90,7 @@ impl Grammar {
     fn decode_fields(&self, fields: &[Field], input: &mut &[u8]) -> Outcome<Vec<(String, Value)>> {
         let mut values = Vec::new();
         for field in fields {
-            let found = match field {
-                Field::Plain(name, declared) => Some((name, declared)),
-                Field::Select(selector, cases) => {
-                    selected(selector, cases, &values).map(|(name, declared)| (name, declared))
-                }
-            };
-            if let Some((name, declared)) = found {
+            if let Some((name, declared)) = field.chosen(&values) {
                 let value = self.decode_as(declared, input)?;
                 values.push((name.clone(), value));
             }
@@ -128,13 +122,7 @@ impl Grammar {
             (Type::Struct(fields), Value::Struct(values)) => {
                 let mut next = values.iter();
                 for field in fields {
-                    let declared = match field {
-                        Field::Plain(_, declared) => Some(declared),
-                        Field::Select(selector, cases) => {
-                            selected(selector, cases, values).map(|(_, declared)| declared)
-                        }
-                    };
-                    if let Some(declared) = declared {
+                    if let Some((_, declared)) = field.chosen(values) {
                         self.encode_as(declared, &next.next().expect("a field is missing").1, out);
                     }
                 }
@@ -144,18 +132,19 @@ impl Grammar {
     }
 }
 
-type Case = (String, Option<(String, Type)>);
-
-/// The field that follows by what the selector is.
-pub(super) fn selected<'a>(
-    selector: &str,
-    cases: &'a [Case],
-    values: &[(String, Value)],
-) -> Option<&'a (String, Type)> {
-    let found = values.iter().find(|(name, _)| name == selector);
-    let Some((_, Value::Code(code))) = found else { panic!("{selector} is no enum before its select") };
-    let case = cases.iter().find(|(case, _)| case == code);
-    case.unwrap_or_else(|| panic!("there is no case {code}")).1.as_ref()
+impl Field {
+    /// The field itself, or the one that a select comes to after these values; none if that has no body.
+    pub(super) fn chosen(&self, values: &[(String, Value)]) -> Option<(&String, &Type)> {
+        let (selector, cases) = match self {
+            Self::Plain(name, declared) => return Some((name, declared)),
+            Self::Select(selector, cases) => (selector, cases),
+        };
+        let found = values.iter().find(|(name, _)| name == selector);
+        let Some((_, Value::Code(code))) = found else { panic!("{selector} is no enum before its select") };
+        let case = cases.iter().find(|(case, _)| case == code);
+        let case = case.unwrap_or_else(|| panic!("there is no case {code}"));
+        case.1.as_ref().map(|(name, declared)| (name, declared))
+    }
 }
 
 fn take<'a>(input: &mut &'a [u8], length: usize) -> Outcome<&'a [u8]> {

@@ -126,7 +126,7 @@ async fn send_all(client: Client, chat: GroupId, share: u64, count: Arc<watch::S
                 sent.acknowledged += 1;
                 sent.slowest = sent.slowest.max(started.elapsed());
             }
-            Err(ClientError::Unreachable(_)) => sent.delayed += 1,
+            Err(ClientError::Unreachable(_) | ClientError::Late(_)) => sent.delayed += 1,
             Err(error) => panic!("{number}: {error}"),
         }
         count.send_modify(|count| *count += 1);

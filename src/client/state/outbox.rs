@@ -52,6 +52,29 @@ pub struct Pending {
     pub extra: Vec<u8>,
 }
 
+impl Pending {
+    /// What it is, in words for people.
+    pub const fn words(&self) -> &'static str {
+        match self.kind {
+            Kind::Message => "a message",
+            Kind::Create => "a new group",
+            Kind::Commit => "a change of a group",
+            Kind::Join => "joining a chat",
+            Kind::Leave => "leaving a group",
+            Kind::Resync => "coming back into a group",
+            Kind::Simple => match self.method {
+                Method::AsEnqueue | Method::AsEnqueueAlias => "an offer to connect, or an answer to one",
+                Method::AsUpdateUserProfile => "a new display name",
+                Method::QsPublishKeyPackages => "fresh KeyPackages",
+                Method::AsPublishConnectionPackages => "fresh connection packages",
+                Method::AsPublishAliasPackages => "fresh packages of an alias",
+                Method::DsUpdateQueueInfo => "where messages of a group go",
+                _ => "a request",
+            },
+        }
+    }
+}
+
 /// A request to add.
 pub struct New {
     /// The group it belongs to.
@@ -184,6 +207,32 @@ pub enum Chore {
     GiveToken(GroupId),
     /// Begin a new epoch of a group before anything is sent there: keys of this one may have been used before.
     Refresh(GroupId),
+}
+
+/// In words for people.
+impl std::fmt::Display for Chore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = match self {
+            Self::Delete(_) => "deleting a group that nobody else wants",
+            Self::Expel(..) => "removing a member that has no business there",
+            Self::RenewLeaf(_) => "renewing the own keys in a group",
+            Self::KeyPackages => "publishing fresh KeyPackages",
+            Self::ConnectionPackages => "publishing fresh connection packages",
+            Self::AliasPackages(_) => "publishing fresh packages of an alias",
+            Self::Settle(_) => "carrying out what was proposed in a group",
+            Self::Compare(_) => "comparing the state of a group with the homeserver's",
+            Self::Record => "renewing the keys of the own queue",
+            Self::QueueConfig(_) => "telling where messages of a group go",
+            Self::Blocklist => "telling the homeserver which chats are blocked",
+            Self::FriendshipToken => "replacing the friendship token",
+            Self::GiveToken(_) => "giving a contact the friendship token",
+            Self::Refresh(_) => "beginning a new epoch of a group",
+        };
+        match self.group() {
+            Some(group) => write!(f, "{words} ({group})"),
+            None => f.write_str(words),
+        }
+    }
 }
 
 impl Chore {

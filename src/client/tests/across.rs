@@ -325,7 +325,7 @@ async fn what_is_still_on_its_way_from_another_homeserver_is_waited_for_and_noth
     alice.client.send(&group, Content::Text("after".into())).await.unwrap();
     // The group is in another epoch than Bob, who is not told why.
     let outcome = bob.client.send(&group, Content::Text("late".into())).await;
-    assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+    assert!(matches!(outcome, Err(ClientError::Late(_))), "{outcome:?}");
     bob.client.sync().await.unwrap();
     bob.client.0.change(&group, Intent::Update).await.unwrap_err();
     people.world.set_mute(&people.servers[0].domain, false);
@@ -412,7 +412,7 @@ async fn what_is_missing_is_not_waited_for_once_nothing_has_waited_for_as_long()
     people.world.set_mute(home, true);
     alice.client.send(&other, Content::Text("one".into())).await.unwrap();
     let late = bob.client.0.resync(&group, resync::Reason::Missing).await;
-    assert!(matches!(late, Err(ClientError::Unreachable(_))), "it may be what he misses: {late:?}");
+    assert!(matches!(late, Err(ClientError::Late(_))), "it may be what he misses: {late:?}");
     people.world.set_mute(home, false);
     people.delivered().await;
     people.clock.0.fetch_add(60_000, Ordering::SeqCst);
@@ -472,7 +472,7 @@ async fn who_is_to_be_removed_comes_back_when_all_that_was_said_has_arrived() {
         people.world.set_mute(home, true);
         alice.client.send(&other, Content::Text(text.into())).await.unwrap();
         let doomed = bob.client.0.change(&group, Intent::Update).await;
-        assert!(matches!(doomed, Err(ClientError::Unreachable(_))), "{doomed:?}");
+        assert!(matches!(doomed, Err(ClientError::Late(_))), "{doomed:?}");
         people.world.set_mute(home, false);
         people.delivered().await;
         people.clock.0.fetch_add(60_000, Ordering::SeqCst);
@@ -497,9 +497,9 @@ async fn a_commit_that_comes_back_late_from_another_homeserver_is_waited_for() {
     renew.unwrap_err();
     for _ in 0..2 {
         let outcome = bob.client.send(&group, Content::Text("not now".into())).await;
-        assert!(matches!(outcome, Err(ClientError::Unreachable(_))), "{outcome:?}");
+        assert!(matches!(outcome, Err(ClientError::Late(_))), "{outcome:?}");
         let renew = bob.client.0.change(&group, Intent::Renew).await;
-        assert!(matches!(renew, Err(ClientError::Unreachable(_))), "{renew:?}");
+        assert!(matches!(renew, Err(ClientError::Late(_))), "{renew:?}");
         people.compare(bob, &group).await;
     }
     people.world.set_mute(&people.servers[0].domain, false);

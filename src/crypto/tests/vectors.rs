@@ -27,6 +27,7 @@ use crate::{
         padding::{MESSAGE_FLOOR, OFFER_FLOOR, pad, pad_value},
         queue::{Dequeue, EntryAad, EntryKind},
         server::BoundKey,
+        tests::{compare_vectors, hex},
     },
 };
 
@@ -52,8 +53,7 @@ impl Vector {
     }
 
     pub fn octets(self, name: &str, octets: impl AsRef<[u8]>) -> Self {
-        let hex: String = octets.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
-        self.text(name, &hex)
+        self.text(name, &hex(octets.as_ref()))
     }
 
     pub fn encoded(self, name: &str, value: &impl Encode) -> Self {
@@ -70,14 +70,7 @@ fn vectors_of_cryptography_are_what_is_implemented() {
     let mut all = [signatures(), requests(), keys(), hpke_and_padding(), ratchet()].concat();
     all.extend(credentials::all());
     let objects: Vec<_> = all.into_iter().map(|Vector(lines)| format!("  {{\n{}\n  }}", lines.join(",\n"))).collect();
-    let text = format!("[\n{}\n]\n", objects.join(",\n"));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-    if std::env::var_os("BENNU_BLESS").is_some() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    let there = std::fs::read_to_string(&path).unwrap();
-    let changed = text.lines().zip(there.lines()).find(|(new, old)| new != old);
-    assert!(there == text, "{FILE} is not what is implemented; run `make vectors`. The first change: {changed:?}");
+    compare_vectors(FILE, &objects);
 }
 
 pub fn chance(seed: u8) -> ChaCha8Rng {

@@ -12,6 +12,7 @@ use crate::{
         envelope::LeafId,
         queue::Dequeue,
         queuing::GetBody,
+        tests::{compare_vectors, hex},
     },
 };
 
@@ -221,14 +222,9 @@ async fn vectors_of_refusals_are_refused_with_their_status() {
     {
         let found = status(if is_paid { &paid } else { &free }, &request).await;
         assert_eq!(found, expected, "{about}");
-        let hex: String = request.iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex = hex(&request);
         let tokens = if is_paid { r#", "tokens": true"# } else { "" };
         lines.push(format!(r#"{{"about": "{about}", "request": "{hex}", "status": "{}"{tokens}}}"#, expected.name()));
     }
-    let text = format!("[\n{}\n]\n", lines.join(",\n"));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-    if std::env::var_os("BENNU_BLESS").is_some() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    assert!(std::fs::read_to_string(&path).unwrap() == text, "{FILE} is not what it should be; run `make vectors`");
+    compare_vectors(FILE, &lines);
 }

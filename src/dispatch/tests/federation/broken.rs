@@ -96,3 +96,35 @@ async fn what_waits_for_a_peer_that_answers_wrongly_is_kept_the_reason_shown_and
         assert_eq!(a.delivered("c.test").await, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_in_on_one_stream_is_not_told_on_another_before_it_is_durable() {
+    let (land, engine, faults) = (Land::default(), MemoryEngine::new(), Faults::new());
+    let store = Store::open(faults.around(engine.clone()), Options::new(|_| ())).unwrap();
+    let b = World::of_land_made(&land, "b.test", engine, Days::at(START), |parts| parts.store = store).await;
+    let peer = Peer::new();
+    land.host("c.test", peer.clone());
+    let owner = b.create().await;
+    let config = b.seal(&owner).await;
+    let connection = land.connect("b.test", &["c.test"]);
+    let (_, mut frames) = open_delivery(&connection, "c.test").await.unwrap();
+    let message = message(&b, "c.test", 0, numbered(&"c.test".parse().unwrap(), 1), &config).await;
+    let frame = peer.frame(vec![message]);
+    faults.hold();
+    frames.send(frame.clone()).await.unwrap();
+    let held = faults.clone();
+    tokio::task::spawn_blocking(move || held.wait_until_held()).await.unwrap();
+    // The sender has lost the first stream, and tries again on another.
+    let mut again = Box::pin(open_delivery(&connection, "c.test"));
+    for _ in 0..2_000 {
+        tokio::select! {
+            biased;
+            told = &mut again => panic!("it is told {:?}", told.map(|(next, _)| next)),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    faults.release();
+    assert_eq!(again.await.unwrap().0, 1);
+    assert_eq!(acknowledged(&mut frames).await, Ok(1));
+    assert_eq!(b.found(&owner).await, [1]);
+}
