@@ -101,13 +101,12 @@ impl Core {
         let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
         let before = self.epoch(group).await?;
         let asked = self.trust.now();
-        let info = match self.external_commit_info(&chat, chat.leaf).await {
-            Err(ClientError::Refused(refusal))
-                if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
-            {
-                return self.give_up(chat, reason).await.map(|()| None);
-            }
-            info => info?,
+        let (is_renewed, chat, info) = match self.external_commit_info(&chat, chat.leaf).await {
+            Err(error) if is_unknown(&error) => match self.as_renewed(&chat).await? {
+                Some((chat, info)) => (true, chat, info),
+                None => return self.give_up(chat, reason).await.map(|()| None),
+            },
+            info => (false, chat, info?),
         };
         let queuing_key = self.queuing_key().await?;
         if reason != Reason::Lost {
@@ -122,7 +121,8 @@ impl Core {
                     return Ok(Compared::Same);
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
-                Build { connection, account, trust, chat, before, asked, info, queuing_key }.run(reason, extra)
+                Build { connection, account, trust, chat, is_renewed, before, asked, info, queuing_key }
+                    .run(reason, extra)
             })
             .await?;
         match compared {
@@ -133,6 +133,16 @@ impl Core {
                 self.publish(events).await;
                 Ok(Some(pending))
             }
+        }
+    }
+
+    /// The DS knows this client by the key that a commit under way gives its leaf, which was accepted and has not come back.
+    async fn as_renewed(&self, chat: &Chat) -> Result<Option<(Chat, ExternalCommitInfo)>, ClientError> {
+        let Some(next) = &chat.next_leaf else { return Ok(None) };
+        let renewed = Chat { leaf_seed: next.clone(), next_leaf: None, ..chat.clone() };
+        match self.external_commit_info(&renewed, chat.leaf).await {
+            Err(error) if is_unknown(&error) => Ok(None),
+            info => Ok(Some((renewed, info?))),
         }
     }
 
@@ -179,11 +189,7 @@ impl Core {
         let (chat, Some(leaf)) = found else { return Ok(false) };
         match self.external_commit_info(&chat, leaf).await {
             Ok(_) => Ok(true),
-            Err(ClientError::Refused(refusal))
-                if matches!(refusal.status, Status::Unauthenticated | Status::NotFound) =>
-            {
-                Ok(false)
-            }
+            Err(error) if is_unknown(&error) => Ok(false),
             // It does not say.
             Err(ClientError::Refused(refusal)) => Err(ClientError::Unreachable(refusal.message.into_owned())),
             Err(error) => Err(error),
@@ -198,6 +204,12 @@ impl Core {
         let (isolation, request) = (self.delivery(group), GetExternalCommitInfo { access });
         self.network.call::<call::DsExternalCommitInfo>(&group.domain, isolation, sender, &request).await
     }
+}
+
+/// Whether the DS does not know a member, or its group.
+fn is_unknown(error: &ClientError) -> bool {
+    let statuses = [Status::Unauthenticated, Status::NotFound];
+    matches!(error, ClientError::Refused(refusal) if statuses.contains(&refusal.status))
 }
 
 /// The Resync was accepted.
@@ -218,6 +230,8 @@ struct Build<'a> {
     account: &'a Account,
     trust: &'a Trust,
     chat: Chat,
+    /// Whether its key is one that is not known here yet to be its leaf's.
+    is_renewed: bool,
     /// The epoch that this client was in before it asked for the DS's state.
     before: Option<GroupEpoch>,
     /// When it did.
@@ -269,6 +283,9 @@ impl Build<'_> {
         let own = member_info(&self.chat, &leaf.verifying_key, &chain, profile_key, &mut rng);
         let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
 
+        if self.is_renewed {
+            chats::renew_leaf(self.connection, &self.chat.group, &self.chat.leaf_seed, now.0)?;
+        }
         mls::delete(&provider, &self.chat.group)?;
         let parameters = LeafNodeParameters::builder().with_capabilities(protocol::capabilities()).build();
         let (joined, bundle) = MlsGroup::external_commit_builder()

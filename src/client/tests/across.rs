@@ -7,7 +7,10 @@ use super::{
     tokens::Hands,
     *,
 };
-use crate::base::limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE};
+use crate::{
+    base::limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
+    wire::{SenderId, method::call, queue::Dequeue},
+};
 
 /// In milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -482,6 +485,37 @@ async fn who_is_to_be_removed_comes_back_when_all_that_was_said_has_arrived() {
     assert!(alice.hear().await.contains(&said("Bob", "I am still here")));
     assert_eq!(bob.state(&group).await, ChatState::Active);
     assert_eq!(bob.hear().await, [said("Alice", "one"), said("Alice", "two")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_renewed_a_leaf_and_never_gets_the_commit_back_comes_back_with_the_new_key() {
+    let people = People::meet().await;
+    let group = people.group().await;
+    let bob = &people.bob;
+    people.world.set_mute(&people.servers[0].domain, true);
+    let of = group.clone();
+    bob.client.0.database.run(move |connection| state::chats::set_stale(connection, &of)).await.unwrap();
+    let renew = tokio::time::timeout(Duration::from_secs(2), bob.client.0.change(&group, Intent::Renew)).await;
+    renew.unwrap_err();
+    people.world.set_mute(&people.servers[0].domain, false);
+    people.delivered().await;
+    // His queue is emptied by somebody who has his key and forgets what was in it.
+    let core = &bob.client.0;
+    let (sender, key) = (SenderId::QsClient(core.account().pseudonym), &core.account().keys.queuing_client);
+    let mut look = Dequeue { incarnation: [0; 16], start: 0, max: 0 };
+    for _ in 0..2 {
+        let sender = network::Sender::Bound(sender.clone(), key);
+        let found = core.network.call::<call::QsDequeue>(core.domain(), Isolation::Pseudonym, sender, &look).await;
+        let found = found.unwrap();
+        look = Dequeue { incarnation: found.incarnation, start: found.head, max: 0 };
+    }
+    people.sync().await;
+    people.sync().await;
+    assert_eq!(bob.state(&group).await, ChatState::Active);
+    for user in people.all() {
+        user.read().await;
+    }
+    people.talk(&group).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
