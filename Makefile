@@ -50,7 +50,7 @@ clippy-parts: deps
 doc: patience
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
-# A client written in Python from wire-spec/ alone, against a homeserver of this tree.
+# A client in Python that reads wire-spec/ and shares no code with the crate, against a homeserver of this tree.
 INTEROP := $(abspath $(TARGET))/interop
 interop-tools:
 	@python3 -m venv $(INTEROP)

@@ -10,7 +10,7 @@ pub fn typed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     lower(text).parse().map_err(|error| format!("{text}: {error}"))
 }
 
-/// In lower case. What follows the last `@` of an alias is a domain, and an alias has a canonical form of its own.
+/// The same in lower case, where the homeserver decides what it is.
 pub fn lower(text: &str) -> String {
     text.to_ascii_lowercase()
 }

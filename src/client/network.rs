@@ -129,10 +129,16 @@ impl Network {
     /// Asks something as nobody, on a connection that carries nothing else: whoever answers cannot know who asks by anything
     /// that this client has asked before.
     pub async fn ask_apart<C: Call>(&self, domain: &Domain, request: &C::Request) -> Result<C::Response, ClientError> {
+        // Before as well: whoever asked may have gone away.
+        self.forget_apart(domain);
         let outcome = self.call::<C>(domain, Isolation::Apart, Sender::Nobody, request).await;
+        self.forget_apart(domain);
+        outcome
+    }
+
+    fn forget_apart(&self, domain: &Domain) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.remove(&(domain.clone(), Isolation::Apart));
-        outcome
     }
 
     /// The same as [`Self::call`] where nobody is to wait long: it must be answered so soon, and is not tried again but on a new connection.

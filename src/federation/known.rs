@@ -139,7 +139,7 @@ impl Known {
     }
 
     /// These are the keys now; durable when this returns. Those that are of no use change nothing. `false` if too many
-    /// homeservers are known already, of its registrable domain or, but for one `is_named` by the operator, in all.
+    /// homeservers are known already, in all or, but for one that `is_named` by the operator, of its registrable domain.
     ///
     /// # Errors
     /// [`StoreError`] if the store fails.

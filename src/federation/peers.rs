@@ -256,9 +256,10 @@ impl Peers {
     /// Whether messages for another homeserver can be taken on.
     pub fn takes(&self, domain: &Domain) -> bool {
         let (workers, Parts { settings, federation, .. }) = (self.0.workers(), &self.0.parts);
-        let has_room = workers.shares.all() < settings.max_peers
-            && (workers.shares.of(domain) < settings.max_peers_of_one || federation.rules.is_named(domain));
-        has_room || workers.by_domain.contains_key(domain)
+        let is_there = workers.by_domain.contains_key(domain);
+        is_there
+            || workers.shares.all() < settings.max_peers
+                && (workers.shares.of(domain) < settings.max_peers_of_one || federation.rules.is_named(domain))
     }
 
     /// A homeserver has shown that it is there: what waits for it need not wait any longer.
