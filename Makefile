@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Seconds for which `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGET := $(abspath $(TARGET))/fuzz
-FUZZ_TARGETS := request response body frames credentials contents queues federation config store homeserver
+FUZZ_TARGETS := request response body frames credentials contents queues federation opening chain mls config store homeserver
 # Tests that start servers share the machine with each other.
 RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && echo 4 || echo "$$n")
 export RUST_TEST_THREADS

@@ -47,7 +47,7 @@ fn changed(seed: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 
 /// Runs a target, and says on what if that fails.
 fn run(target: &Target, octets: &[u8]) {
-    let outcome = panic::catch_unwind(|| (target.run)(octets));
+    let outcome = panic::catch_unwind(|| target.run(octets));
     if let Err(panic) = outcome {
         let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
         println!("{} fails on {hex}", target.name);

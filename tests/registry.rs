@@ -89,6 +89,22 @@ fn statuses() {
     same("Status values", &table("Status values", 3), &Status::ALL.iter().map(row).collect::<Vec<_>>());
 }
 
+#[test]
+fn refusals_by_method_name_methods_and_statuses() {
+    let methods: Vec<_> = Method::ALL.iter().map(|method| method.name()).collect();
+    let statuses: Vec<_> = Status::ALL.iter().map(|status| status.name()).collect();
+    let mut named = Vec::new();
+    for row in table("By method", 2) {
+        let (of, refused) = (row[0].split(", "), row[1].split(", ").filter(|name| !name.starts_with("where ")));
+        for method in of {
+            assert!(methods.contains(&method), "{method}");
+            assert!(!named.contains(&method.to_owned()), "{method} is there twice");
+            named.push(method.to_owned());
+        }
+        refused.for_each(|status| assert!(statuses.contains(&status), "{status}"));
+    }
+}
+
 #[cfg(feature = "net")]
 #[test]
 fn close_codes() {
@@ -145,8 +161,33 @@ fn code_points_and_limits() {
         ("message_floor", padding::MESSAGE_FLOOR.to_string()),
         ("group_info_extensions", limits::MAX_GROUP_INFO_EXTENSIONS.to_string()),
         ("max_domain", bennu::base::id::MAX_DOMAIN.to_string()),
+        ("bind_keys", limits::MAX_BIND_KEYS.to_string()),
+        ("connection_packages", limits::MAX_CONNECTION_PACKAGES.to_string()),
+        ("profile", limits::MAX_PROFILE.to_string()),
+        ("renewed_credentials", limits::MAX_RENEWED_CREDENTIALS.to_string()),
+        ("queuing_clients", limits::MAX_QUEUING_CLIENTS.to_string()),
+        ("replaced_keys", limits::MAX_REPLACED_KEYS.to_string()),
+        ("blocked_groups", limits::MAX_BLOCKED_GROUPS.to_string()),
+        ("key_packages", limits::MAX_KEY_PACKAGES.to_string()),
+        ("key_package_days", limits::MAX_KEY_PACKAGE_DAYS.to_string()),
+        ("sealed_push_token", wire::queuing::SEALED_PUSH_TOKEN.to_string()),
+        ("push_endpoint", wire::queuing::MAX_PUSH_ENDPOINT.to_string()),
+        ("sealed_chain", limits::MAX_SEALED_CHAIN.to_string()),
+        ("sealed_profile_key", limits::MAX_SEALED_PROFILE_KEY.to_string()),
+        ("friendship_package", limits::MAX_FRIENDSHIP_PACKAGE.to_string()),
+        ("frame_messages", wire::federation::MAX_FRAME_MESSAGES.to_string()),
+        ("forward_recipients", wire::federation::MAX_RECIPIENTS.to_string()),
     ];
     same("Limits", &table("Limits", 2), &rows(&limits));
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn rates() {
+    use bennu::service::policy::{Rate, Rates};
+    let rates = Rates::default();
+    let row = |rate: &Rate| vec![rate.name().to_owned(), rates.per_hour(*rate).to_string()];
+    same("Rates", &table("Rates", 2), &Rate::ALL.iter().map(row).collect::<Vec<_>>());
 }
 
 #[cfg(feature = "net")]

@@ -111,6 +111,20 @@ fn info() -> MemberInfo {
     MemberInfo { sealed_chain: vec![7; 600].into(), sealed_profile_key: vec![7; 76].into() }
 }
 
+/// The KeyPackage of somebody new with this queue.
+pub fn stranger(config: &ClientQueueConfig, today: Day) -> KeyPackage {
+    let (provider, key) = (OpenMlsRustCrypto::default(), SigningKey::generate(&mut system_rng()).unwrap());
+    KeyPackage::builder()
+        .key_package_lifetime(lifetime(today))
+        .key_package_extensions(
+            Extensions::single(protocol::extension(QUEUE_CONFIG_EXTENSION, config.to_vec())).unwrap(),
+        )
+        .leaf_node_capabilities(protocol::capabilities())
+        .build(protocol::CIPHERSUITE, &provider, &key, leaf(&key, today).1)
+        .unwrap()
+        .into_key_package()
+}
+
 impl Queue {
     /// Of somebody new at the homeserver of `domain`.
     pub async fn create(connection: &Connection, domain: &Domain) -> Self {
@@ -210,20 +224,6 @@ impl Group {
         ask::<C>(&self.connection, Some((sender, &self.key)), request).await
     }
 
-    /// The KeyPackage of somebody new with this queue.
-    fn stranger(&self, config: &ClientQueueConfig) -> KeyPackage {
-        let (provider, key) = (OpenMlsRustCrypto::default(), SigningKey::generate(&mut system_rng()).unwrap());
-        KeyPackage::builder()
-            .key_package_lifetime(lifetime(self.today))
-            .key_package_extensions(
-                Extensions::single(protocol::extension(QUEUE_CONFIG_EXTENSION, config.to_vec())).unwrap(),
-            )
-            .leaf_node_capabilities(protocol::capabilities())
-            .build(protocol::CIPHERSUITE, &provider, &key, leaf(&key, self.today).1)
-            .unwrap()
-            .into_key_package()
-    }
-
     /// Commits these changes, with an update path if that is wanted.
     pub fn commit(
         &mut self,
@@ -281,7 +281,7 @@ impl Group {
 
     /// Adds somebody new behind each of these queues.
     pub async fn add(&mut self, configs: &[ClientQueueConfig]) -> u128 {
-        let (adds, count) = (configs.iter().map(|config| self.stranger(config)).collect(), configs.len());
+        let (adds, count) = (configs.iter().map(|config| stranger(config, self.today)).collect(), configs.len());
         let (commit, bundle) = self.commit(adds, Vec::new(), false);
         let ear_key = || HpkeCiphertext { kem_output: vec![7; 32].into(), ciphertext: vec![7; 48].into() };
         let request = AddUsers {

@@ -1,7 +1,7 @@
 //! What packages of users and packages of aliases have in common: each is given out once, but the last is kept.
 
 use crate::{
-    base::Refusal,
+    base::{Refusal, limits::MAX_CONNECTION_PACKAGES},
     crypto::hpke,
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table},
@@ -10,9 +10,6 @@ use crate::{
         credential::{CIPHERSUITE, HpkePublicKey},
     },
 };
-
-/// Most packages that can be waiting for one recipient.
-pub const MAX_PACKAGES: usize = 100;
 
 /// Adds packages that pass a check to the batch, in place of all earlier ones under `prefix`.
 ///
@@ -25,7 +22,7 @@ pub fn replace<P: Encode>(
     packages: &[P],
     passes: impl Fn(&P) -> bool,
 ) -> Result<(), Refusal> {
-    if packages.is_empty() || packages.len() > MAX_PACKAGES {
+    if packages.is_empty() || packages.len() > MAX_CONNECTION_PACKAGES {
         return Err(Refusal::malformed("between 1 and 100 packages are needed"));
     }
     remove(batch, table, prefix);
@@ -57,7 +54,7 @@ pub async fn take<P: Decode>(
     is_valid: impl Fn(&P) -> bool,
 ) -> Result<Option<P>, Refusal> {
     let range = prefix.clone().prefix();
-    let rows = context.view.scan(table, range, Limit::rows(MAX_PACKAGES)).await.map_err(store_failure)?;
+    let rows = context.view.scan(table, range, Limit::rows(MAX_CONNECTION_PACKAGES)).await.map_err(store_failure)?;
     let mut valid = Vec::new();
     for row in rows {
         let package = P::from_bytes(row.value).map_err(damaged)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{ClientId, Refusal, Timestamp, UserId},
+    base::{ClientId, Refusal, Timestamp, UserId, limits::MAX_RENEWED_CREDENTIALS},
     crypto::credential::fingerprint,
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table, record},
@@ -18,9 +18,6 @@ const MAX_CLIENTS: usize = 100;
 
 const USER_VERSION: u8 = 1;
 const CLIENT_VERSION: u8 = 2;
-
-/// Most credentials of a client that were renewed and are still valid.
-const MAX_EARLIER: usize = 8;
 
 /// A user: its OPAQUE registration record.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
@@ -137,7 +134,7 @@ impl Client {
     /// `quota_exceeded` if too many were renewed that are still valid.
     pub fn renewed(self, credential: ClientCredential, now: Timestamp) -> Result<Self, Refusal> {
         let earlier: Vec<_> = self.names().filter(|(_, until)| *until >= now.seconds()).collect();
-        if earlier.len() > MAX_EARLIER {
+        if earlier.len() > MAX_RENEWED_CREDENTIALS {
             return Err(Refusal::quota_exceeded("this credential was renewed too often"));
         }
         Ok(Self { credential, earlier, disabled: self.disabled })

@@ -2,14 +2,11 @@
 
 use super::records;
 use crate::{
-    base::{ClientId, Refusal, Status},
+    base::{ClientId, Refusal, Status, limits::MAX_PROFILE},
     service::{Context, Outcome, Verified},
     store::{Batch, Table},
     wire::{Opaque, authentication::UpdateUserProfile, server::Done},
 };
-
-/// Largest sealed profile in bytes: small enough to fit into a connection offer.
-pub const MAX_PROFILE: usize = 32 << 10;
 
 /// Stores the profile.
 ///

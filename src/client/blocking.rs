@@ -22,7 +22,7 @@ use super::{
     },
 };
 use crate::{
-    base::{GroupId, Secret, Timestamp, UserId},
+    base::{GroupId, Secret, Timestamp, UserId, limits::MAX_BLOCKED_GROUPS},
     crypto::{aead::blocked_group, random_secret, system_rng},
     wire::{
         Encode,
@@ -31,9 +31,6 @@ use crate::{
         queuing::{UpdateBlocklist, UpdateQueuingUser},
     },
 };
-
-/// Most groups that a homeserver takes (`wire-spec/queuing.md`, "Blocklist"). What comes from others is not shown, but comes.
-const MAX_BLOCKED: usize = 1_000;
 
 /// When the current friendship token was made, if it is not the first, in milliseconds.
 const TOKEN_MADE: &str = "friendship token made";
@@ -184,7 +181,7 @@ impl Core {
         let groups = self.database.run(blocked::all_groups).await?;
         let name = |group: &GroupId| blocked_group(&account.keys.blocklist, &group.to_vec());
         let mut names: Vec<_> = groups.iter().map(name).collect();
-        names.truncate(MAX_BLOCKED);
+        names.truncate(MAX_BLOCKED_GROUPS);
         names.sort_unstable();
         let sender = Sender::Bound(account.queuing_client(), &account.keys.queuing_client);
         let update = UpdateBlocklist { blocked: names };

@@ -130,7 +130,10 @@ pub fn credential_with_key(leaf: &LeafCredential) -> CredentialWithKey {
 
 /// A lifetime in whole UTC days, which does not mark a batch.
 pub fn lifetime(today: Day) -> Lifetime {
-    Lifetime::init(today.minus(1).start().seconds(), today.plus(crate::crypto::mls::MAX_PACKAGE_DAYS).start().seconds())
+    Lifetime::init(
+        today.minus(1).start().seconds(),
+        today.plus(crate::base::limits::MAX_KEY_PACKAGE_DAYS).start().seconds(),
+    )
 }
 
 /// The extensions of a new group's context.

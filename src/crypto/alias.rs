@@ -80,7 +80,9 @@ impl Alias {
         let looks: String = skeleton(&folded).collect();
         let mut input = Opaque::from(LABEL).to_vec();
         domain.encode(&mut input);
-        Text(looks.to_lowercase()).encode(&mut input);
+        // Character by character, as in the canonical form.
+        let looks: String = looks.chars().flat_map(char::to_lowercase).collect();
+        Text(looks).encode(&mut input);
         AliasId(sha256(&input))
     }
 }
@@ -112,6 +114,17 @@ mod tests {
 
     fn id(text: &str) -> AliasId {
         Alias::parse(text).unwrap().id(&"a.test".parse().unwrap())
+    }
+
+    /// Other data give other ids: that is another version of the protocol, and not to be had by an upgrade of a library.
+    #[test]
+    fn the_data_are_those_that_the_specification_names() {
+        assert_eq!(unicode_normalization::UNICODE_VERSION, (18, 0, 0));
+        assert_eq!(unicode_security::UNICODE_VERSION, (18, 0, 0));
+        assert!(
+            char::UNICODE_VERSION.0 >= 17,
+            "lower case, alphabetic and numeric characters, of which later data have more"
+        );
     }
 
     #[test]

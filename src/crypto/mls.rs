@@ -143,9 +143,6 @@ pub fn delivery_service_index() -> SenderExtensionIndex {
     SenderExtensionIndex::new(0)
 }
 
-/// Longest lifetime of a KeyPackage, in days (`wire-spec/queuing.md`).
-pub const MAX_PACKAGE_DAYS: u32 = 180;
-
 /// A KeyPackage that passed RFC 9420 section 10.1 and this protocol's own rules.
 pub struct ValidKeyPackage {
     /// The KeyPackage.

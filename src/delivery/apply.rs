@@ -15,6 +15,7 @@ use super::{
     create_group,
     ending::Applied,
     group::{Joiner, Member},
+    member_infos,
     tree::{Change, forget_rows},
     waiting::Waiting,
 };
@@ -31,12 +32,19 @@ use crate::{
     },
 };
 
+/// Octets that a response about a group has beside the tree and what is known of its members: the GroupInfo, proposals.
+const ROOM: usize = 128 << 10;
+
+/// The same where members are added: what the tree still grows by when they renew their leaves.
+const ROOM_TO_GROW: usize = 2 << 20;
+
 impl Changing {
     /// Applies a validated commit to the tree and the head: joiners with their queue configs, leavers, and the committer
     /// with its new leaf; and verifies the GroupInfo of the new epoch.
     ///
     /// # Errors
-    /// `invalid_mls_message` if a leaf or the GroupInfo breaks a rule, `malformed` if the AAD does not fit the commit.
+    /// `invalid_mls_message` if a leaf or the GroupInfo breaks a rule, `malformed` if the AAD does not fit the commit,
+    /// `quota_exceeded` if the group would be larger than joiners can be told.
     pub fn apply(
         &mut self,
         commit: Commit,
@@ -61,6 +69,8 @@ impl Changing {
         member_infos.extend(infos.map(|own| (signer, Some(own))));
         let change = Change { staged, infos: member_infos, group_info: group_info.clone(), signer };
         self.tree.merge(&mut self.group, change, context, batch)?;
+        let grows = !placed.is_empty() || !by_member;
+        self.tree.check_size(&self.group.head.rows, if grows { ROOM_TO_GROW } else { ROOM })?;
 
         self.verify_group_info(group_context, confirmation_tag, &group_info, signer)?;
         self.group.head.epoch = epoch;
@@ -106,6 +116,7 @@ impl Changing {
         by_member: bool,
         added: usize,
     ) -> Result<Option<MemberInfo>, Refusal> {
+        member_infos::check_all(aad)?;
         if aad.added.len() != added {
             return Err(Refusal::malformed("the AAD needs one entry for each added member"));
         }

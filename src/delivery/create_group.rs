@@ -9,7 +9,7 @@ use tls_codec::{DeserializeBytes as _, Serialize as _};
 use super::{
     Delivery,
     group::{Connection, Group, Member, head_key},
-    request_group_id,
+    member_infos, request_group_id,
     tree::{Recorder, Tree},
 };
 use crate::{
@@ -59,6 +59,7 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
         return Err(Refusal::malformed("the message is not a GroupInfo"));
     };
     let tree = RatchetTreeIn::tls_deserialize_exact_bytes(request.ratchet_tree.as_slice()).map_err(malformed)?;
+    member_infos::check(&request.member)?;
     let invalid = |why: &'static str| Refusal::invalid_mls(why);
     if info.ciphersuite() != mls::CIPHERSUITE {
         return Err(invalid("the ciphersuite is not supported"));

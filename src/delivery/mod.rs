@@ -13,6 +13,7 @@ pub mod external_commit_info;
 pub mod group;
 mod idempotency;
 pub mod join_connection_group;
+mod member_infos;
 pub mod remove_users;
 pub mod reports;
 pub mod request_group_id;

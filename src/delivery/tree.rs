@@ -17,7 +17,7 @@ use tls_codec::{DeserializeBytes as _, Serialize as _};
 
 use super::group::{Group, Rows};
 use crate::{
-    base::{GroupId, Refusal, Secret},
+    base::{GroupId, Refusal, Secret, limits::MAX_RESPONSE},
     crypto::{aead, mls},
     service::{Context, damaged, store_failure},
     store::{Batch, Key, Limit, Table, record},
@@ -34,6 +34,9 @@ const ROW_VERSION: u8 = 1;
 
 /// Most bytes of rows that are read to build one tree.
 const MAX_TREE: usize = 256 << 20;
+
+/// Octets that a [`MemberOf`] has beside its chain and its key: the leaf, and two lengths.
+const INFO_OVERHEAD: usize = 12;
 
 /// Deltas below this size are never worth a new checkpoint.
 const MIN_DELTAS: u64 = 32 << 10;
@@ -245,6 +248,23 @@ impl Tree {
     /// `internal` if it cannot be encoded.
     pub fn ratchet_tree(&self) -> Result<Opaque, Refusal> {
         self.public.export_ratchet_tree().tls_serialize_detached().map(Opaque::from).map_err(damaged)
+    }
+
+    /// Checks that what joiners are given of the group, with so many octets beside it, fits into a response. Looks closer only
+    /// where the stored rows are so long that it may not.
+    ///
+    /// # Errors
+    /// `quota_exceeded` if it does not fit.
+    pub fn check_size(&self, rows: &Rows, room: usize) -> Result<(), Refusal> {
+        if rows.checkpoint_bytes.saturating_add(rows.delta_bytes) <= MAX_RESPONSE as u64 / 2 {
+            return Ok(());
+        }
+        let infos: usize =
+            self.infos.values().map(|info| info.chain.len() + info.profile_key.len() + INFO_OVERHEAD).sum();
+        if self.ratchet_tree()?.as_slice().len() + infos + room > MAX_RESPONSE {
+            return Err(Refusal::quota_exceeded("the group is as large as it can be"));
+        }
+        Ok(())
     }
 
     /// What is known of the members.

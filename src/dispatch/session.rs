@@ -5,15 +5,12 @@ use std::time::Instant;
 
 use super::{credit::Credit, rates::Origin};
 use crate::{
-    base::{Domain, Refusal},
+    base::{Domain, Refusal, limits::MAX_BIND_KEYS},
     crypto::proof::verify_bind,
     service::proof::BoundKeys,
     transport::PeerInfo,
     wire::server::{Bind, Done},
 };
-
-/// Most keys in one Bind.
-const MAX_KEYS: usize = 16;
 
 /// A connection's state.
 pub struct Session {
@@ -49,7 +46,7 @@ impl Session {
     /// # Errors
     /// `malformed` for too many keys, `unauthenticated` if a signature does not verify for this connection.
     pub fn bind(&self, request: Bind) -> Result<Done, Refusal> {
-        if request.keys.len() > MAX_KEYS {
+        if request.keys.len() > MAX_BIND_KEYS {
             return Err(Refusal::malformed("at most 16 keys can be bound at a time"));
         }
         for key in &request.keys {

@@ -2,10 +2,10 @@
 
 use super::{
     create_user::{add_client, find_client},
-    records::{self, MAX_CLIENTS},
+    records,
 };
 use crate::{
-    base::{QsUserId, Refusal},
+    base::{QsUserId, Refusal, limits::MAX_QUEUING_CLIENTS},
     service::{Context, Outcome, Verified},
     store::Batch,
     wire::queuing::{CreateQueuingClient, QueuingClientCreated},
@@ -25,7 +25,7 @@ pub async fn handle(
     if let Some(client) = find_client(context, &user, &request.client).await? {
         return Ok(Outcome::unchanged(QueuingClientCreated { client, incarnation }));
     }
-    if user.clients.len() >= MAX_CLIENTS {
+    if user.clients.len() >= MAX_QUEUING_CLIENTS {
         return Err(Refusal::quota_exceeded("a user has at most 10 clients"));
     }
     let mut batch = Batch::new();

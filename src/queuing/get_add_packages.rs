@@ -1,8 +1,8 @@
 //! GetAddPackages: what it takes to add a user to a group, for whoever holds the user's friendship token.
 
-use super::{publish_key_packages::MAX_PACKAGES, records};
+use super::records;
 use crate::{
-    base::{QsClientId, Refusal},
+    base::{QsClientId, Refusal, limits::MAX_KEY_PACKAGES},
     service::{Context, Outcome, damaged, store_failure},
     store::{Batch, KeyRange, Limit, Row, Table},
     wire::{
@@ -44,7 +44,7 @@ async fn take(
     batch: &mut Batch,
 ) -> Result<Option<AddPackage>, Refusal> {
     let rows =
-        context.view.scan(Table::QsKeyPackages, range, Limit::rows(MAX_PACKAGES)).await.map_err(store_failure)?;
+        context.view.scan(Table::QsKeyPackages, range, Limit::rows(MAX_KEY_PACKAGES)).await.map_err(store_failure)?;
     for Row { key, value } in rows {
         let mut reader = Reader::new(value);
         let last_day = u32::decode(&mut reader).map_err(damaged)?;

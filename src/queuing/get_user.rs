@@ -1,8 +1,8 @@
 //! GetUser: what the QS knows of a user, for its owner.
 
-use super::{publish_key_packages::MAX_PACKAGES, records};
+use super::records;
 use crate::{
-    base::{QsClientId, QsUserId, Refusal},
+    base::{QsClientId, QsUserId, Refusal, limits::MAX_KEY_PACKAGES},
     service::{Context, Outcome, Verified, store_failure},
     store::{Limit, Table},
     wire::queuing::{GetQueuingUser, QueuingClientRecord, QueuingUserRecord},
@@ -22,7 +22,7 @@ pub async fn handle(
     for client in user.clients.into_iter().map(QsClientId) {
         let record = records::proven_client(context, client).await?;
         let range = records::package_prefix(client, false).prefix();
-        let packages = context.view.scan(Table::QsKeyPackages, range, Limit::rows(MAX_PACKAGES)).await;
+        let packages = context.view.scan(Table::QsKeyPackages, range, Limit::rows(MAX_KEY_PACKAGES)).await;
         let (today, packages) = (context.now.day(), packages.map_err(store_failure)?);
         let waiting =
             packages.iter().filter(|row| records::package_last_day(&row.value).is_some_and(|day| day >= today));

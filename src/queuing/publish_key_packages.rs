@@ -2,15 +2,15 @@
 
 use super::records;
 use crate::{
-    base::{QsClientId, Refusal},
-    crypto::mls::{MAX_PACKAGE_DAYS, validate_key_package},
+    base::{
+        QsClientId, Refusal,
+        limits::{MAX_KEY_PACKAGE_DAYS, MAX_KEY_PACKAGES, MAX_SEALED_CHAIN},
+    },
+    crypto::mls::validate_key_package,
     service::{Context, Outcome, Verified},
     store::{Batch, Table},
     wire::{Encode, queuing::PublishKeyPackages, server::Done},
 };
-
-/// Most KeyPackages a client can have waiting.
-pub const MAX_PACKAGES: usize = 200;
 
 /// Validates the packages (RFC 9420 section 10.1) and stores them in place of all earlier ones.
 ///
@@ -22,7 +22,7 @@ pub async fn handle(
     request: PublishKeyPackages,
 ) -> Result<Outcome<Done>, Refusal> {
     let client = *sender.get();
-    if request.packages.len() > MAX_PACKAGES {
+    if request.packages.len() > MAX_KEY_PACKAGES {
         return Err(Refusal::malformed("at most 200 KeyPackages can be waiting"));
     }
     let mut record = records::proven_client(context, client).await?;
@@ -30,13 +30,16 @@ pub async fn handle(
     records::remove_packages(&mut batch, client);
     let mut last_resort_given = false;
     for package in request.packages {
+        if package.sealed_chain.as_slice().len() > MAX_SEALED_CHAIN {
+            return Err(Refusal::malformed("this is too long for a sealed chain"));
+        }
         let valid = validate_key_package(package.key_package.as_slice())
             .map_err(|_| Refusal::invalid_mls("a KeyPackage is not valid (RFC 9420 section 10.1, wire-spec/mls.md)"))?;
         if valid.queue_config.domain != *context.domain {
             return Err(Refusal::invalid_mls("a KeyPackage has a queue config of another domain"));
         }
         last_resort_given |= valid.last_resort;
-        if valid.lifetime_end() > today.plus(MAX_PACKAGE_DAYS + 1) {
+        if valid.lifetime_end() > today.plus(MAX_KEY_PACKAGE_DAYS + 1) {
             return Err(Refusal::invalid_mls("a KeyPackage is valid for more than 180 days"));
         }
         if !valid.credential.validity.covers(today) {

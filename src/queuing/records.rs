@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{Day, QsClientId, QsUserId, Refusal, Secret},
-    crypto::{mls::MAX_PACKAGE_DAYS, sha256},
+    base::{
+        Day, QsClientId, QsUserId, Refusal, Secret,
+        limits::{MAX_KEY_PACKAGE_DAYS, MAX_REPLACED_KEYS},
+    },
+    crypto::sha256,
     service::{Context, QueueChange, QueueId, damaged},
     store::{Batch, Key, Table, record},
     wire::{
@@ -16,15 +19,9 @@ use crate::{
 const USER_VERSION: u8 = 1;
 const CLIENT_VERSION: u8 = 2;
 
-/// Most clients of a user.
-pub const MAX_CLIENTS: usize = 10;
-
-/// Most replaced keys of a client that still verify its queue configs.
-const MAX_REPLACED_KEYS: usize = 16;
-
 /// Days for which a replaced key verifies queue configs: as long as a KeyPackage with such a config may be used, and as long
 /// again as a client may be silent before its DS takes it for lost.
-pub const REPLACED_KEY_DAYS: u32 = MAX_PACKAGE_DAYS + 90;
+pub const REPLACED_KEY_DAYS: u32 = MAX_KEY_PACKAGE_DAYS + 90;
 
 /// A user record.
 #[derive(Serialize, Deserialize)]

@@ -2,20 +2,17 @@
 //! and nobody is told.
 
 use crate::{
-    base::{QsClientId, Refusal},
+    base::{QsClientId, Refusal, limits::MAX_BLOCKED_GROUPS},
     service::{Outcome, QueueChange, QueueId, Verified},
     wire::{queuing::UpdateBlocklist, server::Done},
 };
-
-/// Most groups in a blocklist.
-pub const MAX_BLOCKED: usize = 1_000;
 
 /// Replaces the blocklist.
 ///
 /// # Errors
 /// `malformed` for one that is not in ascending order, `quota_exceeded` for too many groups.
 pub fn handle(sender: &Verified<QsClientId>, request: UpdateBlocklist) -> Result<Outcome<Done>, Refusal> {
-    if request.blocked.len() > MAX_BLOCKED {
+    if request.blocked.len() > MAX_BLOCKED_GROUPS {
         return Err(Refusal::quota_exceeded("at most 1,000 groups can be blocked"));
     }
     if !request.blocked.is_sorted_by(|one, next| one < next) {

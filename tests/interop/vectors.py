@@ -182,7 +182,7 @@ def welcome_attribution(grammar, of, vector):
 
 
 def root_succession(grammar, of, _):
-    same(grammar.decode("RootSuccession", of.root_succession)["successor"], crypto.sha256(of.as_credential))
+    same(grammar.decode("RootSuccession", of.root_succession)["successor"], crypto.sha256(of.successor))
 
 
 def renewal(grammar, of, _):
@@ -222,6 +222,38 @@ def entry_of_a_queue(grammar, queue, of, vector):
     same(queue.secret, of.secret_after)
 
 
+def shared_body(grammar, of, vector):
+    sealed(grammar, of, vector)
+    entry = {"id": of.associated_data, "key": of.key, "hash": crypto.sha256(of.sealed)}
+    same(grammar.encode("SharedBody", entry), of.shared_body)
+
+
+def push_token(grammar, of, vector):
+    name = vector["label"].removeprefix(crypto.PREFIX)
+    same(crypto.pad(of.value, 1024), of.plaintext)
+    same(crypto.seal(of.key, name, of.associated_data, of.plaintext, of.salt), of.sealed)
+    same(len(of.sealed), 1056)
+
+
+def queue_gone(grammar, of, _):
+    found = grammar.decode("QueueGone", of.queue_gone)
+    same(grammar.encode("QueueGoneTbs", found["statement"]), of.statement)
+    signature(of, of.queuing_seed, "QueueGone", of.statement, found["signature"])
+
+
+def forward(grammar, of, vector):
+    same(crypto.pad(of.value), of.plaintext)
+    hpke(grammar, of, vector)
+    frame = grammar.decode("QsToQsFrame", of.frame)
+    (message,) = frame["messages"]
+    payload = {"key_id": crypto.sha256(of.recipient_public_key)[:8], "kem_output": of.kem_output}
+    same(message["payload"], payload | {"ciphertext": of.ciphertext})
+    aad = {"source": message["source"], "destination": message["destination"]}
+    same(grammar.encode("ForwardAad", aad), of.associated_data)
+    tbs = grammar.encode("QsToQsTbs", {"messages": frame["messages"]})
+    signature(of, of.queuing_seed, "QsToQs", tbs, frame["signature"])
+
+
 CHECKS = {
     "bind": bind,
     "signed request": signed_request,
@@ -242,6 +274,10 @@ CHECKS = {
     "token": token,
     "alias id": alias_id,
     "password stretching": password,
+    "shared body": shared_body,
+    "push token": push_token,
+    "queue gone": queue_gone,
+    "forward": forward,
 }
 
 

@@ -4,7 +4,7 @@
 
 #[path = "../../../benches/support/mod.rs"]
 #[allow(dead_code, reason = "it is for benches, too")]
-mod support;
+pub mod support;
 
 use std::sync::Arc;
 

@@ -6,7 +6,10 @@ use tls_codec::Serialize as _;
 
 use super::*;
 use crate::{
-    base::{Refusal, Status},
+    base::{
+        Refusal, Status,
+        limits::{MAX_SEALED_CHAIN, MAX_SEALED_PROFILE_KEY},
+    },
     client::{
         commit::{Intent, Materials},
         mls::Provider,
@@ -17,8 +20,8 @@ use crate::{
     wire::{
         Call, Encode, Opaque, Reader, SenderId,
         delivery::{
-            AddUsers, CommitBundle, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup, RemoveUsers, Resync,
-            SendMessage, StoredProposals, UpdateClient, UpdateGroupContext,
+            AddUsers, CommitAad, CommitBundle, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup, MemberInfo,
+            RemoveUsers, Resync, SendMessage, StoredProposals, UpdateClient, UpdateGroupContext,
         },
         envelope::LeafId,
         method::call,
@@ -380,6 +383,13 @@ async fn every_broken_rule_of_a_commit_is_noticed_and_changes_nothing() {
     }
     let refusal = mallory.update(&honest, |parts, _| parts.aad = vec![9; 9].into()).await;
     assert!(refusal.message.contains("CommitAad"), "{refusal:?}");
+    for (chain, profile_key) in [(MAX_SEALED_CHAIN + 1, 76), (600, MAX_SEALED_PROFILE_KEY + 1)] {
+        let own = MemberInfo { sealed_chain: vec![7; chain].into(), sealed_profile_key: vec![7; profile_key].into() };
+        let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
+        let refusal = mallory.update(&honest, |parts, _| parts.aad = aad.to_vec().into()).await;
+        assert_eq!(refusal.status, Status::Malformed, "{refusal:?}");
+        assert!(refusal.message.contains("too long"), "{refusal:?}");
+    }
     let refusal = mallory.update(&honest, |parts, _| parts.epoch -= 1).await;
     assert_eq!(refusal.status, Status::WrongEpoch);
     let refusal = mallory.update(&honest, |parts, _| parts.group_id = vec![1; 20].into()).await;

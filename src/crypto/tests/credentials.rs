@@ -92,7 +92,7 @@ fn credentials() -> Vec<Vector> {
         .encoded("leaf_credential", &leaf);
     let (next_root, next_key) = (chain::issue_root(domain(), root.payload.validity.clone(), &key(14)), key(10));
     let succession = Vector::new("root succession", "credentials.md, Rotation")
-        .encoded("as_credential", &next_root)
+        .encoded("successor", &next_root)
         .encoded("root_succession", &chain::issue_succession(&root, &next_root, &next_key));
     let renewal = chain::request_client(
         client.request.payload.client.clone(),

@@ -1,4 +1,5 @@
 //! Test vectors of all constructions, for other implementations and for this one.
 
 mod credentials;
+mod services;
 mod vectors;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::{
-    base::{Clock, Day, GroupId, QsClientId, QsUserId, Timestamp},
+    base::{Clock, Day, GroupId, QsClientId, QsUserId, Timestamp, limits::MAX_QUEUING_CLIENTS},
     crypto::{
         aead::blocked_group,
         hpke::{self, HpkePrivateKey},
@@ -309,7 +309,7 @@ async fn a_user_has_ten_clients_and_goes_with_the_last() {
     let create = || CreateQueuingClient {
         client: QueuingClient { queue_key: queue_key().public_key(), ..owner.queuing_client() },
     };
-    while clients.len() < records::MAX_CLIENTS {
+    while clients.len() < MAX_QUEUING_CLIENTS {
         clients.push(world.ask::<call::QsCreateClient>(owner.as_user(), &create()).await.unwrap().client);
     }
     let refused = world.ask::<call::QsCreateClient>(owner.as_user(), &create()).await.unwrap_err();

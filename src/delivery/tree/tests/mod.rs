@@ -1,3 +1,4 @@
-//! What the DS does with trees, against the published vectors.
+//! What the DS does with trees: against the published vectors, and how large they get.
 
+mod size;
 mod vectors;
