@@ -954,7 +954,8 @@ async fn bad_input_gets_its_status_and_the_connection_lives_on(world: World) {
         assert_eq!(status(outcome), Status::Malformed, "{method:?} with a trailing byte");
         let mut another_version = whole.to_vec();
         another_version[..2].copy_from_slice(&2u16.to_be_bytes());
-        let outcome = exchange(open(&connection).await, method as u16, another_version.into()).await;
+        // Which is not framed: what it would be in another version is not known.
+        let outcome = exchange(open(&connection).await, Method::ServerInfo as u16, another_version.into()).await;
         assert_eq!(status(outcome), Status::UnsupportedVersion, "{method:?} of another version");
         let mut too_large = whole[..4].to_vec();
         too_large.resize(method.max_request() + 1, 0);

@@ -8,14 +8,14 @@ use bennu::{
     crypto::{
         hpke::{self, HpkePrivateKey},
         mls as protocol,
-        proof::RequestContext,
+        proof::{self, RequestContext},
         random, random_secret,
         signature::SigningKey,
         system_rng,
     },
     transport::{Connection, Frames},
     wire::{
-        Authentication, Call, Decode, Encode, Request, Response, SenderId, VERSION,
+        Authentication, Call, Decode, Encode, Proof, Request, Response, SenderId, VERSION,
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, LeafCredential, Signature},
         delivery::{
             AddUsers, CommitAad, CommitBundle, CreateGroup, GetDeliveryKeys, GroupAccess, GroupInfoUpdate, Joiner,
@@ -25,11 +25,12 @@ use bennu::{
         label::{HpkeLabel, SignatureLabel},
         method::call,
         padding::{MESSAGE_FLOOR, pad_value},
-        queue::{Acknowledge, Dequeue, Listen, QueueEntries},
+        queue::{Acknowledge, Dequeue, EntryKind, Listen, QueueEntries},
         queuing::{
             ClientQueueConfig, CreateQueuingUser, GetQueuingKeys, QueueConfig, QueueConfigContent, QueuingClient,
         },
         registry::{GROUP_DATA_EXTENSION, QUEUE_CONFIG_EXTENSION, ROLES_EXTENSION},
+        server::Bind,
     },
 };
 use openmls::prelude::{
@@ -162,6 +163,15 @@ impl Queue {
 
 #[allow(dead_code, reason = "not every bench listens")]
 impl Listener {
+    /// Takes the next frame in: how many messages are in it, and how long it is.
+    pub async fn take(&mut self) -> (usize, usize) {
+        let frame = self.0.next().await.unwrap().expect("it goes on");
+        let length = frame.len();
+        let entries = QueueEntries::from_bytes(frame).unwrap().entries;
+        self.0.send(Acknowledge { next: entries.last().unwrap().sequence + 1 }.to_vec().into()).await.unwrap();
+        (entries.iter().filter(|entry| entry.kind == EntryKind::Message).count(), length)
+    }
+
     /// Takes everything up to the entry with this number in.
     pub async fn reach(&mut self, number: u64) {
         loop {
@@ -268,6 +278,22 @@ impl Group {
         context.sign(sender, &self.key)
     }
 
+    /// Binds the key of this member to its connection.
+    #[allow(dead_code, reason = "most sign")]
+    pub async fn bind(&self) {
+        let keys = vec![proof::bind(&self.key, self.connection.binding())];
+        ask::<call::Bind>(&self.connection, None, &Bind { keys }).await;
+    }
+
+    /// A request of this member, whose key is bound.
+    #[allow(dead_code, reason = "most sign")]
+    pub fn bound<C: Call>(&self, request: &C::Request) -> bytes::Bytes {
+        let sender = SenderId::DsLeaf(LeafId { group: self.access.group.clone(), leaf: 0 });
+        let auth = vec![Authentication { sender, proof: Proof::Bound }];
+        let (method, body) = (C::METHOD as u16, request.to_vec().into());
+        Request { version: VERSION, method, auth, token: None, body }.to_vec().into()
+    }
+
     /// The commit was not accepted.
     #[allow(dead_code, reason = "those of benches are")]
     pub fn drop_commit(&mut self) {
@@ -297,7 +323,12 @@ impl Group {
 
     /// A message that is ready to be sent.
     pub fn prepare(&mut self) -> SendMessage {
-        let message = self.state.create_message(&self.provider, &self.key, &[7; 256]).unwrap();
+        self.prepare_of(256)
+    }
+
+    /// The same with so many octets in it.
+    pub fn prepare_of(&mut self, length: usize) -> SendMessage {
+        let message = self.state.create_message(&self.provider, &self.key, &vec![7; length]).unwrap();
         let (access, idempotency_key) = (self.access.clone(), random(&mut system_rng()));
         SendMessage { access, idempotency_key, message: message.to_bytes().unwrap().into(), no_push: false }
     }

@@ -194,6 +194,13 @@ pub(super) mod client {
             Ok((Self { state: start.state, user }, request))
         }
 
+        /// The scalar that blinds the password.
+        #[cfg(test)]
+        pub(in crate::crypto) fn blind(&self) -> [u8; 32] {
+            // In front of the blinded element.
+            *self.state.serialize().first_chunk().unwrap()
+        }
+
         /// Makes the RegistrationRecord to upload. Takes a tenth of a second and 64 MiB: call it on a blocking thread.
         ///
         /// # Errors
@@ -226,6 +233,14 @@ pub(super) mod client {
             let start = opaque_ke::ClientLogin::start(&mut rng, password.as_bytes()).map_err(|_| CryptoError::Form)?;
             let request = start.message.serialize().as_slice().into();
             Ok((Self { state: start.state, user }, request))
+        }
+
+        /// The scalar that blinds the password, and the private half of the client's key share.
+        #[cfg(test)]
+        pub(in crate::crypto) fn secrets(&self) -> ([u8; 32], [u8; 32]) {
+            // The blind, KE1 and its secrets: the private key, and the nonce once more.
+            let state = self.state.serialize();
+            (*state.first_chunk().unwrap(), state[32 + 96..32 + 96 + 32].try_into().unwrap())
         }
 
         /// Makes the KE3 to send. As costly as [`Registration::finish`].

@@ -219,6 +219,29 @@ mod client {
             Ok((request, Self { state, tokens }))
         }
 
+        /// The same with nonces and blinds that are given.
+        #[cfg(test)]
+        pub(in crate::crypto) fn with(
+            public_key: &[u8],
+            domain: &Domain,
+            nonces: &[[u8; 32]],
+            blinds: &[[u8; 32]],
+        ) -> Result<(Vec<u8>, Self), CryptoError> {
+            let key = deserialize_public_key::<Ristretto255>(public_key).map_err(|_| CryptoError::Form)?;
+            let scalar = |blind: &[u8; 32]| Ristretto255::deserialize_scalar(blind).map_err(|_| CryptoError::Form);
+            let blinds = blinds.iter().map(scalar).collect::<Result<_, _>>()?;
+            let (challenge, tokens) = (challenge(domain), nonces.len());
+            let made = AmortizedBatchTokenRequest::<Ristretto255>::issue_token_request_with_params(
+                key,
+                &challenge,
+                nonces.to_vec(),
+                blinds,
+            );
+            let (request, state) = made.map_err(|_| CryptoError::Form)?;
+            let request = request.tls_serialize_detached().map_err(|_| CryptoError::Form)?;
+            Ok((request, Self { state, tokens }))
+        }
+
         /// The tokens in an answer, whose proof is checked.
         ///
         /// # Errors

@@ -35,7 +35,7 @@ use crate::{
     service::{Context, NoOthers, Others, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
     store::{Batch, Store},
     transport::{Handler, MethodRules, PeerInfo, Reply},
-    wire::{Encode, Method, Response, method, queue::Incarnation, server},
+    wire::{Encode, Method, Response, VERSION, method, queue::Incarnation, server},
 };
 
 pub use session::Session;
@@ -209,6 +209,11 @@ impl Handler for Service {
 
     fn open(&self, peer: PeerInfo) -> Arc<Session> {
         Arc::new(Session::new(peer))
+    }
+
+    fn unsupported(&self, version: u16) -> Option<Bytes> {
+        let refused = || Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol");
+        (version != VERSION).then(|| encode(Err(refused())))
     }
 
     fn too_large(&self, _method: u16, limit: usize) -> Bytes {

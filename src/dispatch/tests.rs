@@ -141,10 +141,12 @@ async fn a_reply_waits_until_its_write_is_durable() {
 #[tokio::test]
 async fn another_version_is_told_so_whatever_follows() {
     let connection = start(MemoryEngine::new(), Arc::default()).await;
-    let exchange = connection.open().await.unwrap();
-    let request = [&[0, 2][..], &(Method::ServerInfo as u16).to_be_bytes(), &[0xff; 9]].concat();
-    let response = Response::from_bytes(exchange.request(request.into(), 1 << 20).await.unwrap()).unwrap();
-    assert_eq!(response.status, Status::UnsupportedVersion as u16);
+    for (method, length) in [(Method::ServerInfo, 0), (Method::ServerInfo, 3_000), (Method::QsListen, 9)] {
+        let exchange = connection.open().await.unwrap();
+        let request = [&[0, 2][..], &(method as u16).to_be_bytes(), &vec![0xff; length]].concat();
+        let response = Response::from_bytes(exchange.request(request.into(), 1 << 20).await.unwrap()).unwrap();
+        assert_eq!(response.status, Status::UnsupportedVersion as u16, "{method:?}, {length} octets");
+    }
 }
 
 /// OPAQUE is computed apart, a few at a time: while that is as busy as can be, everything else is answered.

@@ -74,7 +74,12 @@ async fn read_request<H: Handler>(handler: &H, reader: &mut FrameReader) -> Resu
             }
         }
     }
-    let method = u16::from_be_bytes([request[2], request[3]]);
+    let [version, method] = [[request[0], request[1]], [request[2], request[3]]].map(u16::from_be_bytes);
+    if let Some(response) = handler.unsupported(version) {
+        reader.receiver.stop(codes::DONE);
+        // How its methods are framed is not known.
+        return Ok(Intake::Answer { response, streaming: false });
+    }
     let MethodRules { max_request, streaming } = handler.rules(method);
     if streaming {
         return read_framed_request(handler, reader, method, &request, max_request).await;

@@ -49,6 +49,9 @@ pub trait Handler: Send + Sync + 'static {
     /// A connection is established: the handshake, and with it the peer's proof of its domain, is complete.
     fn open(&self, peer: PeerInfo) -> Arc<Self::Session>;
 
+    /// The encoded response to whatever is of this version of the protocol, if it is not taken. Nothing of it is read.
+    fn unsupported(&self, version: u16) -> Option<Bytes>;
+
     /// The encoded response to a request that is larger than its method allows.
     fn too_large(&self, method: u16, limit: usize) -> Bytes;
 

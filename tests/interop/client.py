@@ -127,9 +127,9 @@ class Stream:
         return self.stopped
 
 
-def envelope(method, body, auth=()):
+def envelope(method, body, auth=(), token=None):
     """An encoded Request; `method` by its code, `body` encoded."""
-    request = {"version": VERSION, "method": method, "auth": list(auth), "token": None, "body": body}
+    request = {"version": VERSION, "method": method, "auth": list(auth), "token": token, "body": body}
     return GRAMMAR.encode("Request", request)
 
 
@@ -178,13 +178,13 @@ class Connection(QuicConnectionProtocol):
         self.streams[number] = Stream(self, number)
         return self.streams[number]
 
-    def signed(self, sender, key, method, body, stream, binding=None):
+    def signed(self, sender, key, method, body, stream, binding=None, token=None):
         """An Authentication with a signature over the request."""
         tbs = {
             "version": VERSION,
             "method": method,
             "sender": sender,
-            "token": None,
+            "token": token,
             "body_hash": crypto.sha256(body),
             "channel_binding": binding or self.binding,
             "stream": stream,
@@ -192,16 +192,16 @@ class Connection(QuicConnectionProtocol):
         signature = key.sign("Request", GRAMMAR.encode("RequestTbs", tbs))
         return {"sender": sender, "proof": {"type": "signature", "value": signature}}
 
-    async def call(self, method, request, sender=None, key=None, bound=None):
-        """An exchange: the body of its response. Proven by a signature of `key`, or `bound`."""
+    async def call(self, method, request, sender=None, key=None, bound=None, token=None):
+        """An exchange: the body of its response. Proven by a signature of `key`, or `bound`; paid for with a token."""
         stream = self.open()
         number, body = code(method), GRAMMAR.encode(METHODS[method][6], request)
         auth = []
         if key:
-            auth = [self.signed(sender, key, number, body, stream.number)]
+            auth = [self.signed(sender, key, number, body, stream.number, token=token)]
         elif bound:
             auth = [{"sender": bound, "proof": {"type": "bound"}}]
-        stream.send(envelope(number, body, auth), end=True)
+        stream.send(envelope(number, body, auth, token), end=True)
         return answer(method, await stream.rest())
 
     async def bind(self, *keys):

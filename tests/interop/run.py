@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
+import accounts
 import checks
 import key_packages
 import malformed
@@ -20,13 +21,13 @@ from client import GRAMMAR
 DOMAIN = "a.test"
 
 
-def configure(bennu, directory):
-    """A homeserver without prices, whose queues take fresh randomness often."""
+def configure(bennu, directory, prices):
+    """A homeserver whose queues take fresh randomness often."""
     command = [bennu, "init", "--domain", DOMAIN, "--dir", directory, "--listen", "127.0.0.1:0"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     path = Path(directory) / "bennu.toml"
     text = path.read_text()
-    for setting, value in (("required", "false"), ("queue_key_update_entries", "4")):
+    for setting, value in (("required", str(prices).lower()), ("queue_key_update_entries", "4")):
         text, changed = re.subn(rf"^# {setting} = \S+", f"{setting} = {value}", text, flags=re.MULTILINE)
         assert changed == 1, f"bennu.toml has no {setting}"
     path.write_text(text)
@@ -42,9 +43,12 @@ def start(bennu, config, log):
     return process, (found[1], int(found[2]))
 
 
-async def run(home):
+FREE = checks.ALL + key_packages.ALL + accounts.ALL + malformed.ALL
+
+
+async def run(home, those):
     failed = []
-    for check in checks.ALL + key_packages.ALL + malformed.ALL:
+    for check in those:
         try:
             await asyncio.wait_for(check(home), 60)
             print(f"ok      {check.__name__}", flush=True)
@@ -54,17 +58,15 @@ async def run(home):
     return failed
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--bennu", required=True, help="the program")
-    bennu = arguments.parse_args().bennu
-    print(f"ok      vectors: {vectors.messages(GRAMMAR)} messages, {vectors.cryptography(GRAMMAR)} constructions")
+def hold(bennu, prices, those):
+    """Starts a homeserver, with prices or without, and holds it against these checks: which failed."""
+    print(f"a homeserver {'with' if prices else 'without'} prices", flush=True)
     with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+") as log:
-        config = configure(bennu, str(Path(directory) / "home"))
+        config = configure(bennu, str(Path(directory) / "home"), prices)
         process, place = start(bennu, config, log)
         try:
             home = checks.Home(place, DOMAIN, str(config.parent / "certs/ca.pem"))
-            failed = asyncio.run(run(home))
+            failed = asyncio.run(run(home, those))
             alive = process.poll() is None
         finally:
             process.send_signal(signal.SIGTERM)
@@ -74,6 +76,15 @@ def main():
     if not alive or code != 0 or panics:
         failed.append("the homeserver")
         print(f"FAILED  the homeserver: exit code {code}\n{''.join(panics)}")
+    return failed
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--bennu", required=True, help="the program")
+    bennu = arguments.parse_args().bennu
+    print(f"ok      vectors: {vectors.messages(GRAMMAR)} messages, {vectors.cryptography(GRAMMAR)} constructions")
+    failed = hold(bennu, False, FREE) + hold(bennu, True, accounts.PRICED)
     print("all as the specification says" if not failed else f"failed: {', '.join(failed)}")
     sys.exit(bool(failed))
 

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import accounts
 import crypto
+import opaque
+import voprf
 from presentation import Grammar, Malformed
+from ristretto255 import GENERATOR
 
 SPECIFICATION = Path(__file__).resolve().parents[2] / "wire-spec"
 
@@ -254,6 +258,31 @@ def forward(grammar, of, vector):
     signature(of, of.queuing_seed, "QsToQs", tbs, frame["signature"])
 
 
+def login(_, of, vector):
+    password = opaque.Client(of.password, of.client_identity, of.server_identity, of.context)
+    registration = password.register(voprf.decode_scalar(of.registration_blind))
+    same(registration.request, of.registration_request)
+    same(registration.finish(of.registration_response, of.envelope_nonce)[0], of.registration_record)
+    begun = password.login(voprf.decode_scalar(of.login_blind), of.client_nonce)
+    begun.private_keyshare = voprf.decode_scalar(of.client_private_keyshare)
+    begun.public_keyshare = begun.private_keyshare * GENERATOR
+    same(begun.ke1, of.ke1)
+    same(begun.finish(of.ke2)[0], of.ke3)
+
+
+def issuance(grammar, of, vector):
+    parts = lambda octets: [octets[at : at + 32] for at in range(0, len(octets), 32)]
+    name = voprf.prefixed(grammar.decode("Domain", of.domain).encode())
+    challenge = b"\0\5" + name + b"\0" + name
+    tail = crypto.sha256(challenge) + crypto.sha256(of.issuer_public_key)
+    inputs = [b"\0\5" + nonce + tail for nonce in parts(of.nonces)]
+    blinds = [voprf.decode_scalar(blind) for blind in parts(of.blinds)]
+    blinded = [accounts.SUITE.blind(*each)[1] for each in zip(inputs, blinds, strict=True)]
+    same(accounts.token_request(of.issuer_public_key, blinded), of.token_request)
+    outputs = accounts.finish(of.issuer_public_key, blinded, inputs, blinds, of.token_response)
+    same(b"".join(each + output for each, output in zip(inputs, outputs, strict=True)), of.tokens)
+
+
 CHECKS = {
     "bind": bind,
     "signed request": signed_request,
@@ -274,6 +303,8 @@ CHECKS = {
     "token": token,
     "alias id": alias_id,
     "password stretching": password,
+    "registration and login": login,
+    "token issuance": issuance,
     "shared body": shared_body,
     "push token": push_token,
     "queue gone": queue_gone,

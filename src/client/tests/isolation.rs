@@ -61,6 +61,10 @@ impl Handler for Recorder {
         Arc::new(Watched { remote: peer.remote, inner: self.inner.open(peer) })
     }
 
+    fn unsupported(&self, version: u16) -> Option<Bytes> {
+        self.inner.unsupported(version)
+    }
+
     fn too_large(&self, method: u16, limit: usize) -> Bytes {
         self.inner.too_large(method, limit)
     }

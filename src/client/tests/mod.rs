@@ -101,6 +101,10 @@ impl Handler for Lossy {
         self.service().open(peer)
     }
 
+    fn unsupported(&self, version: u16) -> Option<Bytes> {
+        self.service().unsupported(version)
+    }
+
     fn too_large(&self, method: u16, limit: usize) -> Bytes {
         self.service().too_large(method, limit)
     }

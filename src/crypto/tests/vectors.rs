@@ -14,7 +14,7 @@ use super::{
         sha256,
         signature::{SigningKey, verify},
     },
-    credentials, services,
+    credentials, passwords, services,
 };
 use crate::{
     base::{ClientId, Domain, GroupId, QsClientId, Secret, UserId},
@@ -70,6 +70,7 @@ fn vectors_of_cryptography_are_what_is_implemented() {
     let mut all = [signatures(), requests(), keys(), hpke_and_padding(), ratchet()].concat();
     all.extend(credentials::all());
     all.extend(services::all());
+    all.extend(passwords::all());
     let objects: Vec<_> = all.into_iter().map(|Vector(lines)| format!("  {{\n{}\n  }}", lines.join(",\n"))).collect();
     compare_vectors(FILE, &objects);
 }

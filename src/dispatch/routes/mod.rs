@@ -22,7 +22,7 @@ use crate::{
     service::{Context, QueueId, Verified, policy::Rate, proof},
     transport::Reply,
     wire::{
-        self, Decode, Encode, Method, Request, VERSION,
+        self, Decode, Encode, Method, Request,
         authentication::GetCredentials,
         credential::ClientCredential,
         delivery::{GetDeliveryKeys, GroupAccess},
@@ -148,15 +148,6 @@ fn malformed(error: wire::DecodeError) -> Refusal {
     Refusal::malformed(error.to_string())
 }
 
-/// The version comes first, because everything after it may be different in another one.
-fn check_version(request: &[u8]) -> Result<(), Refusal> {
-    match request.first_chunk() {
-        Some(version) if u16::from_be_bytes(*version) == VERSION => Ok(()),
-        Some(_) => Err(Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol")),
-        None => Err(malformed(wire::DecodeError::Truncated)),
-    }
-}
-
 type Answer = Result<Vec<u8>, Refusal>;
 
 /// Homeservers that are learnt of because of one request.
@@ -170,7 +161,7 @@ const fn is_for_groups(method: Method) -> bool {
 impl Dispatcher {
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
-        let request = check_version(&bytes).and_then(|()| Request::from_bytes(bytes).map_err(malformed));
+        let request = Request::from_bytes(bytes).map_err(malformed);
         let reply = match &request {
             Ok(request) => {
                 let charged = AtomicBool::new(false);

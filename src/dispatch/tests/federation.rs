@@ -604,6 +604,10 @@ impl Handler for Peer {
         Arc::new(())
     }
 
+    fn unsupported(&self, _: u16) -> Option<Bytes> {
+        None
+    }
+
     fn too_large(&self, _: u16, _: usize) -> Bytes {
         Bytes::new()
     }

@@ -31,6 +31,8 @@ use crate::base::SystemClock;
 const ECHO: u16 = 1;
 /// As [`ECHO`], once the test lets it.
 const STALL: u16 = 2;
+/// A version that is not taken.
+const UNSUPPORTED: u16 = 0xfffe;
 /// Echoes frames.
 const STREAM: u16 = 3;
 /// Ends with a code after the first frame.
@@ -67,6 +69,10 @@ impl Handler for Echo {
 
     fn open(&self, peer: PeerInfo) -> Arc<PeerInfo> {
         Arc::new(peer)
+    }
+
+    fn unsupported(&self, version: u16) -> Option<Bytes> {
+        (version == UNSUPPORTED).then(|| "unsupported".into())
     }
 
     fn too_large(&self, method: u16, limit: usize) -> Bytes {

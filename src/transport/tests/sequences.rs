@@ -60,6 +60,20 @@ async fn a_request_may_be_split_at_every_octet_and_is_malformed_or_other_if_it_e
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_version_is_answered_at_once_and_unframed_whatever_it_is_of() {
+    let server = server(Settings::default(), None);
+    let (_endpoint, connection) = client(&server).await;
+    for method in [ECHO, STALL, STREAM, u16::MAX] {
+        let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
+        sender.write_all(&[UNSUPPORTED.to_be_bytes(), method.to_be_bytes()].concat()).await.unwrap();
+        // The request goes on, and nobody waits for its end.
+        assert_eq!(answer(&mut receiver).await, b"unsupported");
+        assert_eq!(sender.stopped().await.unwrap(), Some(codes::DONE.0.into()));
+    }
+    is_well(&connection).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_may_be_reset_at_every_octet() {
     let mut server = server(Settings::default(), None);
     let (_endpoint, connection) = client(&server).await;

@@ -94,6 +94,10 @@ impl Handler for Elsewhere {
         Arc::new(())
     }
 
+    fn unsupported(&self, _: u16) -> Option<Bytes> {
+        None
+    }
+
     fn too_large(&self, _: u16, _: usize) -> Bytes {
         Bytes::new()
     }

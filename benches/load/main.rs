@@ -1,0 +1,102 @@
+//! Puts load on a homeserver, `bennu serve` with synced writes, and says what it costs: server and load on a core each, every
+//! figure beside a floor that was measured in the same run (`benches/README.md`).
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "it is for other benches, too")]
+mod support;
+
+mod floors;
+mod messages;
+mod process;
+mod record;
+mod report;
+mod server;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+use report::Report;
+
+/// How long and how much.
+pub struct Bench {
+    /// Whether minutes are too long.
+    pub quick: bool,
+}
+
+impl Bench {
+    /// For how long something is measured that takes so many seconds in a full run.
+    pub fn time(&self, seconds: u64) -> Duration {
+        Duration::from_secs(if self.quick { seconds.div_ceil(4) } else { seconds })
+    }
+}
+
+/// Measures what a homeserver costs
+#[derive(Parser)]
+struct Options {
+    /// Two minutes, with less of everything
+    #[arg(long)]
+    quick: bool,
+    /// Where to write the figures as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What `cargo bench` says to all benches
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    floor: Option<Floor>,
+}
+
+/// What this program does in processes of its own.
+#[derive(Subcommand)]
+enum Floor {
+    /// Bare QUIC or bare RocksDB
+    #[command(subcommand, hide = true)]
+    Floor(Bare),
+}
+
+#[derive(Subcommand)]
+enum Bare {
+    /// Answers
+    Echo,
+    /// Writes
+    Committer {
+        #[arg(long)]
+        recording: PathBuf,
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        writers: usize,
+        #[arg(long)]
+        millis: u64,
+    },
+}
+
+fn on_this_core<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+fn main() {
+    let options = Options::parse();
+    match options.floor {
+        Some(Floor::Floor(Bare::Echo)) => on_this_core(floors::echo::serve()),
+        Some(Floor::Floor(Bare::Committer { recording, data, writers, millis })) => {
+            floors::committer::write(&recording, &data, writers, Duration::from_millis(millis));
+        }
+        None => {
+            if !process::settle() {
+                eprintln!("There is one core only: server and load share it, and the figures say little.");
+            }
+            let (bench, mut report) = (Bench { quick: options.quick }, Report::default());
+            on_this_core(messages::measure(&bench, &mut report));
+            println!("\n{}", report.table());
+            if let Some(json) = options.json {
+                report.write(&json).expect("it can be written");
+                println!("The same is in {}.", json.display());
+            }
+            if !report.is_met() {
+                println!("Not all targets are met.");
+            }
+        }
+    }
+}
