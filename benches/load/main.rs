@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "it is for other benches, too")]
 mod support;
 
+mod fan_out;
 mod floors;
 mod messages;
 mod process;
@@ -17,6 +18,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 
 use report::Report;
+
+/// Octets that a member writes in a message.
+pub const CONTENT: usize = 1 << 10;
+
+/// A time in microseconds.
+pub fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
 
 /// How long and how much.
 pub struct Bench {
@@ -88,7 +97,10 @@ fn main() {
                 eprintln!("There is one core only: server and load share it, and the figures say little.");
             }
             let (bench, mut report) = (Bench { quick: options.quick }, Report::default());
-            on_this_core(messages::measure(&bench, &mut report));
+            on_this_core(async {
+                messages::measure(&bench, &mut report).await;
+                fan_out::measure(&bench, &mut report).await;
+            });
             println!("\n{}", report.table());
             if let Some(json) = options.json {
                 report.write(&json).expect("it can be written");

@@ -11,16 +11,14 @@ use bennu::{
 use tokio::{sync::Mutex, task::JoinSet};
 
 use crate::{
-    Bench,
+    Bench, CONTENT,
     floors::{committer, echo},
+    micros,
     record::Recorder,
     report::{Report, Target},
     server::Server,
     support::{Group, Listener, Queue},
 };
-
-/// Octets that a member writes.
-const CONTENT: usize = 1 << 10;
 
 /// What the reference needs of its processors for a message, in microseconds, by senders at a time.
 const REFERENCE: [(usize, f64); 3] = [(16, 1_243.0), (64, 1_516.0), (256, 1_516.0)];
@@ -50,14 +48,9 @@ impl Pair {
 
     /// Sends a message: when it is acknowledged, and when it has arrived.
     async fn message(&mut self) -> [Duration; 2] {
-        self.message.idempotency_key = random(&mut system_rng());
-        let request = self.group.bound::<call::DsSendMessage>(&self.message);
         let started = Instant::now();
         let sends = async {
-            let exchange = self.group.connection.open().await.expect("a stream");
-            let response = exchange.request(request, MAX_RESPONSE).await.expect("an answer");
-            let body = Response::from_bytes(response).expect("a response").into_result().expect("it is accepted");
-            assert_eq!(MessageSent::from_bytes(body).expect("as it is specified").unreached, 0);
+            send(&self.group, &mut self.message).await;
             started.elapsed()
         };
         let hears = async {
@@ -83,6 +76,16 @@ impl Pair {
     }
 }
 
+/// Sends a message once more, as one of its own, by a member whose key is bound.
+pub async fn send(group: &Group, message: &mut SendMessage) {
+    message.idempotency_key = random(&mut system_rng());
+    let request = group.bound::<call::DsSendMessage>(message);
+    let exchange = group.connection.open().await.expect("a stream");
+    let response = exchange.request(request, MAX_RESPONSE).await.expect("an answer");
+    let body = Response::from_bytes(response).expect("a response").into_result().expect("it is accepted");
+    assert_eq!(MessageSent::from_bytes(body).expect("as it is specified").unreached, 0);
+}
+
 /// All pairs at work until a time: how many messages, and when they had arrived.
 async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<[Duration; 2]>) {
     let mut tasks = JoinSet::new();
@@ -106,7 +109,7 @@ async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<[Duration; 2]>
 fn median(times: impl Iterator<Item = Duration>) -> f64 {
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e6
+    micros(times[times.len() / 2])
 }
 
 /// What a message makes a homeserver write, the acknowledgement of whoever has got it included.
@@ -135,13 +138,12 @@ pub async fn measure(bench: &Bench, report: &mut Report) {
         let (pairs, _) = run(pairs, Instant::now() + time / 4).await;
         let (before, started) = (server.cpu(), Instant::now());
         let (pairs, times) = run(pairs, started + time).await;
-        let (cpu, elapsed) = ((server.cpu() - before).as_secs_f64() * 1e6, started.elapsed().as_secs_f64());
+        let (cpu, elapsed) = (micros(server.cpu() - before), started.elapsed().as_secs_f64());
         drop(pairs);
         server.stop().await;
 
         let quic = echo::measure(connections, sizes, time / 2).await;
         let rocks = committer::measure(&recording, connections, time / 2);
-        let micros = |time: Duration| time.as_secs_f64() * 1e6;
         if connections == 1 {
             let floor = micros(quic.median) + micros(rocks.mean);
             let (acknowledged, arrived) = (times.iter().map(|[first, _]| *first), times.iter().map(|[_, last]| *last));

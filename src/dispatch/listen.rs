@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Dispatcher, context, queues::Listener};
+use super::{
+    Dispatcher, context,
+    queues::{Listener, durable},
+};
 use crate::{
     base::{Refusal, Status, limits::MAX_DEQUEUE},
     service::{QueueId, queue::read},
+    store::Commit,
     transport::{Code, Frames, StreamError, Streaming, codes},
     wire::{
         Decode, Encode,
@@ -21,6 +25,8 @@ pub struct Listening {
     id: QueueId,
     listener: Arc<Listener>,
     next: u64,
+    /// The last acknowledgement, which may not be durable yet.
+    deleting: Option<Commit>,
 }
 
 impl Drop for Listening {
@@ -45,14 +51,15 @@ impl Dispatcher {
         if overview.incarnation != request.incarnation {
             return Ok((overview, None));
         }
-        self.acknowledge(id, request.start).await?;
+        durable(self.acknowledge(id, request.start).await?).await?;
         let listener = self.queues.listen(id);
-        let listening = Listening { id, listener, next: request.start, dispatcher: self.clone() };
+        let (next, dispatcher) = (request.start, self.clone());
+        let listening = Listening { id, listener, next, deleting: None, dispatcher };
         // Looked at again once whoever ends the queue would end this too.
         Ok((self.overview(id).await?, Some(listening)))
     }
 
-    async fn acknowledge(&self, id: QueueId, next: u64) -> Result<(), Refusal> {
+    async fn acknowledge(&self, id: QueueId, next: u64) -> Result<Option<Commit>, Refusal> {
         let mut rng = (self.parts.entropy)();
         let mut context = context(&self.parts, self, rng.as_mut());
         self.queues.acknowledge(id, next, &self.parts.store, &mut context).await
@@ -101,19 +108,26 @@ impl Listening {
             let Some(last) = found.entries.last() else { return Ok(()) };
             self.next = last.sequence + 1;
             frames.send(found.to_vec().into()).await.map_err(|_| codes::DONE)?;
+            // What has come since has woken the listener.
+            if self.next >= found.head {
+                return Ok(());
+            }
         }
     }
 
-    async fn acknowledged(&self, frame: Result<Option<bytes::Bytes>, StreamError>) -> Result<(), Code> {
+    async fn acknowledged(&mut self, frame: Result<Option<bytes::Bytes>, StreamError>) -> Result<(), Code> {
         let frame = match frame {
             Ok(Some(frame)) => frame,
             Ok(None) => return Err(codes::DONE),
             Err(error) => return Err(error.code()),
         };
         let Acknowledge { next } = Acknowledge::from_bytes(frame).map_err(|_| codes::MALFORMED)?;
-        self.dispatcher.acknowledge(self.id, next).await.map_err(|refusal| match refusal.status {
+        // One at a time is under way, and nobody waits for the last: there is no reply.
+        durable(self.deleting.take()).await.map_err(|_| codes::INTERNAL)?;
+        self.deleting = self.dispatcher.acknowledge(self.id, next).await.map_err(|refusal| match refusal.status {
             Status::Malformed => codes::MALFORMED,
             _ => codes::INTERNAL,
-        })
+        })?;
+        Ok(())
     }
 }

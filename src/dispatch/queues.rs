@@ -18,7 +18,7 @@ use crate::{
         queue::{Queue, QueueLimits, read},
         store_failure,
     },
-    store::{Batch, Store},
+    store::{Batch, Commit, Store},
     wire::queue::{Dequeue, QueueEntries},
 };
 
@@ -201,7 +201,7 @@ impl Queues {
         if overview.incarnation != request.incarnation {
             return Ok(overview);
         }
-        self.acknowledge(id, request.start, store, context).await?;
+        durable(self.acknowledge(id, request.start, store, context).await?).await?;
         let found = read(id, request.start, request.max, &store.durable()).await?;
         found.ok_or_else(no_queue)
     }
@@ -222,11 +222,11 @@ impl Queues {
             return Ok(found);
         }
         // Nothing is before the first entry.
-        self.acknowledge(id, 0, store, context).await?;
+        durable(self.acknowledge(id, 0, store, context).await?).await?;
         overview().await
     }
 
-    /// Deletes everything before `next`, durably.
+    /// Deletes everything before `next`: durably when what this gives has resolved, if there was something to delete.
     ///
     /// # Errors
     /// `not_found` if there is no such queue, `malformed` beyond its head.
@@ -236,20 +236,19 @@ impl Queues {
         next: u64,
         store: &Store,
         context: &mut Context<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Commit>, Refusal> {
         let mut heads = self.shards[shard(&id)].lock().await;
         let mut batch = Batch::new();
         let queue = open(&mut heads, id, context, &mut batch).await?.ok_or_else(no_queue)?;
         let acknowledged = queue.acknowledge(next, &context.view, &mut batch).await;
         if batch.is_empty() {
-            return acknowledged;
+            return acknowledged.map(|()| None);
         }
         let submitted = acknowledged.and_then(|()| store.submit(batch).map_err(store_failure));
         if submitted.is_err() {
             heads.remove(&id);
         }
-        drop(heads);
-        submitted?.await.map_err(store_failure)
+        submitted.map(Some)
     }
 
     /// Takes a queue over: whoever listened to it before is told to stop.
@@ -333,6 +332,17 @@ async fn open<'a>(
         heads.insert(id, queue);
     }
     Ok(heads.get(&id))
+}
+
+/// Waits until what was submitted, if anything was, is durable.
+///
+/// # Errors
+/// `internal` if it cannot be written.
+pub async fn durable(commit: Option<Commit>) -> Result<(), Refusal> {
+    match commit {
+        Some(commit) => commit.await.map_err(store_failure),
+        None => Ok(()),
+    }
 }
 
 fn shard(id: &QueueId) -> usize {
