@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -63,6 +63,17 @@ interop: patience interop-tools ## Runs an independent client in Python against 
 
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_
+
+# What is measured links the RocksDB of the development profile, which is as optimised as that of any other.
+load = $(CARGO) build --quiet && \
+	ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$$(dirname $$(ls -t $(abspath $(TARGET))/debug/build/librocksdb-sys-*/out/librocksdb.a | head -1)) \
+	$(CARGO) bench --quiet --bench load -- --json $(abspath $(TARGET))/bench.json
+
+bench: patience ## Measures what the homeserver costs, each figure beside its floor (benches/README.md).
+	@$(load)
+
+bench-quick: patience ## The same in two minutes, with less of everything.
+	@$(load) --quick
 
 # The fuzz crate has a target directory of its own, because its flags are its own.
 fuzz: patience ## Fuzzes each target for FUZZ_SECONDS (60), and prints executions, coverage and findings.

@@ -1,6 +1,6 @@
 //! Listen: streams the entries of a queue as they become durable, and deletes what the client acknowledges.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -10,21 +10,35 @@ use super::{
 };
 use crate::{
     base::{Refusal, Status, limits::MAX_DEQUEUE},
-    service::{QueueId, queue::read},
+    service::{
+        QueueId,
+        queue::{Found, read, read_entries},
+    },
     store::Commit,
     transport::{Code, Frames, StreamError, Streaming, codes},
     wire::{
         Decode, Encode,
-        queue::{Acknowledge, Listen, QueueEntries},
+        queue::{Acknowledge, Incarnation, Listen, QueueEntries},
     },
 };
+
+/// Frames whose acknowledgement is waited for, and of which is known how much it deletes; of others it is looked up.
+const REMEMBERED: usize = 64;
 
 /// A listening client.
 pub struct Listening {
     dispatcher: Arc<Dispatcher>,
     id: QueueId,
     listener: Arc<Listener>,
+    incarnation: Incarnation,
+    /// Number of the oldest entry, as far as this client has told.
+    first: u64,
+    /// Number of the next entry to send.
     next: u64,
+    /// Everything before this number was durable when listening began.
+    head: u64,
+    /// The numbers after the last entries of frames, and the bytes up to there.
+    sent: VecDeque<(u64, u64)>,
     /// The last acknowledgement, which may not be durable yet.
     deleting: Option<Commit>,
 }
@@ -51,18 +65,30 @@ impl Dispatcher {
         if overview.incarnation != request.incarnation {
             return Ok((overview, None));
         }
-        durable(self.acknowledge(id, request.start).await?).await?;
-        let listener = self.queues.listen(id);
-        let (next, dispatcher) = (request.start, self.clone());
-        let listening = Listening { id, listener, next, deleting: None, dispatcher };
-        // Looked at again once whoever ends the queue would end this too.
-        Ok((self.overview(id).await?, Some(listening)))
+        durable(self.acknowledge(id, request.start, None).await?).await?;
+        // Dropped, it takes itself out again.
+        let mut listening = Listening {
+            dispatcher: self.clone(),
+            id,
+            listener: self.queues.listen(id),
+            incarnation: overview.incarnation,
+            first: 0,
+            next: request.start,
+            head: 0,
+            sent: VecDeque::new(),
+            deleting: None,
+        };
+        // Looked at again once whoever adds an entry or ends the queue would tell this too.
+        let overview = self.overview(id).await?;
+        (listening.first, listening.head) = (overview.first, overview.head);
+        listening.next = listening.next.max(overview.first);
+        Ok((overview, Some(listening)))
     }
 
-    async fn acknowledge(&self, id: QueueId, next: u64) -> Result<Option<Commit>, Refusal> {
+    async fn acknowledge(&self, id: QueueId, next: u64, bytes: Option<u64>) -> Result<Option<Commit>, Refusal> {
         let mut rng = (self.parts.entropy)();
         let mut context = context(&self.parts, self, rng.as_mut());
-        self.queues.acknowledge(id, next, &self.parts.store, &mut context).await
+        self.queues.acknowledge(id, next, bytes, &self.parts.store, &mut context).await
     }
 
     async fn overview(&self, id: QueueId) -> Result<QueueEntries, Refusal> {
@@ -101,18 +127,40 @@ impl Listening {
             if self.listener.is_ended() {
                 return Err(codes::DONE);
             }
-            let durable = self.dispatcher.parts.store.durable();
-            let found = read(self.id, self.next, MAX_DEQUEUE, &durable).await.map_err(|_| codes::INTERNAL)?;
-            // The queue was deleted.
-            let found = found.ok_or(codes::DONE)?;
-            let Some(last) = found.entries.last() else { return Ok(()) };
-            self.next = last.sequence + 1;
-            frames.send(found.to_vec().into()).await.map_err(|_| codes::DONE)?;
-            // What has come since has woken the listener.
-            if self.next >= found.head {
+            // What comes after this wakes the listener.
+            let head = self.listener.head().max(self.head);
+            if self.next >= head {
                 return Ok(());
             }
+            let durable = self.dispatcher.parts.store.durable();
+            let found = read_entries(self.id, self.next..head, MAX_DEQUEUE, &durable).await;
+            match found.map_err(|_| codes::INTERNAL)? {
+                Some(found) => self.send(found, head, frames).await?,
+                None => self.look_again().await?,
+            }
         }
+    }
+
+    async fn send(&mut self, Found { entries, bytes }: Found, head: u64, frames: &mut dyn Frames) -> Result<(), Code> {
+        self.next += entries.len() as u64;
+        if self.sent.len() >= REMEMBERED {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.next, bytes));
+        let (incarnation, first) = (self.incarnation, self.first);
+        let frame = QueueEntries { incarnation, first, head, entries };
+        frames.send(frame.to_vec().into()).await.map_err(|_| codes::DONE)
+    }
+
+    /// What was to be sent is not there: it was acknowledged in another exchange of the same client, or the queue is gone.
+    async fn look_again(&mut self) -> Result<(), Code> {
+        let durable = self.dispatcher.parts.store.durable();
+        let found = read(self.id, 0, 0, &durable).await.map_err(|_| codes::INTERNAL)?.ok_or(codes::DONE)?;
+        if found.first <= self.next {
+            return Err(codes::INTERNAL);
+        }
+        (self.first, self.next) = (found.first, found.first);
+        Ok(())
     }
 
     async fn acknowledged(&mut self, frame: Result<Option<bytes::Bytes>, StreamError>) -> Result<(), Code> {
@@ -124,10 +172,17 @@ impl Listening {
         let Acknowledge { next } = Acknowledge::from_bytes(frame).map_err(|_| codes::MALFORMED)?;
         // One at a time is under way, and nobody waits for the last: there is no reply.
         durable(self.deleting.take()).await.map_err(|_| codes::INTERNAL)?;
-        self.deleting = self.dispatcher.acknowledge(self.id, next).await.map_err(|refusal| match refusal.status {
+        let mut bytes = None;
+        while let Some((after, until_there)) = self.sent.front().filter(|(after, _)| *after <= next) {
+            bytes = Some(*until_there).filter(|_| *after == next);
+            self.sent.pop_front();
+        }
+        let acknowledged = self.dispatcher.acknowledge(self.id, next, bytes).await;
+        self.deleting = acknowledged.map_err(|refusal| match refusal.status {
             Status::Malformed => codes::MALFORMED,
             _ => codes::INTERNAL,
         })?;
+        self.first = self.first.max(next);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -42,6 +42,8 @@ pub struct Listener {
     wake: Notify,
     replaced: AtomicBool,
     ended: AtomicBool,
+    /// Everything before this number is durable.
+    head: AtomicU64,
     /// What would have been pushed if nobody had listened.
     push: Mutex<Option<Push>>,
 }
@@ -57,7 +59,18 @@ impl Listener {
         self.replaced.load(Ordering::Acquire)
     }
 
-    /// Whether its client may not listen any more.
+    /// Everything before this number is durable, if it is not less than what is known otherwise.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// There is more, up to this number.
+    fn advance(&self, head: u64) {
+        self.head.fetch_max(head, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
+    /// Whether its client may not listen any more, or there is no queue any more.
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -72,6 +85,8 @@ pub struct Resolved<'a> {
     guards: BTreeMap<usize, MutexGuard<'a, Heads>>,
     changed: Vec<QueueId>,
     closed: Vec<QueueId>,
+    /// Queues that have entries which they did not have, and the number after the last of them.
+    heads: Vec<(QueueId, u64)>,
     pushes: Vec<Push>,
     /// What became of them.
     pub appended: Appended,
@@ -79,17 +94,18 @@ pub struct Resolved<'a> {
 
 /// What is left to do when a batch is durable.
 pub struct Changed {
-    queues: Vec<QueueId>,
+    heads: Vec<(QueueId, u64)>,
+    closed: Vec<QueueId>,
     pushes: Vec<Push>,
 }
 
 impl Resolved<'_> {
     /// The batch was submitted: lets the heads go. What is left to do is to wake who is concerned when it is durable.
     pub fn submitted(mut self) -> Changed {
-        for id in std::mem::take(&mut self.closed) {
-            self.forget(&id);
-        }
-        Changed { queues: std::mem::take(&mut self.changed), pushes: std::mem::take(&mut self.pushes) }
+        let closed = std::mem::take(&mut self.closed);
+        closed.iter().for_each(|id| self.forget(id));
+        self.changed.clear();
+        Changed { heads: std::mem::take(&mut self.heads), closed, pushes: std::mem::take(&mut self.pushes) }
     }
 
     /// The head of a queue whose shard is locked, to be changed.
@@ -152,6 +168,7 @@ impl Queues {
             guards,
             changed: Vec::new(),
             closed: Vec::new(),
+            heads: Vec::new(),
             pushes: Vec::new(),
             appended: Appended::default(),
         };
@@ -162,6 +179,8 @@ impl Queues {
                 Some(queue) if queue.blocks(append.origin.as_ref()) => true,
                 Some(queue) => {
                     let accepted = queue.append(&append.content, append.class, &self.limits, context, batch)?;
+                    let head = queue.next();
+                    resolved.heads.push((append.queue, head));
                     resolved.pushes.extend(append.push.filter(|_| accepted));
                     accepted
                 }
@@ -182,6 +201,8 @@ impl Queues {
                 QueueChange::Block(blocked) => queue.block(blocked, batch)?,
                 QueueChange::Close => {}
             }
+            let head = queue.next();
+            resolved.heads.push((id, head));
         }
         Ok(resolved)
     }
@@ -201,7 +222,7 @@ impl Queues {
         if overview.incarnation != request.incarnation {
             return Ok(overview);
         }
-        durable(self.acknowledge(id, request.start, store, context).await?).await?;
+        durable(self.acknowledge(id, request.start, None, store, context).await?).await?;
         let found = read(id, request.start, request.max, &store.durable()).await?;
         found.ok_or_else(no_queue)
     }
@@ -222,11 +243,12 @@ impl Queues {
             return Ok(found);
         }
         // Nothing is before the first entry.
-        durable(self.acknowledge(id, 0, store, context).await?).await?;
+        durable(self.acknowledge(id, 0, None, store, context).await?).await?;
         overview().await
     }
 
-    /// Deletes everything before `next`: durably when what this gives has resolved, if there was something to delete.
+    /// Deletes everything before `next`, of which `bytes` is known as [`Queue::acknowledge`] has it: durably when what this
+    /// gives has resolved, if there was something to delete.
     ///
     /// # Errors
     /// `not_found` if there is no such queue, `malformed` beyond its head.
@@ -234,13 +256,14 @@ impl Queues {
         &self,
         id: QueueId,
         next: u64,
+        bytes: Option<u64>,
         store: &Store,
         context: &mut Context<'_>,
     ) -> Result<Option<Commit>, Refusal> {
         let mut heads = self.shards[shard(&id)].lock().await;
         let mut batch = Batch::new();
         let queue = open(&mut heads, id, context, &mut batch).await?.ok_or_else(no_queue)?;
-        let acknowledged = queue.acknowledge(next, &context.view, &mut batch).await;
+        let acknowledged = queue.acknowledge(next, bytes, &context.view, &mut batch).await;
         if batch.is_empty() {
             return acknowledged.map(|()| None);
         }
@@ -280,21 +303,23 @@ impl Queues {
 
     /// Ends whatever listens to a queue: its client may not any more.
     pub fn end_listening(&self, id: QueueId) {
-        if let Some(listener) = self.listeners().remove(&id) {
-            listener.ended.store(true, Ordering::Release);
-            listener.wake.notify_one();
-        }
+        end(&mut self.listeners(), id);
     }
 
     /// Wakes those who listen to the queues that have changed, and nobody else. Gives who does not listen and is to be pushed.
-    pub fn wake(&self, Changed { queues, mut pushes }: Changed) -> Vec<Push> {
-        if queues.is_empty() {
+    pub fn wake(&self, Changed { heads, closed, mut pushes }: Changed) -> Vec<Push> {
+        if heads.is_empty() && closed.is_empty() {
             return pushes;
         }
-        let listeners = self.listeners();
+        let mut listeners = self.listeners();
         pushes.retain(|push| !leave_to(&listeners, push));
-        for listener in queues.iter().filter_map(|id| listeners.get(id)) {
-            listener.wake.notify_one();
+        for (id, head) in heads {
+            if let Some(listener) = listeners.get(&id) {
+                listener.advance(head);
+            }
+        }
+        for id in closed {
+            end(&mut listeners, id);
         }
         pushes
     }
@@ -307,6 +332,14 @@ impl Queues {
     fn listeners(&self) -> std::sync::MutexGuard<'_, HashMap<QueueId, Arc<Listener>>> {
         // The map is whole between any two of its operations. Its size is bounded by the connections' streams.
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends whatever listens to a queue.
+fn end(listeners: &mut HashMap<QueueId, Arc<Listener>>, id: QueueId) {
+    if let Some(listener) = listeners.remove(&id) {
+        listener.ended.store(true, Ordering::Release);
+        listener.wake.notify_one();
     }
 }
 

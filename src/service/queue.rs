@@ -343,11 +343,18 @@ impl Queue {
         batch.delete_range(Table::QueueEntries, entries.from, entries.to.unwrap_or_default());
     }
 
-    /// Deletes what the owner no longer wants: everything before `next`.
+    /// Deletes what the owner no longer wants: everything before `next`, up to where there were `bytes` of all entries ever
+    /// added, if that is known ([`Found::bytes`]).
     ///
     /// # Errors
     /// `malformed` beyond the head, with the head as detail; `internal` if the state cannot be read or written.
-    pub async fn acknowledge(&mut self, next: u64, view: &View, batch: &mut Batch) -> Result<(), Refusal> {
+    pub async fn acknowledge(
+        &mut self,
+        next: u64,
+        bytes: Option<u64>,
+        view: &View,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
         if next > self.head.next {
             let beyond = Refusal::malformed("the start lies beyond the head of the queue");
             return Err(beyond.with_detail(CurrentHead { head: self.head.next }.to_vec()));
@@ -355,9 +362,14 @@ impl Queue {
         if next <= self.tail.first {
             return Ok(());
         }
-        let last = view.get(Table::QueueEntries, &self.id.entry_key(next - 1)).await.map_err(store_failure)?;
-        let last = StoredEntry::decode(&last.ok_or_else(|| damaged("a queue with a gap"))?)?;
-        let first = std::mem::replace(&mut self.tail, Tail { first: next, bytes: last.bytes }).first;
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => {
+                let last = view.get(Table::QueueEntries, &self.id.entry_key(next - 1)).await.map_err(store_failure)?;
+                StoredEntry::decode(&last.ok_or_else(|| damaged("a queue with a gap"))?)?.bytes
+            }
+        };
+        let first = std::mem::replace(&mut self.tail, Tail { first: next, bytes }).first;
         batch.put(Table::Queues, self.id.tail_key(), record::encode(TAIL_VERSION, &self.tail).map_err(damaged)?);
         // A few rows are cheaper to delete one by one than to cover with a range.
         if next - first <= 64 {
@@ -368,6 +380,11 @@ impl Queue {
             batch.delete_range(Table::QueueEntries, self.id.entry_key(first), self.id.entry_key(next));
         }
         Ok(())
+    }
+
+    /// The number that the next entry will get.
+    pub const fn next(&self) -> u64 {
+        self.head.next
     }
 
     /// The queue's incarnation.
@@ -435,13 +452,9 @@ pub async fn read(id: QueueId, start: u64, max: u32, durable: &View) -> Result<O
         let (Some(head), Some(tail)) = (get(id.head_key()).await?, get(id.tail_key()).await?) else { return Ok(None) };
         let head: Head = record::decode(HEAD_VERSION, &head).map_err(damaged)?;
         let tail: Tail = record::decode(TAIL_VERSION, &tail).map_err(damaged)?;
-        if let Some(entries) = read_entries(id, start.max(tail.first)..head.next, max, durable).await? {
-            return Ok(Some(QueueEntries {
-                incarnation: head.incarnation,
-                first: tail.first,
-                head: head.next,
-                entries,
-            }));
+        if let Some(found) = read_entries(id, start.max(tail.first)..head.next, max, durable).await? {
+            let (incarnation, first, head, entries) = (head.incarnation, tail.first, head.next, found.entries);
+            return Ok(Some(QueueEntries { incarnation, first, head, entries }));
         }
         // What was there was acknowledged in between, in another exchange of the same client.
         if seen.replace(tail.first) == Some(tail.first) {
@@ -450,18 +463,30 @@ pub async fn read(id: QueueId, start: u64, max: u32, durable: &View) -> Result<O
     }
 }
 
-/// The entries with these numbers, as many as fit; none if there is a gap.
-async fn read_entries(
+/// Some entries of a queue.
+pub struct Found {
+    /// In order.
+    pub entries: Vec<QueueEntry>,
+    /// Bytes of all entries ever added, up to and with the last of these.
+    pub bytes: u64,
+}
+
+/// The entries with these numbers, as many as fit, all of them durable; none if there is a gap.
+///
+/// # Errors
+/// `internal` if the store fails.
+pub async fn read_entries(
     id: QueueId,
     numbers: Range<u64>,
     max: u32,
     durable: &View,
-) -> Result<Option<Vec<QueueEntry>>, Refusal> {
+) -> Result<Option<Found>, Refusal> {
     let rows = numbers.end.saturating_sub(numbers.start).min(max.min(MAX_DEQUEUE).into()) as usize;
-    let mut entries = Vec::with_capacity(rows);
+    let mut found = Found { entries: Vec::with_capacity(rows), bytes: 0 };
     let mut entry = |sequence, row: &bytes::Bytes| {
-        let StoredEntry { kind, ciphertext, .. } = StoredEntry::decode(row)?;
-        entries.push(QueueEntry { sequence, kind, ciphertext });
+        let StoredEntry { bytes, kind, ciphertext } = StoredEntry::decode(row)?;
+        found.entries.push(QueueEntry { sequence, kind, ciphertext });
+        found.bytes = bytes;
         Ok(())
     };
     if rows <= FEW {
@@ -470,17 +495,17 @@ async fn read_entries(
             let Some(row) = row else { return Ok(None) };
             entry(sequence, &row)?;
         }
-        return Ok(Some(entries));
+        return Ok(Some(found));
     }
     let (range, limit) = (id.entry_key(numbers.start)..id.entry_key(numbers.end), Limit::rows(rows).bytes(MAX_FRAME));
-    let found = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
-    for (sequence, row) in (numbers.start..).zip(found) {
+    let page = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
+    for (sequence, row) in (numbers.start..).zip(page) {
         if row.key != id.entry_key(sequence) {
             return Ok(None);
         }
         entry(sequence, &row.value)?;
     }
-    Ok(Some(entries))
+    Ok(Some(found))
 }
 
 /// An entry as stored.

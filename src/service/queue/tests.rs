@@ -89,7 +89,7 @@ impl World {
         self.change(async |context, batch| {
             let mut queue = Queue::load(id, context).await.unwrap().unwrap();
             let next = queue.head.next;
-            queue.acknowledge(next, &context.view, batch).await.unwrap();
+            queue.acknowledge(next, None, &context.view, batch).await.unwrap();
         })
         .await;
     }
