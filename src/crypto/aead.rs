@@ -31,17 +31,27 @@ impl KeyType for Length {
 
 /// HKDF-SHA-256: `N` bytes from `key` and `salt` for `label`.
 pub fn derive<const N: usize>(key: &Secret, salt: &[u8], label: KeyLabel) -> Secret<N> {
-    derive_with(key, salt, &[label.as_str().as_bytes()])
+    Extracted::from(key, salt).expand(label)
 }
 
-pub(super) fn derive_with<const N: usize>(key: &Secret, salt: &[u8], info: &[&[u8]]) -> Secret<N> {
-    const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives at most 255 blocks") };
-    let mut out = [0; N];
-    let extracted = hkdf::Salt::new(HKDF_SHA256, salt).extract(key.expose());
-    // The only error of either call is a length above 255 blocks, excluded above.
-    let filled = extracted.expand(info, Length(N)).and_then(|okm| okm.fill(&mut out));
-    debug_assert!(filled.is_ok());
-    Secret::new(out)
+/// What HKDF extracts: from one secret, values for several labels.
+pub(super) struct Extracted(hkdf::Prk);
+
+impl Extracted {
+    /// HKDF-Extract.
+    pub(super) fn from(key: &Secret, salt: &[u8]) -> Self {
+        Self(hkdf::Salt::new(HKDF_SHA256, salt).extract(key.expose()))
+    }
+
+    /// HKDF-Expand.
+    pub(super) fn expand<const N: usize>(&self, label: KeyLabel) -> Secret<N> {
+        const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives at most 255 blocks") };
+        let mut out = [0; N];
+        // The only error of either call is a length above 255 blocks, excluded above.
+        let filled = self.0.expand(&[label.as_str().as_bytes()], Length(N)).and_then(|okm| okm.fill(&mut out));
+        debug_assert!(filled.is_ok());
+        Secret::new(out)
+    }
 }
 
 /// The name of a group in the blocklist of whoever has this key (`wire-spec/queuing.md`, "Blocklist").

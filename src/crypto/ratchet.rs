@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{
     CryptoError, Rng,
-    aead::{derive_with, open_once, seal_once},
+    aead::{Extracted, derive, open_once, seal_once},
     hpke::{self, HpkePrivateKey},
     random_secret,
 };
@@ -105,18 +105,18 @@ impl Ratchet {
     }
 
     fn step(&self) -> (Secret, Secret<44>) {
-        let key: Secret<32> = derive_with(&self.0, &[], &[KeyLabel::RatchetKey.as_str().as_bytes()]);
-        let nonce: Secret<12> = derive_with(&self.0, &[], &[KeyLabel::RatchetNonce.as_str().as_bytes()]);
+        let extracted = Extracted::from(&self.0, &[]);
+        let key: Secret<32> = extracted.expand(KeyLabel::RatchetKey);
+        let nonce: Secret<12> = extracted.expand(KeyLabel::RatchetNonce);
         let mut material = [0; 44];
         material[..32].copy_from_slice(key.expose());
         material[32..].copy_from_slice(nonce.expose());
-        let next = derive_with(&self.0, &[], &[KeyLabel::RatchetSecret.as_str().as_bytes()]);
-        (next, Secret::new(material))
+        (extracted.expand(KeyLabel::RatchetSecret), Secret::new(material))
     }
 
     fn mix(&self, fresh: &Secret) -> Secret {
-        let rotation: Secret = derive_with(&self.0, &[], &[KeyLabel::RatchetUpdate.as_str().as_bytes()]);
-        derive_with(&rotation, fresh.expose(), &[KeyLabel::RatchetSecret.as_str().as_bytes()])
+        let rotation: Secret = derive(&self.0, &[], KeyLabel::RatchetUpdate);
+        derive(&rotation, fresh.expose(), KeyLabel::RatchetSecret)
     }
 }
 
