@@ -74,12 +74,24 @@ fn methods() {
             named(method.proof()),
             named(method.credit()),
             named(method.shape()),
+            named(method.repeat()),
             method.max_request().to_string(),
             request.to_owned(),
             response.to_owned(),
         ]
     };
-    same("Methods", &table("Methods", 8), &Method::ALL.iter().map(row).collect::<Vec<_>>());
+    same("Methods", &table("Methods", 9), &Method::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+/// What carries an idempotency key is known again by it, but where there is nothing left that could know it.
+#[test]
+fn repeats_are_known_by_their_key_where_there_is_one() {
+    let grammar = Grammar::of_the_specification();
+    for method in Method::ALL {
+        let has_key = grammar.parts_of(method.structs().0).contains(&"IdempotencyKey");
+        let is_keyed = method.repeat() == method::Repeat::Keyed;
+        assert_eq!(has_key, is_keyed || *method == Method::DsDeleteGroup, "{}", method.name());
+    }
 }
 
 #[test]

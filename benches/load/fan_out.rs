@@ -8,8 +8,9 @@ use std::{
 use bennu::{
     base::Domain,
     crypto::{
+        random_secret,
         ratchet::{Ratchet, entry_aad},
-        random_secret, system_rng,
+        system_rng,
     },
     transport::Connection,
     wire::{
@@ -40,7 +41,13 @@ const RECORDED: usize = 1_000;
 const REFERENCE: f64 = 981.0;
 
 /// A group of so many.
-pub async fn group_of(members: usize, sends: Connection, queues: &Connection, domain: &Domain, at_once: usize) -> Group {
+pub async fn group_of(
+    members: usize,
+    sends: Connection,
+    queues: &Connection,
+    domain: &Domain,
+    at_once: usize,
+) -> Group {
     let mut group = Group::create(sends).await;
     let mut there = 1;
     while there < members {

@@ -6,7 +6,12 @@ use bennu::{
     base::{Domain, limits::MAX_RESPONSE},
     crypto::{random, system_rng},
     transport::Connection,
-    wire::{Decode, Encode, Response, delivery::{MessageSent, SendMessage}, method::call, queue::Acknowledge},
+    wire::{
+        Decode, Encode, Response,
+        delivery::{MessageSent, SendMessage},
+        method::call,
+        queue::Acknowledge,
+    },
 };
 use tokio::{sync::Mutex, task::JoinSet};
 
@@ -148,13 +153,7 @@ pub async fn measure(bench: &Bench, report: &mut Report) {
             let floor = micros(quic.median) + micros(rocks.mean);
             let (acknowledged, arrived) = (times.iter().map(|[first, _]| *first), times.iter().map(|[_, last]| *last));
             report.note("message, one at a time: sent to acknowledged", median(acknowledged), "us");
-            report.ratio(
-                "message, one at a time: sent to received",
-                median(arrived),
-                "us",
-                floor,
-                Target::AtMost(1.5),
-            );
+            report.ratio("message, one at a time: sent to received", median(arrived), "us", floor, Target::AtMost(1.5));
             report.note("  bare QUIC, there and back", micros(quic.median), "us");
             report.note("  bare RocksDB, one synced write", micros(rocks.mean), "us");
             continue;

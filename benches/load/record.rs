@@ -16,9 +16,7 @@ use bennu::{
         queue::QueueLimits,
         work::Workers,
     },
-    store::{
-        Engine, EngineError, KeyRange, Limit, MemoryEngine, Operation, Options, Page, Read, Store, Table,
-    },
+    store::{Engine, EngineError, KeyRange, Limit, MemoryEngine, Operation, Options, Page, Read, Store, Table},
     transport::{Settings, memory::Host},
 };
 use bytes::Bytes;

@@ -89,4 +89,3 @@ fn without_limits(text: &str) -> String {
     }
     config.to_string()
 }
-

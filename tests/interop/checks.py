@@ -40,7 +40,7 @@ async def server_info(home):
         info = await connection.call(*SERVER_INFO)
     assert info["domain"] == home.domain and info["versions"] == [1] and info["ciphersuites"] == [1]
     limits = {of["method"]: of["max_request"] for of in info["method_limits"]}
-    assert limits == {int(row[0], 16): int(row[5]) for row in METHODS.values()}
+    assert limits == {int(row[0], 16): int(row[6]) for row in METHODS.values()}
 
 
 async def credentials(home):

@@ -195,7 +195,7 @@ class Connection(QuicConnectionProtocol):
     async def call(self, method, request, sender=None, key=None, bound=None, token=None):
         """An exchange: the body of its response. Proven by a signature of `key`, or `bound`; paid for with a token."""
         stream = self.open()
-        number, body = code(method), GRAMMAR.encode(METHODS[method][6], request)
+        number, body = code(method), GRAMMAR.encode(METHODS[method][7], request)
         auth = []
         if key:
             auth = [self.signed(sender, key, number, body, stream.number, token=token)]
@@ -215,7 +215,7 @@ class Connection(QuicConnectionProtocol):
     async def listen(self, method, request, bound):
         """A streaming exchange: the body of its header, and the stream."""
         stream = self.open()
-        number, body = code(method), GRAMMAR.encode(METHODS[method][6], request)
+        number, body = code(method), GRAMMAR.encode(METHODS[method][7], request)
         auth = [{"sender": bound, "proof": {"type": "bound"}}]
         preamble = GRAMMAR.encode("Preamble", {"version": VERSION, "method": number})
         stream.send(preamble + vector(envelope(number, body, auth)))
@@ -228,7 +228,7 @@ def answer(method, octets):
     status = STATUSES[response["status"]]
     if status != "ok":
         raise Refusal(status, GRAMMAR.decode("ErrorDetail", response["body"]))
-    return GRAMMAR.decode(METHODS[method][7], response["body"])
+    return GRAMMAR.decode(METHODS[method][8], response["body"])
 
 
 @asynccontextmanager

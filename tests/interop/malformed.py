@@ -102,7 +102,7 @@ async def split(home):
 async def too_large(home):
     """More than the method takes: too_large, STOP_SENDING with too_large, and nothing is read on."""
     for method in ("ServerInfo", "QsGetBody", "AsEnqueueAlias"):
-        limit = int(METHODS[method][5])
+        limit = int(METHODS[method][6])
         async with home.connected() as connection:
             stream = connection.open()
             stream.send(b"\0\1" + code(method).to_bytes(2, "big") + bytes(limit))
@@ -132,7 +132,7 @@ async def broken_frames(home):
             assert await status(connection, EMPTY) == "ok"
     async with home.connected() as connection:
         stream = connection.open()
-        stream.send(preamble + vector(bytes(4) + bytes(int(METHODS["AsListenAlias"][5]))))
+        stream.send(preamble + vector(bytes(4) + bytes(int(METHODS["AsListenAlias"][6]))))
         assert await stream.is_stopped() == CODES["too_large"]
 
 
