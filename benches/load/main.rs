@@ -5,8 +5,10 @@
 #[allow(dead_code, reason = "it is for other benches, too")]
 mod support;
 
+mod backlog;
 mod fan_out;
 mod floors;
+mod idle;
 mod messages;
 mod process;
 mod record;
@@ -100,6 +102,8 @@ fn main() {
             on_this_core(async {
                 messages::measure(&bench, &mut report).await;
                 fan_out::measure(&bench, &mut report).await;
+                backlog::measure(&bench, &mut report).await;
+                idle::measure(&bench, &mut report).await;
             });
             println!("\n{}", report.table());
             if let Some(json) = options.json {

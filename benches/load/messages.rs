@@ -32,7 +32,7 @@ const REFERENCE: [(usize, f64); 3] = [(16, 1_243.0), (64, 1_516.0), (256, 1_516.
 const RECORDED: usize = 64;
 
 /// A member that sends, and the other one's queue.
-struct Pair {
+pub struct Pair {
     group: Group,
     message: SendMessage,
     listener: Listener,
@@ -40,7 +40,7 @@ struct Pair {
 
 impl Pair {
     /// Over connections of their own.
-    async fn start(sends: Connection, listens: Connection, domain: &Domain) -> Self {
+    pub async fn start(sends: Connection, listens: Connection, domain: &Domain) -> Self {
         let mut group = Group::create(sends).await;
         let queue = Queue::create(&listens, domain).await;
         group.add(std::slice::from_ref(&queue.config)).await;
@@ -109,6 +109,14 @@ async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<[Duration; 2]>
         times.extend(taken);
     }
     (pairs, times)
+}
+
+/// Processor time of the server for a message of these pairs, in microseconds.
+pub async fn cost(server: &Server, pairs: Vec<Pair>, time: Duration) -> (Vec<Pair>, f64) {
+    let (pairs, _) = run(pairs, Instant::now() + time / 4).await;
+    let before = server.cpu();
+    let (pairs, times) = run(pairs, Instant::now() + time).await;
+    (pairs, micros(server.cpu() - before) / times.len() as f64)
 }
 
 fn median(times: impl Iterator<Item = Duration>) -> f64 {

@@ -101,23 +101,31 @@ impl Dispatcher {
 #[async_trait]
 impl Streaming for Listening {
     async fn run(mut self: Box<Self>, frames: &mut dyn Frames) -> Code {
-        loop {
-            match self.send_new(frames).await {
-                Ok(()) => {}
-                Err(code) => return code,
-            }
-            tokio::select! {
-                frame = frames.next() => match self.acknowledged(frame).await {
-                    Ok(()) => {}
-                    Err(code) => return code,
-                },
-                () = self.listener.woken() => {}
-            }
+        let ended = self.go_on(frames).await;
+        // Whether anything is left that the client has to be woken for is looked at next.
+        match (ended, durable(self.deleting.take()).await) {
+            (code, Ok(())) => code,
+            (_, Err(_)) => codes::INTERNAL,
         }
     }
 }
 
 impl Listening {
+    /// Sends and takes acknowledgements, until that ends: why.
+    async fn go_on(&mut self, frames: &mut dyn Frames) -> Code {
+        loop {
+            if let Err(code) = self.send_new(frames).await {
+                return code;
+            }
+            tokio::select! {
+                frame = frames.next() => if let Err(code) = self.acknowledged(frame).await {
+                    return code;
+                },
+                () = self.listener.woken() => {}
+            }
+        }
+    }
+
     /// Sends everything durable that was not sent yet.
     async fn send_new(&mut self, frames: &mut dyn Frames) -> Result<(), Code> {
         loop {

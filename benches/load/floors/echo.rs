@@ -133,6 +133,23 @@ pub async fn measure(connections: usize, sizes: Sizes, time: Duration) -> Floor 
     Floor { cpu: cpu.div_f64(count), messages: count / elapsed.as_secs_f64(), median: times[times.len() / 2] }
 }
 
+/// Megabytes in a second that come on one connection, a long answer after the other.
+pub async fn bulk(octets: usize) -> f64 {
+    const ANSWER: usize = 8 << 20;
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let process = Process::start(command.args(["floor", "echo"]));
+    let certificate = hex::decode(process.ready.last().expect("it printed it")).expect("hexadecimal");
+    let endpoint = client(CertificateDer::from(certificate));
+    let sizes = Sizes { request: 16, response: ANSWER, frame: 0, acknowledgement: 0 };
+    let mut pair = Pair::connect(&endpoint, process.address(), 0, sizes).await;
+    pair.message().await;
+    let (started, answers) = (Instant::now(), octets.div_ceil(ANSWER));
+    for _ in 0..answers {
+        pair.message().await;
+    }
+    (answers * ANSWER) as f64 / started.elapsed().as_secs_f64() / 1e6
+}
+
 async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<Duration>) {
     let mut tasks = JoinSet::new();
     for mut pair in pairs {
