@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "it is for other benches, too")]
 mod support;
 
+mod accounts;
 mod backlog;
 mod fan_out;
 mod floors;
@@ -17,7 +18,7 @@ mod server;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use report::Report;
 
@@ -48,6 +49,9 @@ struct Options {
     /// Two minutes, with less of everything
     #[arg(long)]
     quick: bool,
+    /// These parts only
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
     /// Where to write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -56,6 +60,21 @@ struct Options {
     bench: bool,
     #[command(subcommand)]
     floor: Option<Floor>,
+}
+
+/// Rows of the table that belong together.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One message
+    Messages,
+    /// A message to many
+    FanOut,
+    /// A queue that has filled
+    Backlog,
+    /// Clients that hear nothing
+    Idle,
+    /// Registrations and tokens
+    Accounts,
 }
 
 /// What this program does in processes of its own.
@@ -100,10 +119,22 @@ fn main() {
             }
             let (bench, mut report) = (Bench { quick: options.quick }, Report::default());
             on_this_core(async {
-                messages::measure(&bench, &mut report).await;
-                fan_out::measure(&bench, &mut report).await;
-                backlog::measure(&bench, &mut report).await;
-                idle::measure(&bench, &mut report).await;
+                let wanted = |part| options.only.is_empty() || options.only.contains(&part);
+                if wanted(Part::Messages) {
+                    messages::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::FanOut) {
+                    fan_out::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Backlog) {
+                    backlog::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Idle) {
+                    idle::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Accounts) {
+                    accounts::measure(&bench, &mut report).await;
+                }
             });
             println!("\n{}", report.table());
             if let Some(json) = options.json {

@@ -24,8 +24,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// A new one.
+    /// A new one, which wants no tokens.
     pub fn start(domain: &str) -> Self {
+        Self::start_as(domain, false)
+    }
+
+    /// A new one, which does.
+    pub fn start_with_prices(domain: &str) -> Self {
+        Self::start_as(domain, true)
+    }
+
+    fn start_as(domain: &str, prices: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let init = Command::new(BENNU)
             .args(["init", "--listen", "127.0.0.1:0", "--domain", domain, "--dir"])
@@ -35,7 +44,7 @@ impl Server {
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         let config = directory.path().join("bennu.toml");
         let text = fs::read_to_string(&config).expect("it was written");
-        fs::write(&config, without_limits(&text)).expect("it can be written");
+        fs::write(&config, without_limits(&text, prices)).expect("it can be written");
         let authority = fs::read(directory.path().join("certs/ca.pem")).expect("its authority");
         let roots = tls::roots(&tls::certificates(&authority).expect("a certificate")).expect("roots");
         let settings = Settings { keep_alive: Duration::from_secs(25), ..Settings::default() };
@@ -75,15 +84,17 @@ fn serve(directory: &Path) -> Process {
     Process::start(command.arg("serve").arg("--config").arg(directory.join("bennu.toml")))
 }
 
-/// The configuration with tokens switched off, nothing logged but what is wrong, and every rate as high as it goes.
-fn without_limits(text: &str) -> String {
+/// The configuration with nothing logged but what is wrong, every rate and the allowance as high as it goes, and tokens wanted or
+/// not.
+fn without_limits(text: &str, prices: bool) -> String {
     let mut config: toml::Table = text.parse().expect("a configuration");
     config.insert("log".into(), "warn".into());
     let mut set = |table: &str, name: &str, value: toml::Value| {
         let table = config.entry(table).or_insert_with(|| toml::Table::new().into());
         table.as_table_mut().expect("a table").insert(name.into(), value);
     };
-    set("tokens", "required", false.into());
+    set("tokens", "required", prices.into());
+    set("tokens", "allowance", MOST_IN_AN_HOUR.into());
     for rate in bennu::service::policy::Rate::ALL {
         set("rates", rate.name(), MOST_IN_AN_HOUR.into());
     }
