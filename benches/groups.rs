@@ -4,21 +4,11 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use bennu::{
-    base::{Domain, Secret, SystemClock},
-    crypto::at_rest::StorageKey,
-    dispatch::{Dispatcher, Parts, Service, connection_limits},
-    federation::Federation,
-    node::system_entropy,
-    service::{
-        policy::{Policy, Tokens},
-        queue::QueueLimits,
-        work::Workers,
-    },
-    store::{MemoryEngine, Options, Store},
-    transport::{Settings, memory::Host},
+    base::Domain,
+    dispatch::Service,
+    store::MemoryEngine,
+    transport::memory::Host,
     wire::{
         delivery::{GetExternalCommitInfo, RemoveUsers, UpdateClient},
         method::call,
@@ -39,26 +29,8 @@ fn domain() -> Domain {
     "bench.test".parse().unwrap()
 }
 
-/// A homeserver of which nothing is special but that it takes no tokens.
 async fn homeserver() -> Host<Service> {
-    let store = Store::open(MemoryEngine::new(), Options::new(|error| panic!("{error}"))).unwrap();
-    let tokens = Tokens { required: false, ..Tokens::default() };
-    let dispatcher = Dispatcher::start(Parts {
-        domain: domain(),
-        store,
-        storage_key: StorageKey::new(Secret::new([7; 32])),
-        incarnation: [1; 16],
-        clock: Arc::new(SystemClock),
-        entropy: system_entropy(),
-        queue_limits: QueueLimits::default(),
-        policy: Policy { tokens, ..Policy::default() },
-        workers: Workers::for_this_machine(),
-        connection_limits: connection_limits(&Settings::default()),
-        federation: Federation::none(),
-        outbox_limits: Default::default(),
-        peer_settings: Default::default(),
-    });
-    Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default())
+    support::homeserver(domain(), MemoryEngine::new()).await.0
 }
 
 async fn add(group: &mut Group, count: usize) -> u128 {

@@ -16,9 +16,14 @@ mod record;
 mod report;
 mod server;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use async_trait::async_trait;
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::task::JoinSet;
 
 use report::Report;
 
@@ -100,6 +105,36 @@ enum Bare {
         #[arg(long)]
         millis: u64,
     },
+}
+
+/// What is done again and again.
+#[async_trait]
+pub trait Work: Send + 'static {
+    /// What came of it.
+    type Outcome: Send;
+
+    /// Does it.
+    async fn once(&mut self) -> Self::Outcome;
+}
+
+/// All of these at work until a time, and what came of it each time.
+pub async fn run<W: Work>(workers: Vec<W>, until: Instant) -> (Vec<W>, Vec<W::Outcome>) {
+    let mut tasks = JoinSet::new();
+    for mut worker in workers {
+        tasks.spawn(async move {
+            let mut outcomes = Vec::new();
+            while Instant::now() < until {
+                outcomes.push(worker.once().await);
+            }
+            (worker, outcomes)
+        });
+    }
+    let (mut workers, mut outcomes) = (Vec::new(), Vec::new());
+    for (worker, came) in tasks.join_all().await {
+        workers.push(worker);
+        outcomes.extend(came);
+    }
+    (workers, outcomes)
 }
 
 fn on_this_core<T>(future: impl Future<Output = T>) -> T {

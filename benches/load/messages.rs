@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bennu::{
     base::{Domain, limits::MAX_RESPONSE},
     crypto::{random, system_rng},
@@ -13,14 +14,15 @@ use bennu::{
         queue::Acknowledge,
     },
 };
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::sync::Mutex;
 
 use crate::{
-    Bench, CONTENT,
+    Bench, CONTENT, Work,
     floors::{committer, echo},
     micros,
     record::Recorder,
     report::{Report, Target},
+    run,
     server::Server,
     support::{Group, Listener, Queue},
 };
@@ -51,21 +53,6 @@ impl Pair {
         Self { message: group.prepare_of(CONTENT), group, listener }
     }
 
-    /// Sends a message: when it is acknowledged, and when it has arrived.
-    async fn message(&mut self) -> [Duration; 2] {
-        let started = Instant::now();
-        let sends = async {
-            send(&self.group, &mut self.message).await;
-            started.elapsed()
-        };
-        let hears = async {
-            while self.listener.take().await.0 == 0 {}
-            started.elapsed()
-        };
-        let (acknowledged, arrived) = tokio::join!(sends, hears);
-        [acknowledged, arrived]
-    }
-
     /// Octets of what is sent and got.
     async fn sizes(&mut self) -> echo::Sizes {
         let request = self.group.bound::<call::DsSendMessage>(&self.message).len();
@@ -81,6 +68,26 @@ impl Pair {
     }
 }
 
+#[async_trait]
+impl Work for Pair {
+    /// When a message is acknowledged, and when it has arrived.
+    type Outcome = [Duration; 2];
+
+    async fn once(&mut self) -> Self::Outcome {
+        let started = Instant::now();
+        let sends = async {
+            send(&self.group, &mut self.message).await;
+            started.elapsed()
+        };
+        let hears = async {
+            while self.listener.take().await.0 == 0 {}
+            started.elapsed()
+        };
+        let (acknowledged, arrived) = tokio::join!(sends, hears);
+        [acknowledged, arrived]
+    }
+}
+
 /// Sends a message once more, as one of its own, by a member whose key is bound.
 pub async fn send(group: &Group, message: &mut SendMessage) {
     message.idempotency_key = random(&mut system_rng());
@@ -89,26 +96,6 @@ pub async fn send(group: &Group, message: &mut SendMessage) {
     let response = exchange.request(request, MAX_RESPONSE).await.expect("an answer");
     let body = Response::from_bytes(response).expect("a response").into_result().expect("it is accepted");
     assert_eq!(MessageSent::from_bytes(body).expect("as it is specified").unreached, 0);
-}
-
-/// All pairs at work until a time: how many messages, and when they had arrived.
-async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<[Duration; 2]>) {
-    let mut tasks = JoinSet::new();
-    for mut pair in pairs {
-        tasks.spawn(async move {
-            let mut times = Vec::new();
-            while Instant::now() < until {
-                times.push(pair.message().await);
-            }
-            (pair, times)
-        });
-    }
-    let (mut pairs, mut times) = (Vec::new(), Vec::new());
-    for (pair, taken) in tasks.join_all().await {
-        pairs.push(pair);
-        times.extend(taken);
-    }
-    (pairs, times)
 }
 
 /// Processor time of the server for a message of these pairs, in microseconds.
@@ -131,7 +118,7 @@ async fn recorded() -> committer::Recording {
     let connect = || recorder.host.connect();
     let pair = Pair::start(connect(), connect(), &recorder.domain).await;
     let pair = Mutex::new(pair);
-    recorder.record(RECORDED, || async { _ = pair.lock().await.message().await }).await
+    recorder.record(RECORDED, || async { _ = pair.lock().await.once().await }).await
 }
 
 /// The rows of the table that are about one message.

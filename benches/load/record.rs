@@ -6,22 +6,17 @@ use std::{
 };
 
 use bennu::{
-    base::{Domain, Secret, SystemClock},
-    crypto::at_rest::StorageKey,
-    dispatch::{Dispatcher, Parts, Service, connection_limits},
-    federation::Federation,
-    node::system_entropy,
-    service::{
-        policy::{Policy, Tokens},
-        queue::QueueLimits,
-        work::Workers,
-    },
-    store::{Engine, EngineError, KeyRange, Limit, MemoryEngine, Operation, Options, Page, Read, Store, Table},
-    transport::{Settings, memory::Host},
+    base::Domain,
+    dispatch::Service,
+    store::{Engine, EngineError, KeyRange, Limit, MemoryEngine, Operation, Page, Read, Store, Table},
+    transport::memory::Host,
 };
 use bytes::Bytes;
 
-use crate::floors::committer::{Recording, Write};
+use crate::{
+    floors::committer::{Recording, Write},
+    support::homeserver,
+};
 
 /// The in-memory engine, and what was written to it.
 #[derive(Clone)]
@@ -69,24 +64,8 @@ impl Recorder {
     /// A new one.
     pub async fn start() -> Self {
         let engine = Remembering { engine: MemoryEngine::new(), written: Arc::default() };
-        let store = Store::open(engine.clone(), Options::new(|error| panic!("{error}"))).expect("an engine in memory");
         let domain: Domain = "record.test".parse().expect("a domain");
-        let dispatcher = Dispatcher::start(Parts {
-            domain: domain.clone(),
-            store: store.clone(),
-            storage_key: StorageKey::new(Secret::new([7; 32])),
-            incarnation: [1; 16],
-            clock: Arc::new(SystemClock),
-            entropy: system_entropy(),
-            queue_limits: QueueLimits::default(),
-            policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
-            workers: Workers::for_this_machine(),
-            connection_limits: connection_limits(&Settings::default()),
-            federation: Federation::none(),
-            outbox_limits: Default::default(),
-            peer_settings: Default::default(),
-        });
-        let host = Host::new(Arc::new(Service(dispatcher.await.expect("it starts"))), Settings::default());
+        let (host, store) = homeserver(domain.clone(), engine.clone()).await;
         Self { host, domain, engine, store }
     }
 

@@ -1,11 +1,12 @@
 //! What the benches of groups have in common: requests as they are on the wire, queues, and a group with the member that
 //! changes it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bennu::{
-    base::{Clock as _, Day, Domain, QsClientId, SystemClock, limits::MAX_RESPONSE},
+    base::{Clock as _, Day, Domain, QsClientId, Secret, SystemClock, limits::MAX_RESPONSE},
     crypto::{
+        at_rest::StorageKey,
         hpke::{self, HpkePrivateKey},
         mls as protocol,
         proof::{self, RequestContext},
@@ -13,7 +14,16 @@ use bennu::{
         signature::SigningKey,
         system_rng,
     },
-    transport::{Connection, Frames},
+    dispatch::{Dispatcher, Parts, Service, connection_limits},
+    federation::Federation,
+    node::system_entropy,
+    service::{
+        policy::{Policy, Tokens},
+        queue::QueueLimits,
+        work::Workers,
+    },
+    store::{Engine, Options, Store},
+    transport::{Connection, Frames, Settings, memory::Host},
     wire::{
         Authentication, Call, Decode, Encode, Proof, Request, Response, SenderId, VERSION,
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, LeafCredential, Signature},
@@ -39,6 +49,28 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use tls_codec::{Deserialize as _, Serialize as _};
+
+/// A homeserver in this process, of which nothing is special but that it takes no tokens, and its store.
+#[allow(dead_code, reason = "some are processes of their own")]
+pub async fn homeserver(domain: Domain, engine: impl Engine) -> (Host<Service>, Store) {
+    let store = Store::open(engine, Options::new(|error| panic!("{error}"))).unwrap();
+    let dispatcher = Dispatcher::start(Parts {
+        domain,
+        store: store.clone(),
+        storage_key: StorageKey::new(Secret::new([7; 32])),
+        incarnation: [1; 16],
+        clock: Arc::new(SystemClock),
+        entropy: system_entropy(),
+        queue_limits: QueueLimits::default(),
+        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
+        workers: Workers::for_this_machine(),
+        connection_limits: connection_limits(&Settings::default()),
+        federation: Federation::none(),
+        outbox_limits: Default::default(),
+        peer_settings: Default::default(),
+    });
+    (Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default()), store)
+}
 
 /// A group, and the member that changes it.
 pub struct Group {

@@ -8,15 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use bennu::base::hex;
 use quinn::{
     ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::{sync::Mutex as AsyncMutex, task::JoinSet};
+use tokio::sync::Mutex as AsyncMutex;
 
-use crate::process::Process;
+use crate::{Work, process::Process, run};
 
 const ALPN: &[u8] = b"echo";
 
@@ -142,33 +143,12 @@ pub async fn bulk(octets: usize) -> f64 {
     let endpoint = client(CertificateDer::from(certificate));
     let sizes = Sizes { request: 16, response: ANSWER, frame: 0, acknowledgement: 0 };
     let mut pair = Pair::connect(&endpoint, process.address(), 0, sizes).await;
-    pair.message().await;
+    pair.once().await;
     let (started, answers) = (Instant::now(), octets.div_ceil(ANSWER));
     for _ in 0..answers {
-        pair.message().await;
+        pair.once().await;
     }
     (answers * ANSWER) as f64 / started.elapsed().as_secs_f64() / 1e6
-}
-
-async fn run(pairs: Vec<Pair>, until: Instant) -> (Vec<Pair>, Vec<Duration>) {
-    let mut tasks = JoinSet::new();
-    for mut pair in pairs {
-        tasks.spawn(async move {
-            let mut times = Vec::new();
-            while Instant::now() < until {
-                let started = Instant::now();
-                pair.message().await;
-                times.push(started.elapsed());
-            }
-            (pair, times)
-        });
-    }
-    let (mut pairs, mut times) = (Vec::new(), Vec::new());
-    for (pair, taken) in tasks.join_all().await {
-        pairs.push(pair);
-        times.extend(taken);
-    }
-    (pairs, times)
 }
 
 fn client(certificate: CertificateDer<'static>) -> Endpoint {
@@ -204,8 +184,15 @@ impl Pair {
         };
         Self { sends: connect().await, listens, number, sizes }
     }
+}
 
-    async fn message(&mut self) {
+#[async_trait]
+impl Work for Pair {
+    /// From when a message is sent until answer and frame are there.
+    type Outcome = Duration;
+
+    async fn once(&mut self) -> Duration {
+        let started = Instant::now();
         let Sizes { request, response, frame, acknowledgement } = self.sizes;
         let mut octets = vec![7; request];
         octets[..16].copy_from_slice(&head([0, self.number, response as u32, frame as u32]));
@@ -222,5 +209,6 @@ impl Pair {
             }
         };
         tokio::join!(asks, hears);
+        started.elapsed()
     }
 }

@@ -6,10 +6,7 @@ use tls_codec::Serialize as _;
 
 use super::*;
 use crate::{
-    base::{
-        Refusal, Status,
-        limits::{MAX_SEALED_CHAIN, MAX_SEALED_PROFILE_KEY},
-    },
+    base::{Refusal, Status, limits::MAX_FRIENDSHIP_PACKAGE},
     client::{
         commit::{Intent, Materials},
         mls::Provider,
@@ -20,8 +17,8 @@ use crate::{
     wire::{
         Call, Encode, Opaque, Reader, SenderId,
         delivery::{
-            AddUsers, CommitAad, CommitBundle, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup, MemberInfo,
-            RemoveUsers, Resync, SendMessage, StoredProposals, UpdateClient, UpdateGroupContext,
+            AddUsers, CommitAad, CommitBundle, GetExternalCommitInfo, GroupAccess, JoinConnectionGroup, RemoveUsers,
+            Resync, SendMessage, StoredProposals, UpdateClient, UpdateGroupContext,
         },
         envelope::LeafId,
         method::call,
@@ -374,22 +371,18 @@ async fn every_broken_rule_of_a_commit_is_noticed_and_changes_nothing() {
         remove(2)(parts, by);
     });
     assert_eq!(twice.await.status, Status::InvalidMlsMessage, "one leaf removed twice");
-    // What MLS allows and the method does not, and what the DS needs beside the commit.
+    // What MLS allows and the method does not (a removal makes the path another one as well), and what the DS needs beside it.
     let psk = proposal(4, [&[1][..], &Opaque::from(vec![1; 8]).to_vec(), &Opaque::from(vec![2; 32]).to_vec()].concat());
     for (what, change) in [("a removal", remove(2)), ("a pre-shared key", psk)] {
-        // A removal makes the path another one as well.
         let refusal = mallory.update(&honest, change).await;
         assert!(matches!(refusal.status, Status::InvalidMlsMessage | Status::Malformed), "{what}: {refusal:?}");
     }
     let refusal = mallory.update(&honest, |parts, _| parts.aad = vec![9; 9].into()).await;
     assert!(refusal.message.contains("CommitAad"), "{refusal:?}");
-    for (chain, profile_key) in [(MAX_SEALED_CHAIN + 1, 76), (600, MAX_SEALED_PROFILE_KEY + 1)] {
-        let own = MemberInfo { sealed_chain: vec![7; chain].into(), sealed_profile_key: vec![7; profile_key].into() };
-        let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
-        let refusal = mallory.update(&honest, |parts, _| parts.aad = aad.to_vec().into()).await;
-        assert_eq!(refusal.status, Status::Malformed, "{refusal:?}");
-        assert!(refusal.message.contains("too long"), "{refusal:?}");
-    }
+    let friendship_package = Some(vec![7; MAX_FRIENDSHIP_PACKAGE + 1].into());
+    let aad = CommitAad { added: Vec::new(), own: None, friendship_package }.to_vec();
+    let refusal = mallory.update(&honest, |parts, _| parts.aad = aad[..].into()).await;
+    assert!(refusal.message.contains("too long"), "{refusal:?}");
     let refusal = mallory.update(&honest, |parts, _| parts.epoch -= 1).await;
     assert_eq!(refusal.status, Status::WrongEpoch);
     let refusal = mallory.update(&honest, |parts, _| parts.group_id = vec![1; 20].into()).await;
