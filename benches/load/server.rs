@@ -47,10 +47,9 @@ impl Server {
         fs::write(&config, without_limits(&text, prices)).expect("it can be written");
         let authority = fs::read(directory.path().join("certs/ca.pem")).expect("its authority");
         let roots = tls::roots(&tls::certificates(&authority).expect("a certificate")).expect("roots");
-        let settings = Settings { keep_alive: Duration::from_secs(25), ..Settings::default() };
         Self {
             process: serve(directory.path()),
-            context: Context::new(roots, settings).expect("a socket"),
+            context: Context::new(roots, Settings::default()).expect("a socket"),
             domain: domain.parse().expect("a domain"),
             directory,
         }
