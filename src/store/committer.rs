@@ -225,7 +225,11 @@ impl Shared {
     /// The committer thread.
     fn run(&self) {
         let _guard = FailOnPanic(self);
-        while let Some(work) = self.next_work() {
+        while self.wait_for_work() {
+            // Whoever submits may be running on this core and have more to submit: the sync costs as much for all of it. Where
+            // nobody else wants to run, this is nothing.
+            thread::yield_now();
+            let work = self.lock().take_work().settle();
             match self.engine.write(&work.operations) {
                 Ok(()) => self.finish(&work),
                 Err(error) => return self.fail(self.lock(), &error),
@@ -237,23 +241,20 @@ impl Shared {
         }
     }
 
-    /// Waits for batches; `None` when there will be no more.
-    fn next_work(&self) -> Option<Work> {
+    /// Waits for batches; whether there are any, or will be none any more.
+    fn wait_for_work(&self) -> bool {
         let mut state = self.lock();
         loop {
             match state.phase {
-                Phase::Failed => return None,
-                Phase::Open | Phase::Closing if state.waiting_size.batches > 0 => break,
-                Phase::Closing => return None,
+                Phase::Failed => return false,
+                Phase::Open | Phase::Closing if state.waiting_size.batches > 0 => return true,
+                Phase::Closing => return false,
                 Phase::Open => {
                     state.idle = true;
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
-        let work = state.take_work();
-        drop(state);
-        Some(work.settle())
     }
 
     fn finish(&self, work: &Work) {
