@@ -13,10 +13,10 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
 
 deps: ## Checks what the build needs, and installs it on Debian and Ubuntu.
 	@sh scripts/deps.sh
@@ -74,6 +74,27 @@ bench: patience ## Measures what the homeserver costs, each figure beside its fl
 
 bench-quick: patience ## The same in two minutes, with less of everything.
 	@$(load) --quick
+
+hot := $(CARGO) bench --quiet --no-default-features --features server,client --bench
+
+bench-micro: deps ## Measures how long the hot paths take, without a disk and a network (benches/README.md).
+	@$(hot) hot
+
+# What starts valgrind has to be of the same version as the library.
+GUNGRAUN := $(shell sed -n '/^name = "gungraun"$$/{n;s/^version = "\(.*\)"$$/\1/p;}' Cargo.lock)
+RUNNER := $(abspath $(TARGET))/tools/gungraun-$(GUNGRAUN)/bin/gungraun-runner
+
+$(RUNNER):
+	$(CARGO) install --quiet --locked gungraun-runner --version $(GUNGRAUN) --root $(abspath $(TARGET))/tools/gungraun-$(GUNGRAUN)
+
+valgrind:
+	@command -v valgrind >/dev/null || { \
+		echo "valgrind is missing, which counts the instructions. Install your system's package of that name, then make again." >&2; \
+		exit 1; \
+	}
+
+bench-instructions: valgrind deps $(RUNNER) ## Counts the instructions of the hot paths (needs valgrind).
+	@GUNGRAUN_RUNNER=$(RUNNER) $(hot) instructions
 
 # The fuzz crate has a target directory of its own, because its flags are its own.
 fuzz: patience ## Fuzzes each target for FUZZ_SECONDS (60), and prints executions, coverage and findings.

@@ -54,9 +54,15 @@ use tls_codec::{Deserialize as _, Serialize as _};
 #[allow(dead_code, reason = "some are processes of their own")]
 pub async fn homeserver(domain: Domain, engine: impl Engine) -> (Host<Service>, Store) {
     let store = Store::open(engine, Options::new(|error| panic!("{error}"))).unwrap();
+    (homeserver_on(domain, store.clone()).await, store)
+}
+
+/// The same on a store that is open.
+#[allow(dead_code, reason = "some are processes of their own")]
+pub async fn homeserver_on(domain: Domain, store: Store) -> Host<Service> {
     let dispatcher = Dispatcher::start(Parts {
         domain,
-        store: store.clone(),
+        store,
         storage_key: StorageKey::new(Secret::new([7; 32])),
         incarnation: [1; 16],
         clock: Arc::new(SystemClock),
@@ -69,7 +75,7 @@ pub async fn homeserver(domain: Domain, engine: impl Engine) -> (Host<Service>, 
         outbox_limits: Default::default(),
         peer_settings: Default::default(),
     });
-    (Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default()), store)
+    Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default())
 }
 
 /// A group, and the member that changes it.
