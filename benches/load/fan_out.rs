@@ -6,16 +6,19 @@ use std::{
 };
 
 use bennu::{
-    base::Domain,
+    base::{
+        Domain,
+        limits::{SHARED_BODY_QUEUES, SHARED_BODY_SIZE},
+    },
     crypto::{
-        random_secret,
+        random, random_secret,
         ratchet::{Ratchet, entry_aad},
         system_rng,
     },
     transport::Connection,
     wire::{
         Encode as _,
-        queue::{EntryKind, FanOut, FanOutContent, QueueMessage},
+        queue::{EntryKind, FanOut, FanOutContent, QueueMessage, SharedBody},
     },
 };
 use tokio::sync::Mutex;
@@ -25,6 +28,7 @@ use crate::{
     floors::committer,
     messages::send,
     micros,
+    process::own_cpu,
     record::Recorder,
     report::{Report, Target},
     server::Server,
@@ -32,10 +36,14 @@ use crate::{
 };
 
 /// Members added in one commit while a group is built.
-const AT_ONCE: usize = 1_000;
+pub const AT_ONCE: usize = 1_000;
 
 /// Largest group whose writes are recorded: those of a larger one are more of the same.
 const RECORDED: usize = 1_000;
+
+/// Octets, and times, that something is encrypted to see how long that takes.
+const SEALED: usize = 64 << 20;
+const MOST_SEALED: usize = 20_000;
 
 /// What the reference needs of its processors for a recipient in a group of 100, in microseconds.
 const REFERENCE: f64 = 981.0;
@@ -88,17 +96,27 @@ async fn recorded(members: usize) -> committer::Recording {
     recorder.record(3, sends).await
 }
 
-/// The ratchet's step for a recipient, with the encryption of what it gets, in microseconds.
-async fn seal(group: &mut Group) -> f64 {
-    let message = group.prepare_of(CONTENT).message;
-    let fan_out = FanOut { group: group.access.group.clone(), content: FanOutContent::Application(message) };
-    let content = QueueMessage::FanOut(fan_out).to_vec();
-    let mut ratchet = Ratchet::from_secret(random_secret(&mut system_rng()));
-    let (rounds, started) = (20_000, Instant::now());
-    for sequence in 0..rounds {
-        black_box(ratchet.seal(&entry_aad([7; 16], sequence, EntryKind::Message), &content));
+/// What it takes to encrypt a message for so many recipients, in microseconds: a step of the ratchet for each; a long one is
+/// encrypted once, and each gets the key.
+pub fn seal(group: &Group, content: FanOutContent, recipients: usize) -> f64 {
+    let fan_out = FanOut { group: group.access.group.clone(), content };
+    let message = QueueMessage::FanOut(fan_out).to_vec();
+    if message.len() <= SHARED_BODY_SIZE || recipients <= SHARED_BODY_QUEUES {
+        return step(&message) * recipients as f64;
     }
-    micros(started.elapsed()) / rounds as f64
+    let rng = &mut system_rng();
+    let shared = SharedBody { id: random(rng), key: random_secret(rng), hash: random(rng) };
+    step(&message) + step(&QueueMessage::Shared(shared).to_vec()) * recipients as f64
+}
+
+/// The ratchet's step, with the encryption of what somebody gets, in microseconds.
+fn step(content: &[u8]) -> f64 {
+    let mut ratchet = Ratchet::from_secret(random_secret(&mut system_rng()));
+    let (rounds, before) = ((SEALED / content.len()).min(MOST_SEALED) as u64, own_cpu());
+    for sequence in 0..rounds {
+        black_box(ratchet.seal(&entry_aad([7; 16], sequence, EntryKind::Message), content));
+    }
+    micros(own_cpu() - before) / rounds as f64
 }
 
 /// The rows of the table that are about fan-out.
@@ -111,7 +129,8 @@ pub async fn measure(bench: &Bench, report: &mut Report) {
         let queues = server.connect().await;
         let mut group = group_of(*members, server.connect().await, &queues, &server.domain, AT_ONCE).await;
         let each = cost(&server, &mut group, time).await.0 / recipients;
-        let step = seal(&mut group).await;
+        let message = group.prepare_of(CONTENT).message;
+        let step = seal(&group, FanOutContent::Application(message), members - 1) / recipients;
         drop((group, queues));
         server.stop().await;
         let recording = recorded((*members).min(RECORDED)).await;

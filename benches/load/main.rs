@@ -7,7 +7,9 @@ mod support;
 
 mod accounts;
 mod backlog;
+mod commits;
 mod fan_out;
+mod federated;
 mod floors;
 mod idle;
 mod messages;
@@ -15,6 +17,7 @@ mod process;
 mod record;
 mod report;
 mod server;
+mod starts;
 
 use std::{
     path::PathBuf,
@@ -74,12 +77,18 @@ enum Part {
     Messages,
     /// A message to many
     FanOut,
+    /// A change of a group
+    Commits,
     /// A queue that has filled
     Backlog,
     /// Clients that hear nothing
     Idle,
     /// Registrations and tokens
     Accounts,
+    /// Starting again
+    Start,
+    /// Two homeservers
+    Federation,
 }
 
 /// What this program does in processes of its own.
@@ -161,6 +170,9 @@ fn main() {
                 if wanted(Part::FanOut) {
                     fan_out::measure(&bench, &mut report).await;
                 }
+                if wanted(Part::Commits) {
+                    commits::measure(&bench, &mut report).await;
+                }
                 if wanted(Part::Backlog) {
                     backlog::measure(&bench, &mut report).await;
                 }
@@ -169,6 +181,12 @@ fn main() {
                 }
                 if wanted(Part::Accounts) {
                     accounts::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Start) {
+                    starts::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Federation) {
+                    federated::measure(&bench, &mut report).await;
                 }
             });
             println!("\n{}", report.table());

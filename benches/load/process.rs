@@ -11,6 +11,7 @@ use std::{
 use rustix::{
     process::{Pid, Signal, kill_process},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    time::{ClockId, clock_gettime},
 };
 
 /// The cores that there are: the first is for whoever is measured, the second for whoever makes it work.
@@ -36,6 +37,12 @@ pub fn settle() -> bool {
     let (measured, own) = cores();
     pin(own);
     measured != own
+}
+
+/// Processor time that this thread has used.
+pub fn own_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("it is not negative")
 }
 
 /// Another process, on the core of whoever is measured. It is killed when this is dropped.

@@ -25,7 +25,7 @@ use bennu::{
     store::{Engine, Options, Store},
     transport::{Connection, Frames, Settings, memory::Host},
     wire::{
-        Authentication, Call, Decode, Encode, Proof, Request, Response, SenderId, VERSION,
+        Authentication, Call, Decode, Encode, Opaque, Proof, Request, Response, SenderId, VERSION,
         credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, LeafCredential, Signature},
         delivery::{
             AddUsers, CommitAad, CommitBundle, CreateGroup, GetDeliveryKeys, GroupAccess, GroupInfoUpdate, Joiner,
@@ -250,20 +250,27 @@ impl Group {
             .with_group_context_extensions(extensions.unwrap())
             .build(&provider, &key, with_key)
             .unwrap();
-        let group_info = state.export_group_info(provider.crypto(), &key, false).unwrap();
         let own = Queue::create(&connection, &access.group.domain).await;
+        let group = Self { connection, provider, key, access, state, today };
+        let (group_info, ratchet_tree) = group.public();
         let request = CreateGroup {
             ticket,
-            ear_key: access.ear_key.clone(),
+            ear_key: group.access.ear_key.clone(),
             connection: false,
-            group_info: group_info.to_bytes().unwrap().into(),
-            ratchet_tree: state.export_ratchet_tree().tls_serialize_detached().unwrap().into(),
+            group_info,
+            ratchet_tree,
             member: info(),
             queue_config: own.config,
         };
-        let group = Self { connection, provider, key, access, state, today };
         group.ask::<call::DsCreateGroup>(&request).await;
         group
+    }
+
+    /// Its GroupInfo, by the member with the leaf 0, and its tree.
+    pub fn public(&self) -> (Opaque, Opaque) {
+        let group_info = self.state.export_group_info(self.provider.crypto(), &self.key, false).unwrap();
+        let tree = self.state.export_ratchet_tree().tls_serialize_detached().unwrap();
+        (group_info.to_bytes().unwrap().into(), tree.into())
     }
 
     /// Asks as the member with the leaf 0.
@@ -332,6 +339,15 @@ impl Group {
         Request { version: VERSION, method, auth, token: None, body }.to_vec().into()
     }
 
+    /// The answer to a request of this member, whose key is bound.
+    #[allow(dead_code, reason = "most sign")]
+    pub async fn ask_bound<C: Call>(&self, request: &C::Request) -> C::Response {
+        let request = self.bound::<C>(request);
+        let exchange = self.connection.open().await.unwrap();
+        let response = exchange.request(request, MAX_RESPONSE).await.unwrap();
+        C::Response::from_bytes(Response::from_bytes(response).unwrap().into_result().unwrap()).unwrap()
+    }
+
     /// The commit was not accepted.
     #[allow(dead_code, reason = "those of benches are")]
     pub fn drop_commit(&mut self) {
@@ -343,16 +359,21 @@ impl Group {
         self.state.merge_pending_commit(&self.provider).unwrap();
     }
 
-    /// Adds somebody new behind each of these queues.
-    pub async fn add(&mut self, configs: &[ClientQueueConfig]) -> u128 {
+    /// A commit that adds somebody new behind each of these queues.
+    pub fn adding(&mut self, configs: &[ClientQueueConfig]) -> AddUsers {
         let (adds, count) = (configs.iter().map(|config| stranger(config, self.today)).collect(), configs.len());
         let (commit, bundle) = self.commit(adds, Vec::new(), false);
         let ear_key = || HpkeCiphertext { kem_output: vec![7; 32].into(), ciphertext: vec![7; 48].into() };
-        let request = AddUsers {
+        AddUsers {
             commit,
             welcome: bundle.to_welcome_msg().unwrap().tls_serialize_detached().unwrap().into(),
             joiners: (0..count).map(|_| Joiner { attribution: vec![7; 500].into(), ear_key: ear_key() }).collect(),
-        };
+        }
+    }
+
+    /// Adds somebody new behind each of these queues.
+    pub async fn add(&mut self, configs: &[ClientQueueConfig]) -> u128 {
+        let request = self.adding(configs);
         let (accepted, time) = self.ask::<call::DsAddUsers>(&request).await;
         assert_eq!(accepted.unreached, 0);
         self.merge();
