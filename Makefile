@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ bench: patience ## Measures what the homeserver costs, each figure beside its fl
 
 bench-quick: patience ## The same in two minutes, with less of everything.
 	@$(load) --quick
+
+bench-soak: patience ## Ten minutes at half of what the homeserver can carry: does it grow?
+	@$(load) --soak
 
 hot := $(CARGO) bench --quiet --no-default-features --features server,client --bench
 

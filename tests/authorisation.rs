@@ -127,6 +127,7 @@ impl World {
             queue_limits: QueueLimits::default(),
             policy: Policy { tokens, ..Policy::default() },
             workers: Workers::for_this_machine(),
+            max_wait: std::time::Duration::MAX,
             connection_limits: connection_limits(&Settings::default()),
             federation: Federation::none(),
             outbox_limits: Default::default(),

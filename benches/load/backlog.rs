@@ -38,9 +38,9 @@ pub async fn measure(bench: &Bench, report: &mut Report) {
     let (started, mut taken, mut octets) = (Instant::now(), 0, 0);
     // The Welcome as well.
     while taken < entries + 1 {
-        let (messages, length) = listener.take().await;
-        taken += messages;
-        octets += length;
+        let frame = listener.take().await;
+        taken += frame.messages;
+        octets += frame.octets;
     }
     let elapsed = started.elapsed().as_secs_f64();
     drop((listener, queue, listens));

@@ -13,10 +13,12 @@ mod federated;
 mod floors;
 mod idle;
 mod messages;
+mod overload;
 mod process;
 mod record;
 mod report;
 mod server;
+mod soak;
 mod starts;
 
 use std::{
@@ -60,6 +62,9 @@ struct Options {
     /// These parts only
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// Ten minutes at half of what can be carried, and nothing else
+    #[arg(long)]
+    soak: bool,
     /// Where to write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -89,6 +94,8 @@ enum Part {
     Start,
     /// Two homeservers
     Federation,
+    /// More than can be carried
+    Overload,
 }
 
 /// What this program does in processes of its own.
@@ -163,6 +170,9 @@ fn main() {
             }
             let (bench, mut report) = (Bench { quick: options.quick }, Report::default());
             on_this_core(async {
+                if options.soak {
+                    return soak::measure(&bench, &mut report).await;
+                }
                 let wanted = |part| options.only.is_empty() || options.only.contains(&part);
                 if wanted(Part::Messages) {
                     messages::measure(&bench, &mut report).await;
@@ -187,6 +197,9 @@ fn main() {
                 }
                 if wanted(Part::Federation) {
                     federated::measure(&bench, &mut report).await;
+                }
+                if wanted(Part::Overload) {
+                    overload::measure(&bench, &mut report).await;
                 }
             });
             println!("\n{}", report.table());

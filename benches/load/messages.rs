@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bennu::{
-    base::{Domain, limits::MAX_RESPONSE},
+    base::{Domain, Refusal, limits::MAX_RESPONSE},
     crypto::{random, system_rng},
     transport::Connection,
     wire::{
@@ -24,7 +24,7 @@ use crate::{
     report::{Report, Target},
     run,
     server::Server,
-    support::{Group, Listener, Queue},
+    support::{Group, Listener, Queue, Taken},
 };
 
 /// What the reference needs of its processors for a message, in microseconds, by senders at a time.
@@ -60,11 +60,11 @@ impl Pair {
         let sent = self.group.bound::<call::DsSendMessage>(&self.message);
         let exchange = self.group.connection.open().await.expect("a stream");
         let response = exchange.request(sent, MAX_RESPONSE).await.expect("an answer").len();
-        let (messages, frame) = self.listener.take().await;
+        let Taken { messages, octets } = self.listener.take().await;
         assert_eq!(messages, 1);
         // With the length that each frame has in front of it.
         let acknowledgement = Acknowledge { next: 0 }.encoded_len() + 1;
-        echo::Sizes { request, response, frame: frame + 2, acknowledgement }
+        echo::Sizes { request, response, frame: octets + 2, acknowledgement }
     }
 }
 
@@ -80,7 +80,7 @@ impl Work for Pair {
             started.elapsed()
         };
         let hears = async {
-            while self.listener.take().await.0 == 0 {}
+            while self.listener.take().await.messages == 0 {}
             started.elapsed()
         };
         let (acknowledged, arrived) = tokio::join!(sends, hears);
@@ -89,13 +89,22 @@ impl Work for Pair {
 }
 
 /// Sends a message once more, as one of its own, by a member whose key is bound.
-pub async fn send(group: &Group, message: &mut SendMessage) {
+///
+/// # Errors
+/// What the homeserver refuses.
+pub async fn attempt(group: &Group, message: &mut SendMessage) -> Result<(), Refusal> {
     message.idempotency_key = random(&mut system_rng());
     let request = group.bound::<call::DsSendMessage>(message);
     let exchange = group.connection.open().await.expect("a stream");
     let response = exchange.request(request, MAX_RESPONSE).await.expect("an answer");
-    let body = Response::from_bytes(response).expect("a response").into_result().expect("it is accepted");
+    let body = Response::from_bytes(response).expect("a response").into_result()?;
     assert_eq!(MessageSent::from_bytes(body).expect("as it is specified").unreached, 0);
+    Ok(())
+}
+
+/// The same where nothing is refused.
+pub async fn send(group: &Group, message: &mut SendMessage) {
+    attempt(group, message).await.expect("it is accepted");
 }
 
 /// Processor time of the server for a message of these pairs, in microseconds.

@@ -122,6 +122,13 @@ impl Server {
         self.process.memory()
     }
 
+    /// What its data take on the disk, in octets.
+    pub fn disk(&self) -> u64 {
+        let data = fs::read_dir(self.home.directory.path().join("data")).expect("a directory");
+        // A file may go while they are counted.
+        data.filter_map(|file| file.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
     /// Entries that are in its queues.
     pub fn queued(&self) -> usize {
         let config = self.home.directory.path().join("bennu.toml");

@@ -70,6 +70,7 @@ pub async fn homeserver_on(domain: Domain, store: Store) -> Host<Service> {
         queue_limits: QueueLimits::default(),
         policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
         workers: Workers::for_this_machine(),
+        max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
         outbox_limits: Default::default(),
@@ -98,6 +99,15 @@ pub struct Queue {
 
 /// Who listens to a queue.
 pub struct Listener(Box<dyn Frames>);
+
+/// What has come out of a queue.
+#[derive(Default)]
+pub struct Taken {
+    /// Messages, and no other entries.
+    pub messages: usize,
+    /// Of all frames.
+    pub octets: usize,
+}
 
 /// What is sent for an exchange.
 async fn signed<C: Call>(
@@ -189,37 +199,54 @@ impl Queue {
     /// Listens to it, from the entry with the number `start` on.
     #[allow(dead_code, reason = "not every bench listens")]
     pub async fn listen(&self, start: u64) -> Listener {
-        let sender = || Some((SenderId::QsClient(self.client), &self.key));
-        let look = Dequeue { incarnation: [0; 16], start: 0, max: 0 };
-        let QueueEntries { incarnation, .. } = ask::<call::QsDequeue>(&self.connection, sender(), &look).await.0;
+        let incarnation = self.look().await.incarnation;
         let exchange = self.connection.open().await.unwrap();
         let request = Listen { incarnation, start };
-        let request = signed::<call::QsListen>(&self.connection, exchange.id(), sender(), &request).await;
+        let request = signed::<call::QsListen>(&self.connection, exchange.id(), self.sender(), &request).await;
         Listener(exchange.streaming(request, MAX_RESPONSE).await.unwrap().1)
+    }
+
+    /// The number of its next entry.
+    #[allow(dead_code, reason = "not every bench asks")]
+    pub async fn head(&self) -> u64 {
+        self.look().await.head
+    }
+
+    async fn look(&self) -> QueueEntries {
+        let look = Dequeue { incarnation: [0; 16], start: 0, max: 0 };
+        ask::<call::QsDequeue>(&self.connection, self.sender(), &look).await.0
+    }
+
+    fn sender(&self) -> Option<(SenderId, &SigningKey)> {
+        Some((SenderId::QsClient(self.client), &self.key))
     }
 }
 
 #[allow(dead_code, reason = "not every bench listens")]
 impl Listener {
-    /// Takes the next frame in: how many messages are in it, and how long it is.
-    pub async fn take(&mut self) -> (usize, usize) {
-        let frame = self.0.next().await.unwrap().expect("it goes on");
-        let length = frame.len();
-        let entries = QueueEntries::from_bytes(frame).unwrap().entries;
-        self.0.send(Acknowledge { next: entries.last().unwrap().sequence + 1 }.to_vec().into()).await.unwrap();
-        (entries.iter().filter(|entry| entry.kind == EntryKind::Message).count(), length)
+    /// Takes the next frame in.
+    pub async fn take(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        self.take_into(&mut taken).await;
+        taken
     }
 
     /// Takes everything up to the entry with this number in.
-    pub async fn reach(&mut self, number: u64) {
-        loop {
-            let frame = self.0.next().await.unwrap().expect("it goes on");
-            let last = QueueEntries::from_bytes(frame).unwrap().entries.last().unwrap().sequence;
-            self.0.send(Acknowledge { next: last + 1 }.to_vec().into()).await.unwrap();
-            if last >= number {
-                return;
-            }
-        }
+    pub async fn reach(&mut self, number: u64) -> Taken {
+        let mut taken = Taken::default();
+        while self.take_into(&mut taken).await < number {}
+        taken
+    }
+
+    /// Takes the next frame in: the number of its last entry.
+    async fn take_into(&mut self, taken: &mut Taken) -> u64 {
+        let frame = self.0.next().await.unwrap().expect("it goes on");
+        taken.octets += frame.len();
+        let entries = QueueEntries::from_bytes(frame).unwrap().entries;
+        taken.messages += entries.iter().filter(|entry| entry.kind == EntryKind::Message).count();
+        let last = entries.last().unwrap().sequence;
+        self.0.send(Acknowledge { next: last + 1 }.to_vec().into()).await.unwrap();
+        last
     }
 }
 

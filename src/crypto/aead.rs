@@ -4,11 +4,10 @@
 //! `sealed = salt[16] || AES-256-GCM(key, nonce, aad, plaintext)`, with
 //! `key || nonce = HKDF-Expand(HKDF-Extract(salt, long-lived key), label, 32 + 12)`.
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    hkdf::{self, HKDF_SHA256, KeyType},
-};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
+use hkdf::Hkdf;
+use sha2_11::Sha256;
 
 use super::{CryptoError, Rng, random};
 use crate::{base::Secret, wire::label::KeyLabel};
@@ -21,34 +20,26 @@ const TAG: usize = 16;
 /// How much longer a sealed value is than its plaintext.
 pub const OVERHEAD: usize = SALT + TAG;
 
-struct Length(usize);
-
-impl KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
 /// HKDF-SHA-256: `N` bytes from `key` and `salt` for `label`.
 pub fn derive<const N: usize>(key: &Secret, salt: &[u8], label: KeyLabel) -> Secret<N> {
     Extracted::from(key, salt).expand(label)
 }
 
 /// What HKDF extracts: from one secret, values for several labels.
-pub(super) struct Extracted(hkdf::Prk);
+pub(super) struct Extracted(Hkdf<Sha256>);
 
 impl Extracted {
     /// HKDF-Extract.
     pub(super) fn from(key: &Secret, salt: &[u8]) -> Self {
-        Self(hkdf::Salt::new(HKDF_SHA256, salt).extract(key.expose()))
+        Self(Hkdf::new(Some(salt), key.expose()))
     }
 
     /// HKDF-Expand.
     pub(super) fn expand<const N: usize>(&self, label: KeyLabel) -> Secret<N> {
         const { assert!(N <= 255 * 32, "HKDF-SHA-256 gives at most 255 blocks") };
         let mut out = [0; N];
-        // The only error of either call is a length above 255 blocks, excluded above.
-        let filled = self.0.expand(&[label.as_str().as_bytes()], Length(N)).and_then(|okm| okm.fill(&mut out));
+        // The only error is a length above 255 blocks, excluded above.
+        let filled = self.0.expand(label.as_str().as_bytes(), &mut out);
         debug_assert!(filled.is_ok());
         Secret::new(out)
     }

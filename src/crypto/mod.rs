@@ -19,6 +19,10 @@ mod tests;
 
 pub use rand_core::CryptoRngCore as Rng;
 
+use chacha20::ChaCha20Rng;
+use rand_core::{CryptoRng, RngCore};
+use rand_core_10::SeedableRng as _;
+
 use crate::base::Secret;
 
 /// Why a cryptographic check failed. Says nothing of what was checked.
@@ -60,6 +64,33 @@ impl From<crate::wire::DecodeError> for CryptoError {
 pub fn system_rng() -> rand_core::OsRng {
     rand_core::OsRng
 }
+
+/// Randomness for one request: a generator of its own that the operating system seeds at the first draw. What a request draws
+/// after that needs no system call, of which a message to many would make one for each recipient. Wiped when dropped.
+#[derive(Default)]
+pub struct RequestRng(Option<ChaCha20Rng>);
+
+impl RngCore for RequestRng {
+    fn next_u32(&mut self) -> u32 {
+        rand_core::impls::next_u32_via_fill(self)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        rand_core::impls::next_u64_via_fill(self)
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        let rng = self.0.get_or_insert_with(|| ChaCha20Rng::from_seed(*random_secret(&mut system_rng()).expose()));
+        rand_core_10::Rng::fill_bytes(rng, bytes);
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl CryptoRng for RequestRng {}
 
 /// Random bytes that name something.
 pub fn random<const N: usize>(rng: &mut dyn Rng) -> [u8; N] {

@@ -56,7 +56,7 @@ impl Changing {
         let Commit { staged, confirmation_tag, message, group_info, aad, signer, by_member, removed, returning, own } =
             commit;
         let added = own.added;
-        let before = self.group.queue_configs(|_| false)?;
+        let before = self.group.queue_configs(|_| false);
         let infos = self.infos(&aad, &staged, signer, by_member, added.len())?;
         let group_context = staged.group_context().clone();
         let epoch = group_context.epoch().as_u64();
@@ -233,7 +233,7 @@ impl Changing {
         member.active_epoch = Some(epoch);
         member.gone &= queue_config.is_none();
         if let Some(config) = queue_config {
-            member.queue_config = crate::wire::Encode::to_vec(&config);
+            member.queue_config = crate::wire::Encode::to_vec(&config).into();
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The end of a commit: everybody is told, what the DS proposes for the new epoch is stored, and the new state is written,
 //! all in one batch.
 
+use bytes::Bytes;
+
 use super::{
     Services, apply::Joined, commit::Changing, group::Group, idempotency::Answer, reports,
     request_group_id::tombstone_until,
@@ -23,7 +25,8 @@ pub struct Applied {
     pub(super) epoch: u64,
     pub(super) signer: u32,
     pub(super) message: Opaque,
-    pub(super) recipients: Vec<ClientQueueConfig>,
+    /// Encoded [`ClientQueueConfig`]s.
+    pub(super) recipients: Vec<Bytes>,
     /// Who was added, in the order of the proposals.
     pub joined: Vec<Joined>,
 }
@@ -31,8 +34,8 @@ pub struct Applied {
 impl Applied {
     /// Adds a recipient that was no member before, or may be reached elsewhere than before: who has joined by external
     /// commit gets its own commit back.
-    pub fn also_to(&mut self, config: ClientQueueConfig) {
-        self.recipients.push(config);
+    pub fn also_to(&mut self, config: &ClientQueueConfig) {
+        self.recipients.push(config.to_vec().into());
     }
 
     /// Sends the commit to everybody who was a member before it, its sender and those it removes included, and `more` to
@@ -54,11 +57,11 @@ impl Applied {
         let commit = FanOutContent::Commit(self.message);
         telling.tell(&mut group, context, &mut batch, commit, &self.recipients).await?;
         for (one, content) in more {
-            telling.tell(&mut group, context, &mut batch, content, &[one]).await?;
+            telling.tell(&mut group, context, &mut batch, content, &[one.to_vec().into()]).await?;
         }
         reports::take(&mut group, context, &mut batch).await?;
         let proposed = services.delivery.propose_removals(&mut group, &tree, &mut waiting, self.signer, context)?;
-        let members = if proposed.is_empty() { Vec::new() } else { group.queue_configs(|_| false)? };
+        let members = if proposed.is_empty() { Vec::new() } else { group.queue_configs(|_| false) };
         for proposal in proposed {
             let content = FanOutContent::Proposal(proposal);
             telling.tell(&mut group, context, &mut batch, content, &members).await?;
@@ -97,7 +100,7 @@ pub struct Telling<'a> {
 }
 
 impl Telling<'_> {
-    /// Tells whoever is behind `configs`; whether somebody's queue was found to be gone.
+    /// Tells whoever is behind `configs` (encoded [`ClientQueueConfig`]s); whether somebody's queue was found to be gone.
     ///
     /// # Errors
     /// `internal` if the store fails.
@@ -107,7 +110,7 @@ impl Telling<'_> {
         context: &mut Context<'_>,
         batch: &mut Batch,
         content: FanOutContent,
-        configs: &[ClientQueueConfig],
+        configs: &[Bytes],
     ) -> Result<bool, Refusal> {
         let class = match content {
             FanOutContent::Application(_) => Class::Application,
@@ -117,7 +120,7 @@ impl Telling<'_> {
         let gone = self.delivery.add(self.services.queuing, context, batch, message, configs, class).await?;
         let mut news = false;
         for config in gone.into_iter().filter_map(|at| configs.get(at)) {
-            news |= group.mark_gone(&config.to_vec());
+            news |= group.mark_gone(config);
         }
         Ok(news)
     }

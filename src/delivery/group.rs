@@ -1,6 +1,7 @@
 //! A group's head: who is in it, who may change it, and where the rest of its state is. Sending a message reads nothing
 //! else. At rest it is encrypted under the group's EAR key and padded.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     service::{Context, damaged},
     store::{Batch, Key, Table, record},
     wire::{
-        Decode, Encode, Opaque,
+        Encode, Opaque,
         credential::{LeafCredential, SignaturePublicKey},
         delivery::{CurrentEpoch, GroupAccess},
         label::KeyLabel,
@@ -46,8 +47,7 @@ pub struct Member {
     /// Identity in the leaf credential.
     pub identity: [u8; 32],
     /// An encoded [`ClientQueueConfig`].
-    #[serde(with = "serde_bytes")]
-    pub queue_config: Vec<u8>,
+    pub queue_config: Bytes,
     /// Day of its last commit, or of its joining.
     pub active_day: u32,
     /// Epoch of its last commit; none before its first.
@@ -63,7 +63,7 @@ impl Member {
             leaf,
             key: credential.verifying_key.as_slice().to_vec(),
             identity: credential.identity,
-            queue_config: queue_config.to_vec(),
+            queue_config: queue_config.to_vec().into(),
             active_day: today.0,
             active_epoch: None,
             gone: false,
@@ -237,9 +237,9 @@ impl Group {
     }
 
     /// Notes that the queue behind a config is gone; whether that is news.
-    pub fn mark_gone(&mut self, config: &[u8]) -> bool {
+    pub fn mark_gone(&mut self, config: &Bytes) -> bool {
         let mut members = self.head.members.iter_mut();
-        let found = members.find(|member| member.queue_config == config && !member.gone);
+        let found = members.find(|member| member.queue_config == *config && !member.gone);
         found.map(|member| member.gone = true).is_some()
     }
 
@@ -271,8 +271,8 @@ impl Group {
     /// # Errors
     /// `internal` if its stored config does not decode.
     pub fn home_of(&self, leaf: u32) -> Result<Option<Domain>, Refusal> {
-        let config = self.member(leaf).map(|member| ClientQueueConfig::from_slice(&member.queue_config));
-        Ok(config.transpose().map_err(damaged)?.map(|config| config.domain))
+        let home = self.member(leaf).map(|member| ClientQueueConfig::home_of(&member.queue_config));
+        home.transpose().map_err(damaged)
     }
 
     /// The joiner with this KeyPackageRef, if its time is not over.
@@ -298,13 +298,10 @@ impl Group {
         Err(Refusal::new(Status::WrongEpoch, "the message is not of the current epoch").with_detail(current.to_vec()))
     }
 
-    /// Where the members' messages go, but for those of the leaves that `skip` names.
-    ///
-    /// # Errors
-    /// `internal` if a stored config does not decode.
-    pub fn queue_configs(&self, skip: impl Fn(u32) -> bool) -> Result<Vec<ClientQueueConfig>, Refusal> {
+    /// Where the members' messages go, but for those of the leaves that `skip` names: encoded [`ClientQueueConfig`]s.
+    pub fn queue_configs(&self, skip: impl Fn(u32) -> bool) -> Vec<Bytes> {
         let members = self.head.members.iter().filter(|member| !skip(member.leaf));
-        members.map(|member| ClientQueueConfig::from_slice(&member.queue_config).map_err(damaged)).collect()
+        members.map(|member| member.queue_config.clone()).collect()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Repeats: the first answer to an idempotency key of a leaf is kept, encrypted under the group's EAR key, until its day
-//! is over. Row names are MACs, so that rows of one group or leaf cannot be told from others'.
+//! is over. Row names are derived from that key, so that rows of one group or leaf cannot be told from others'.
 
 use super::group::Group;
 use crate::{
     base::Refusal,
-    crypto::{aead, mac},
+    crypto::aead,
     service::{Context, damaged},
     store::{Batch, Key, Table},
     wire::{Decode, Encode, Method, Reader, delivery::IdempotencyKey, label::KeyLabel},
@@ -33,7 +33,8 @@ impl Answer {
         (method as u16).encode(&mut name);
         name.extend_from_slice(identity);
         name.extend_from_slice(key);
-        Self { name: mac(&group.ear_key, KeyLabel::IdempotencyName, &name), ear_key: group.ear_key.clone() }
+        let name = *aead::derive(&group.ear_key, &name, KeyLabel::IdempotencyName).expose();
+        Self { name, ear_key: group.ear_key.clone() }
     }
 
     /// The first answer, if the request is a repeat.

@@ -48,6 +48,6 @@ pub async fn handle(
     admit(context, &request.queue_config).await?;
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, Some(request.queue_config.clone()), context, &mut batch)?;
-    applied.also_to(request.queue_config);
+    applied.also_to(&request.queue_config);
     applied.finish(services, context, changing, answer, batch, Vec::new()).await
 }

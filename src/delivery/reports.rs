@@ -69,7 +69,7 @@ pub async fn take(group: &mut Group, context: &Context<'_>, batch: &mut Batch) -
         let sealed = HpkeCiphertext::from_bytes(row.value).map_err(damaged)?;
         let padded = key.open(HpkeLabel::GroupReport, &[], &group.id.uuid, &sealed).map_err(damaged)?;
         let config: ClientQueueConfig = unpad_value(padded, MESSAGE_FLOOR).map_err(damaged)?;
-        group.mark_gone(&config.to_vec());
+        group.mark_gone(&config.to_vec().into());
         batch.delete(Table::DsReports, row.key);
     }
     Ok(())

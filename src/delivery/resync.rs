@@ -47,6 +47,6 @@ pub async fn handle(
     let mut batch = Batch::new();
     let mut applied = changing.apply(commit, Some(request.queue_config.clone()), context, &mut batch)?;
     // Its queue may be another one now.
-    applied.also_to(request.queue_config);
+    applied.also_to(&request.queue_config);
     applied.finish(services, context, changing, answer, batch, Vec::new()).await
 }

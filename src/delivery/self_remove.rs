@@ -44,7 +44,7 @@ pub async fn handle(
     let nobody_left = check_leaving(&group, leaf)?;
 
     let mut batch = Batch::new();
-    let configs = group.queue_configs(|_| false)?;
+    let configs = group.queue_configs(|_| false);
     let mut telling = Telling { services, delivery: Delivery::default() };
     let message = proposed.message.clone();
     let content = if nobody_left { FanOutContent::GroupDeleted(message) } else { FanOutContent::Proposal(message) };

@@ -34,7 +34,7 @@ pub async fn handle(
     group.check_epoch(epoch_of(&group, &request.message)?)?;
 
     let mut batch = Batch::new();
-    let configs = group.queue_configs(|member| member == leaf)?;
+    let configs = group.queue_configs(|member| member == leaf);
     let delivery = fan_out::Delivery { no_push: request.no_push, ..Default::default() };
     let mut telling = Telling { services, delivery };
     let message = FanOutContent::Application(request.message);

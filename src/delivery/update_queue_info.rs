@@ -22,7 +22,7 @@ pub async fn handle(
     let Leaf(leaf) = *sender.get();
     admit(context, &request.queue_config).await?;
     let member = group.head.members.iter_mut().find(|member| member.leaf == leaf).ok_or_else(unproven)?;
-    member.queue_config = request.queue_config.to_vec();
+    member.queue_config = request.queue_config.to_vec().into();
     member.gone = false;
     member.active_day = context.now.day().0;
     let mut batch = Batch::new();

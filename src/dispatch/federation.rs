@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::sleep};
 
@@ -30,7 +31,7 @@ use crate::{
         label::SignatureLabel,
         method::call,
         queue::{FanOutContent, Incarnation},
-        queuing::{GetQueuingKeys, QueuingKeys},
+        queuing::{ClientQueueConfig, GetQueuingKeys, QueuingKeys},
         server::Done,
     },
 };
@@ -294,16 +295,17 @@ impl Dispatcher {
         fan_out: ForwardedFanOut,
         counts: bool,
     ) -> Result<Vec<Forwarded>, Refusal> {
-        let ForwardedFanOut { message, no_push, mut recipients } = fan_out;
+        let ForwardedFanOut { message, no_push, recipients } = fan_out;
         // A DS speaks of its own groups only, and nothing is passed on to a third homeserver.
         if message.group.domain != of.source || recipients.len() > MAX_RECIPIENTS {
             tracing::warn!(peer = %of.source, "a message of another homeserver breaks the rules");
             return Ok(Vec::new());
         }
+        let own = recipients.iter().filter(|config| config.domain == *context.domain);
+        let mut recipients: Vec<_> = own.map(|config| Bytes::from(config.to_vec())).collect();
         recipients.retain(|config| {
-            let subject = (of.source.as_str(), sha256(&config.to_vec()));
-            let count = || self.counters.count(Rate::PeerConfig, subject, context.now).is_ok();
-            config.domain == *context.domain && (!counts || count())
+            let subject = || (of.source.as_str(), sha256(config));
+            !counts || self.counters.count(Rate::PeerConfig, subject(), context.now).is_ok()
         });
         let class = match message.content {
             FanOutContent::Application(_) => Class::Application,
@@ -317,7 +319,8 @@ impl Dispatcher {
         delivery.appends.extend(new.filter(|append| !counts || count(append.queue)));
         let mut statements = Vec::new();
         for config in gone.into_iter().filter_map(|at| recipients.get(at)) {
-            let gone = self.queuing.state_gone(QueueGoneTbs { group: group.clone(), config: config.clone() });
+            let config = ClientQueueConfig::from_bytes(config.clone()).map_err(damaged)?;
+            let gone = self.queuing.state_gone(QueueGoneTbs { group: group.clone(), config });
             statements.extend(forward::seal(context, &of.source, Forward::QueueGone(gone), Class::Handshake).await?);
         }
         Ok(statements)

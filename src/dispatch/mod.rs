@@ -14,6 +14,7 @@ mod run;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};
@@ -43,6 +44,7 @@ pub use session::Session;
 use locks::Locks;
 use queues::Queues;
 use rates::Counters;
+use turns::Turns;
 
 /// Where randomness comes from: the operating system, or a seed in simulations.
 pub type Entropy = Arc<dyn Fn() -> Box<dyn Rng + Send + Sync> + Send + Sync>;
@@ -67,6 +69,8 @@ pub struct Parts {
     pub policy: Policy,
     /// Where heavy computations are done.
     pub workers: Workers,
+    /// How long a request that changes a group may wait for its turn, if that does not pass.
+    pub max_wait: Duration,
     /// Advertised.
     pub connection_limits: server::ConnectionLimits,
     /// The ways to other homeservers.
@@ -84,6 +88,7 @@ pub struct Dispatcher {
     queuing: Queuing,
     delivery: Delivery,
     queues: Queues,
+    turns: Turns,
     pushes: Pushes,
     locks: Locks,
     counters: Counters,
@@ -109,7 +114,7 @@ impl Dispatcher {
         let delivery = Delivery::start(&mut context, &mut batch).await?;
         drop(context);
         parts.store.submit(batch).map_err(store_failure)?.await.map_err(store_failure)?;
-        let queues = Queues::new(parts.queue_limits);
+        let (queues, turns) = (Queues::new(parts.queue_limits), Turns::new(parts.max_wait));
         let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
         let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
         parts.federation.rules.load(&parts.store).await.map_err(store_failure)?;
@@ -133,6 +138,7 @@ impl Dispatcher {
             queuing,
             delivery,
             queues,
+            turns,
             pushes,
             locks,
             counters,
@@ -219,6 +225,14 @@ impl Handler for Service {
     fn too_large(&self, _method: u16, limit: usize) -> Bytes {
         let limit = format!("requests of this method have at most {limit} bytes");
         encode(Err(Refusal::new(Status::TooLarge, limit)))
+    }
+
+    fn backlog(&self) -> Duration {
+        self.0.turns.wait() + self.0.parts.store.backlog()
+    }
+
+    fn overloaded(&self) -> Bytes {
+        encode(Err(turns::too_much()))
     }
 
     fn malformed(&self) -> Bytes {

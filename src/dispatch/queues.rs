@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify};
+use tokio::{
+    sync::{Mutex as AsyncMutex, MutexGuard, Notify},
+    task::yield_now,
+};
 
 use crate::{
     base::{Cache, Refusal},
@@ -23,6 +26,9 @@ use crate::{
 };
 
 const SHARDS: usize = 64;
+
+/// After so many appends others have their turn: a message to thousands does not keep packets waiting.
+const APPENDS_AT_A_TIME: usize = 64;
 
 /// Heads kept per shard, at least.
 const HEADS_PER_SHARD: usize = 2_048;
@@ -173,7 +179,10 @@ impl Queues {
             appended: Appended::default(),
         };
         appends.sort_by_key(|append| append.queue);
-        for append in appends {
+        for (at, append) in appends.into_iter().enumerate() {
+            if at % APPENDS_AT_A_TIME == APPENDS_AT_A_TIME - 1 {
+                yield_now().await;
+            }
             let accepted = match resolved.open(append.queue, context, batch).await? {
                 // Whoever sends does not learn what others have blocked.
                 Some(queue) if queue.blocks(append.origin.as_ref()) => true,

@@ -3,7 +3,7 @@
 
 use std::hash::Hash;
 
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, SemaphorePermit};
 
 use super::{Dispatcher, context};
 use crate::{
@@ -16,22 +16,32 @@ use crate::{
 /// Most bytes that one request may store.
 const MAX_STORED: usize = 64 << 20;
 
-/// A request under way, with the locks of what it changes.
+/// A request under way, with the locks of what it changes, and its turn if it needs one.
 pub struct Scope<'a> {
     dispatcher: &'a Dispatcher,
     guards: Vec<MutexGuard<'a, ()>>,
+    turn: Option<SemaphorePermit<'a>>,
     rng: Box<dyn Rng + Send + Sync>,
 }
 
 impl Dispatcher {
     /// For a request that changes nothing that another could change at the same time.
     pub(super) fn unlocked(&self) -> Scope<'_> {
-        Scope { dispatcher: self, guards: Vec::new(), rng: (self.parts.entropy)() }
+        Scope { dispatcher: self, guards: Vec::new(), turn: None, rng: (self.parts.entropy)() }
     }
 
     /// For a request that reads and changes what `key` names.
     pub(super) async fn locked(&self, key: impl Hash) -> Scope<'_> {
         Scope { guards: self.locks.lock(&[self.locks.name(key)]).await, ..self.unlocked() }
+    }
+
+    /// The same for a request that may compute for long, which waits for its turn.
+    ///
+    /// # Errors
+    /// `overloaded` if there is more to do than this machine can.
+    pub(super) async fn locked_in_turn(&self, key: impl Hash) -> Result<Scope<'_>, Refusal> {
+        let turn = Some(self.turns.take().await?);
+        Ok(Scope { turn, ..self.locked(key).await })
     }
 
     /// For a request that reads and changes what both keys name.
@@ -81,6 +91,7 @@ impl Scope<'_> {
         let (reply, commit) = submitted?;
         let (changed, fed) = (resolved.submitted(), outbox.submitted());
         self.guards.clear();
+        self.turn = None;
         commit.await.map_err(store_failure)?;
         dispatcher.peers.wake(fed);
         closed.into_iter().for_each(|queue| dispatcher.queuing.forget(queue));

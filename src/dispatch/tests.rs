@@ -39,6 +39,7 @@ fn parts(store: Store) -> Parts {
         queue_limits: QueueLimits::default(),
         policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
         workers: Workers::for_this_machine(),
+        max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
         outbox_limits: Default::default(),

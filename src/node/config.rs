@@ -102,6 +102,9 @@ pub struct Limits {
     pub max_streams: u32,
     /// Seconds without a packet after which a connection is gone.
     pub idle_timeout: u64,
+    /// Milliseconds that a request may wait until there is time for it: where that does not pass, those that have waited longer
+    /// are refused as `overloaded`.
+    pub max_wait: u64,
     /// Seconds that exchanges in flight have at shutdown.
     pub shutdown_grace: u64,
     /// Entries of a queue up to which application messages are taken.
@@ -121,6 +124,7 @@ impl Default for Limits {
             max_connections: transport.max_connections,
             max_streams: transport.max_streams,
             idle_timeout: transport.idle_timeout.as_secs(),
+            max_wait: 25,
             shutdown_grace: transport.shutdown_grace.as_secs(),
             queue_entries: queues.entries,
             queue_bytes: queues.bytes,
@@ -137,6 +141,7 @@ impl Limits {
             max_connections: self.max_connections,
             max_streams: self.max_streams,
             idle_timeout: Duration::from_secs(self.idle_timeout),
+            max_wait: Duration::from_millis(self.max_wait),
             shutdown_grace: Duration::from_secs(self.shutdown_grace),
             ..Settings::default()
         }
@@ -158,6 +163,7 @@ impl Limits {
             ("max_connections", u64::from(self.max_connections)),
             ("max_streams", u64::from(self.max_streams)),
             ("idle_timeout", self.idle_timeout),
+            ("max_wait", self.max_wait),
             ("queue_entries", self.queue_entries),
             ("queue_bytes", self.queue_bytes),
             ("queue_key_update_entries", u64::from(self.queue_key_update_entries)),
@@ -173,6 +179,7 @@ impl Limits {
             ("max_connections", u64::from(self.max_connections), 10_000_000),
             ("max_streams", u64::from(self.max_streams), 65_536),
             ("idle_timeout", self.idle_timeout, 3_600),
+            ("max_wait", self.max_wait, 60_000),
             ("shutdown_grace", self.shutdown_grace, 3_600),
             ("queue_key_update_hours", self.queue_key_update_hours, 24 * 365),
         ];

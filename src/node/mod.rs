@@ -26,7 +26,7 @@ use rustls::RootCertStore;
 
 use crate::{
     base::{Clock, Refusal, Secret},
-    crypto::{at_rest::StorageKey, random, system_rng},
+    crypto::{RequestRng, at_rest::StorageKey, random, system_rng},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
     federation::{Federation, Rules},
     push::{WebPush, web_push},
@@ -139,6 +139,7 @@ impl Node {
             queue_limits: config.limits.queues(),
             policy: config.policy.clone(),
             workers: Workers::for_this_machine(),
+            max_wait: config.limits.transport().max_wait,
             connection_limits: connection_limits(&config.limits.transport()),
             federation: Federation {
                 dial: Arc::new(QuicDial {
@@ -230,9 +231,9 @@ async fn check_storage_key(store: &Store, key: &StorageKey) -> Result<(), NodeEr
     Ok(store.submit(batch)?.await?)
 }
 
-/// Randomness from the operating system.
+/// Randomness that the operating system seeds for each request.
 pub fn system_entropy() -> Entropy {
-    Arc::new(|| Box::new(system_rng()))
+    Arc::new(|| Box::new(RequestRng::default()))
 }
 
 /// What is not on disk must not be acknowledged, now or later: the process ends.

@@ -112,6 +112,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # max_connections = {max_connections}     # at once\n\
          # max_streams = {max_streams}             # at once, of one connection\n\
          # idle_timeout = {idle_timeout}           # seconds\n\
+         # max_wait = {max_wait}               # milliseconds until there is time for a request: \"overloaded\" if it stays longer\n\
          # shutdown_grace = {shutdown_grace}       # seconds for exchanges in flight\n\
          # queue_entries = {queue_entries}         # messages waiting for one client\n\
          # queue_bytes = {queue_bytes}             # and their bytes\n\
@@ -123,6 +124,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
         max_connections = limits().max_connections,
         max_streams = limits().max_streams,
         idle_timeout = limits().idle_timeout,
+        max_wait = limits().max_wait,
         shutdown_grace = limits().shutdown_grace,
         queue_entries = limits().queue_entries,
         queue_bytes = limits().queue_bytes,

@@ -15,7 +15,7 @@ use crate::{
     service::{Append, Class, Context, Forwarded, Origin, Push, QueueId, damaged},
     store::{Batch, Key, Table},
     wire::{
-        Encode,
+        Decode, Encode,
         credential::{HpkeCiphertext, SignaturePublicKey},
         federation::{Forward, ForwardedFanOut, MAX_RECIPIENTS},
         label::{HpkeLabel, KeyLabel, SignatureLabel},
@@ -42,8 +42,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Sends `message` to the queues behind `configs`, each once; what is for other homeservers is sealed for them. A shared
-    /// body goes into `batch`. Gives the positions of the configs whose queue is gone for good.
+    /// Sends `message` to the queues behind `configs` (encoded [`ClientQueueConfig`]s), each once; what is for other homeservers
+    /// is sealed for them. A shared body goes into `batch`. Gives the positions of the configs whose queue is gone for good.
     ///
     /// # Errors
     /// `internal` if the store fails; `overloaded` if it goes to many homeservers and too much is being computed.
@@ -53,17 +53,16 @@ impl Delivery {
         context: &mut Context<'_>,
         batch: &mut Batch,
         message: FanOut,
-        configs: &[ClientQueueConfig],
+        configs: &[Bytes],
         class: Class,
     ) -> Result<Vec<usize>, Refusal> {
         let (mut queues, mut gone, mut elsewhere) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for (at, config) in configs.iter().enumerate() {
-            if config.domain != *context.domain {
-                elsewhere.entry(&config.domain).or_insert_with(Vec::new).push(config);
-                continue;
-            }
             match service.open(context, config).await? {
                 Destination::Queue(config) => _ = queues.insert(config.queue, config),
+                Destination::Elsewhere(config) => {
+                    elsewhere.entry(config.domain.clone()).or_insert_with(Vec::new).push(config);
+                }
                 Destination::Gone => {
                     self.unreachable += 1;
                     gone.push(at);
@@ -73,8 +72,7 @@ impl Delivery {
         }
         let (mut forwards, mut reached) = (Vec::new(), Vec::new());
         for (domain, configs) in elsewhere {
-            for recipients in configs.chunks(MAX_RECIPIENTS) {
-                let recipients: Vec<_> = recipients.iter().copied().cloned().collect();
+            for recipients in configs.chunks(MAX_RECIPIENTS).map(<[_]>::to_vec) {
                 reached.push(u32::try_from(recipients.len()).map_err(damaged)?);
                 let forward = ForwardedFanOut { message: message.clone(), no_push: self.no_push, recipients };
                 forwards.push((domain.clone(), Forward::FanOut(forward)));
@@ -177,16 +175,19 @@ impl Opened {
 enum Destination {
     /// To a queue.
     Queue(OpenedConfig),
+    /// To another homeserver.
+    Elsewhere(ClientQueueConfig),
     /// To a queue that there was.
     Gone,
-    /// It is not for this QS, does not open, or was not made by the client that it names.
+    /// It does not open, or was not made by the client that it names.
     Nowhere,
 }
 
 impl Queuing {
-    /// The queue behind a config: opened, its signature checked against the client record.
-    async fn open(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Result<Destination, Refusal> {
-        let (name, today) = (sha256(&config.to_vec()), context.now.day());
+    /// The queue behind an encoded config: opened, its signature checked against the client record. Of one that was opened
+    /// lately nothing is decoded.
+    async fn open(&self, context: &Context<'_>, config: &Bytes) -> Result<Destination, Refusal> {
+        let (name, today) = (sha256(config), context.now.day());
         let changes = {
             let mut opened = self.opened();
             if let Some(known) = opened.configs.get(&name).filter(|known| known.until >= today) {
@@ -194,7 +195,11 @@ impl Queuing {
             }
             opened.changes
         };
-        let Some((opened, opens_until)) = self.unseal(context, config) else { return Ok(Destination::Nowhere) };
+        let config = ClientQueueConfig::from_bytes(config.clone()).map_err(damaged)?;
+        if config.domain != *context.domain {
+            return Ok(Destination::Elsewhere(config));
+        }
+        let Some((opened, opens_until)) = self.unseal(context, &config) else { return Ok(Destination::Nowhere) };
         let content = &opened.content;
         let Some(record) = super::records::client(context, content.client).await? else {
             return Ok(Destination::Gone);
@@ -218,9 +223,6 @@ impl Queuing {
 
     /// What is in a config, and the last day of the key that it is sealed to.
     fn unseal(&self, context: &Context<'_>, config: &ClientQueueConfig) -> Option<(QueueConfig, Day)> {
-        if config.domain != *context.domain {
-            return None;
-        }
         let of = self.config_keys.find(&config.key_id, context.now.day())?;
         let sealed = HpkeCiphertext { kem_output: config.kem_output.clone(), ciphertext: config.ciphertext.clone() };
         let aad = config.domain.to_vec();

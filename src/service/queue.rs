@@ -500,7 +500,8 @@ pub async fn read_entries(
     let (range, limit) = (id.entry_key(numbers.start)..id.entry_key(numbers.end), Limit::rows(rows).bytes(MAX_FRAME));
     let page = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
     for (sequence, row) in (numbers.start..).zip(page) {
-        if row.key != id.entry_key(sequence) {
+        // Of the key only the number is not known.
+        if !row.key.as_bytes().ends_with(&sequence.to_be_bytes()) {
             return Ok(None);
         }
         entry(sequence, &row.value)?;

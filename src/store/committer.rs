@@ -3,13 +3,14 @@
 //! end: nothing more is written and nobody is told of success.
 
 use std::{
-    collections::VecDeque,
+    fmt,
     future::Future,
     mem,
     pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -42,14 +43,18 @@ struct State {
     /// Operations of waiting batches, in order of submission.
     waiting: Vec<Operation>,
     waiting_size: Size,
+    /// Since when something waits.
+    waiting_since: Option<Instant>,
+    /// Since when something of what is being written has waited.
+    writing_since: Option<Instant>,
     /// What is submitted and not durable, waiting or being written.
     outstanding: Size,
     /// Number of the last batch submitted.
     submitted: u64,
     /// Number of the last batch that is durable.
     durable: u64,
-    /// Who waits for which batch, in order.
-    waiters: VecDeque<(u64, oneshot::Sender<Result<(), StoreError>>)>,
+    /// Who waits for which batch.
+    waiters: Vec<(u64, Waiter)>,
     /// Whether the thread sleeps and must be woken.
     idle: bool,
     /// Whether the failure callback was called.
@@ -83,25 +88,55 @@ impl Work {
     }
 }
 
+/// Who waits for a batch.
+type Waiter = oneshot::Sender<Result<Others, StoreError>>;
+
+/// Those whose batches became durable with that of the one who is told: they are told when this is dropped, by the one who was.
+/// So the committer wakes one thread once, whose tasks wake each other, and is not put aside for each of them.
+#[derive(Debug)]
+struct Others(Vec<Waiter>);
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for waiter in self.0.drain(..) {
+            // Who no longer waits has given up on the reply, not on the batch.
+            let _ = waiter.send(Ok(Self(Vec::new())));
+        }
+    }
+}
+
 /// Resolves when what it stands for is durable. Dropping it changes nothing about the batch.
 #[must_use = "a reply may only leave once this has resolved"]
-#[derive(Debug)]
 pub struct Commit(Inner);
 
-#[derive(Debug)]
 enum Inner {
     Done(Result<(), StoreError>),
-    Waiting(oneshot::Receiver<Result<(), StoreError>>),
+    /// Nobody has waited yet. Only who does is told, because it has to tell others.
+    Submitted(Arc<Shared>, u64),
+    Waiting(oneshot::Receiver<Result<Others, StoreError>>),
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commit")
+    }
 }
 
 impl Future for Commit {
     type Output = Result<(), StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Inner::Done(outcome) => Poll::Ready(outcome.clone()),
-            Inner::Waiting(outcome) => {
-                Poll::Ready(ready!(Pin::new(outcome).poll(context)).unwrap_or(Err(StoreError::Failed)))
+        loop {
+            match &mut self.0 {
+                Inner::Done(outcome) => return Poll::Ready(outcome.clone()),
+                Inner::Submitted(shared, batch) => {
+                    let waiting = shared.lock().wait(*batch);
+                    self.0 = waiting;
+                }
+                Inner::Waiting(outcome) => {
+                    let told = ready!(Pin::new(outcome).poll(context)).unwrap_or(Err(StoreError::Failed));
+                    return Poll::Ready(told.map(drop));
+                }
             }
         }
     }
@@ -115,10 +150,12 @@ impl Committer {
             overlay: Overlay::new(),
             waiting: Vec::new(),
             waiting_size: Size::default(),
+            waiting_since: None,
+            writing_since: None,
             outstanding: Size::default(),
             submitted: 0,
             durable: 0,
-            waiters: VecDeque::new(),
+            waiters: Vec::new(),
             idle: false,
             failure_reported: false,
         };
@@ -134,11 +171,17 @@ impl Committer {
     }
 
     pub fn submit(&self, batch: Batch) -> Result<Commit, StoreError> {
-        self.shared.submit(batch)
+        Shared::submit(&self.shared, batch)
     }
 
     pub fn barrier(&self) -> Commit {
-        self.shared.lock().barrier()
+        Shared::barrier(&self.shared, &self.shared.lock())
+    }
+
+    /// For how long the oldest of what is not durable has waited.
+    pub fn backlog(&self) -> Duration {
+        let state = self.shared.lock();
+        state.writing_since.or(state.waiting_since).map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Reads what the overlay knows.
@@ -157,7 +200,7 @@ impl Committer {
             state.phase = Phase::Closing;
         }
         self.shared.work.notify_one();
-        state.barrier()
+        Shared::barrier(&self.shared, &state)
     }
 
     /// Waits for the thread, which must have been told to end.
@@ -189,7 +232,16 @@ impl Shared {
         })
     }
 
-    fn submit(&self, batch: Batch) -> Result<Commit, StoreError> {
+    /// What was submitted so far.
+    fn barrier(self: &Arc<Self>, state: &State) -> Commit {
+        Commit(if state.submitted == state.durable {
+            Inner::Done(Ok(()))
+        } else {
+            Inner::Submitted(self.clone(), state.submitted)
+        })
+    }
+
+    fn submit(self: &Arc<Self>, batch: Batch) -> Result<Commit, StoreError> {
         let mut state = self.lock();
         state.admit(&batch, &self.options)?;
         for requirement in &batch.requirements {
@@ -198,14 +250,14 @@ impl Shared {
             }
         }
         if batch.operations.is_empty() {
-            return Ok(state.barrier());
+            return Ok(self.barrier(&state));
         }
         state.enqueue(batch);
         if !self.options.inline {
             if mem::take(&mut state.idle) {
                 self.work.notify_one();
             }
-            return Ok(state.barrier());
+            return Ok(self.barrier(&state));
         }
         let work = state.take_work().settle();
         match self.engine.write(&work.operations) {
@@ -226,9 +278,6 @@ impl Shared {
     fn run(&self) {
         let _guard = FailOnPanic(self);
         while self.wait_for_work() {
-            // Whoever submits may be running on this core and have more to submit: the sync costs as much for all of it. Where
-            // nobody else wants to run, this is nothing.
-            thread::yield_now();
             let work = self.lock().take_work().settle();
             match self.engine.write(&work.operations) {
                 Ok(()) => self.finish(&work),
@@ -262,10 +311,10 @@ impl Shared {
         for operations in work.operations.chunks(FORGET_AT_ONCE) {
             self.lock().overlay.forget_rows(work.last, operations);
         }
-        let woken = self.lock().complete(work);
-        for waiter in woken {
-            // Who no longer waits has given up on the reply, not on the batch.
-            let _ = waiter.send(Ok(()));
+        let mut woken = self.lock().complete(work);
+        if let Some(waiter) = woken.pop() {
+            // If nobody is there any more, the others are told here.
+            let _ = waiter.send(Ok(Others(woken)));
         }
     }
 
@@ -312,34 +361,37 @@ impl State {
         self.submitted += 1;
         self.overlay.apply(self.submitted, &batch.operations);
         self.waiting.extend(batch.operations);
+        self.waiting_since.get_or_insert_with(Instant::now);
         self.waiting_size.add(size);
         self.outstanding.add(size);
     }
 
     fn take_work(&mut self) -> Work {
         self.idle = false;
+        self.writing_since = self.waiting_since.take();
         let (operations, size) = (mem::take(&mut self.waiting), mem::take(&mut self.waiting_size));
         Work { operations, size, last: self.submitted }
     }
 
     /// Counts the work as durable and hands over who waited for it.
-    fn complete(&mut self, work: &Work) -> Vec<oneshot::Sender<Result<(), StoreError>>> {
+    fn complete(&mut self, work: &Work) -> Vec<Waiter> {
         self.durable = work.last;
+        self.writing_since = None;
         self.outstanding.subtract(work.size);
-        let ready = self.waiters.partition_point(|(batch, _)| *batch <= work.last);
-        self.waiters.drain(..ready).map(|(_, waiter)| waiter).collect()
+        self.waiters.extract_if(.., |(batch, _)| *batch <= work.last).map(|(_, waiter)| waiter).collect()
     }
 
-    fn barrier(&mut self) -> Commit {
-        if self.submitted == self.durable {
-            return Commit(Inner::Done(Ok(())));
+    /// Waits for a batch that was submitted.
+    fn wait(&mut self, batch: u64) -> Inner {
+        if batch <= self.durable {
+            return Inner::Done(Ok(()));
         }
         if self.phase == Phase::Failed {
-            return Commit(Inner::Done(Err(StoreError::Failed)));
+            return Inner::Done(Err(StoreError::Failed));
         }
         let (waiter, outcome) = oneshot::channel();
-        self.waiters.push_back((self.submitted, waiter));
-        Commit(Inner::Waiting(outcome))
+        self.waiters.push((batch, waiter));
+        Inner::Waiting(outcome)
     }
 }
 

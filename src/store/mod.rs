@@ -20,7 +20,7 @@ mod rocks;
 mod tests;
 mod view;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use batch::{Batch, Change, Operation};
 pub use catalogue::{Shape, Table};
@@ -101,6 +101,11 @@ impl Store {
     /// Resolves when everything submitted so far is durable; at once if nothing is outstanding.
     pub fn barrier(&self) -> Commit {
         self.0.barrier()
+    }
+
+    /// For how long the oldest of what was submitted and is not durable has waited: about as long as what is submitted now will.
+    pub fn backlog(&self) -> Duration {
+        self.0.backlog()
     }
 
     /// Reads everything submitted so far.

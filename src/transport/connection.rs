@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{
     Handler, codes,
@@ -31,8 +34,9 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, session: Arc<H::Se
             },
         };
         let (shared, session) = (shared.clone(), session.clone());
+        let taken_in = Instant::now();
         tokio::spawn(async move {
-            exchange::serve(&*shared, &session, stream).await;
+            exchange::serve(&*shared, &session, stream, taken_in).await;
             drop(slot);
         });
     }

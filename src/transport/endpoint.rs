@@ -109,7 +109,7 @@ impl Endpoint {
     ) -> Result<impl Future<Output = ()> + Send + use<H>, TlsError> {
         self.renew(identity, roots)?;
         let acceptor = Acceptor {
-            shared: Arc::new(Shared { handler, settings: self.settings.clone(), draining: self.draining.subscribe() }),
+            shared: Arc::new(Shared::new(handler, self.settings.clone(), self.draining.subscribe())),
             verifier: self.verifier.subscribe(),
             connections: self.connections.clone(),
             handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),

@@ -4,10 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     Code, Frames, Handler, MethodRules, Reply, Settings, StreamError, Streaming, codes,
+    congestion::Congestion,
     frames::{FrameReader, FrameStream, finish, write_frame},
     pipe::{Receiver, Sender, Stream},
 };
@@ -19,6 +23,7 @@ pub(super) const HEADER: usize = 4;
 pub(super) struct Shared<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Settings,
+    pub(super) congestion: Congestion,
     /// Turns true when the endpoint shuts down.
     pub(super) draining: watch::Receiver<bool>,
 }
@@ -31,8 +36,22 @@ enum Intake {
     Answer { response: Bytes, streaming: bool },
 }
 
-/// Runs an exchange from the first byte to the last.
-pub(super) async fn serve<H: Handler>(shared: &Shared<H>, session: &Arc<H::Session>, stream: Stream) {
+impl<H> Shared<H> {
+    pub(super) fn new(handler: Arc<H>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
+        let congestion = Congestion::new(settings.max_wait);
+        Self { handler, settings, congestion, draining }
+    }
+}
+
+/// Runs an exchange, whose stream was taken in at that time, from the first byte to the last.
+pub(super) async fn serve<H: Handler>(
+    shared: &Shared<H>,
+    session: &Arc<H::Session>,
+    stream: Stream,
+    taken_in: Instant,
+) {
+    // Of the network and the peer nothing is in it: only of how much there is to do here.
+    let waited = taken_in.elapsed();
     let Stream { id, mut sender, receiver } = stream;
     // Only a panic above drops it.
     sender.unfinished = codes::INTERNAL;
@@ -49,6 +68,11 @@ pub(super) async fn serve<H: Handler>(shared: &Shared<H>, session: &Arc<H::Sessi
             return respond(&mut sender, response, streaming, response_deadline).await;
         }
     };
+    if shared.congestion.refuses(waited + shared.handler.backlog(), Instant::now()) {
+        reader.receiver.stop(codes::DONE);
+        let response = shared.handler.overloaded();
+        return respond(&mut sender, response, streaming, response_deadline).await;
+    }
     match shared.handler.exchange(session, id, request).await {
         Reply::Once(response) => respond(&mut sender, response, streaming, response_deadline).await,
         Reply::Stream(response, above) if streaming => {

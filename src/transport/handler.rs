@@ -1,7 +1,7 @@
 //! What the transport calls: a [`Handler`] answers requests, and a [`Streaming`] goes on where the reply to a request is
 //! a stream of frames. Neither sees a type of the QUIC library.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,6 +54,14 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The encoded response to a request that is larger than its method allows.
     fn too_large(&self, method: u16, limit: usize) -> Bytes;
+
+    /// How long what is under way keeps a new request waiting.
+    fn backlog(&self) -> Duration;
+
+    /// The encoded response to a request that came when there was too much to do: it may come again after [`RETRY_AFTER`].
+    ///
+    /// [`RETRY_AFTER`]: super::RETRY_AFTER
+    fn overloaded(&self) -> Bytes;
 
     /// The encoded response to a stream that ends before method or framing could be understood.
     fn malformed(&self) -> Bytes;

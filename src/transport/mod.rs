@@ -8,6 +8,7 @@
 
 mod caller;
 pub mod codes;
+mod congestion;
 mod connection;
 mod context;
 mod dial;
@@ -28,6 +29,7 @@ pub(crate) mod tests;
 
 pub use caller::{Connection, Exchange};
 pub use codes::Code;
+pub use congestion::{Congestion, RETRY_AFTER};
 pub use context::Context;
 pub use dial::{InvalidPlace, Place, PrivateAddresses, Route, Routes};
 pub use endpoint::Endpoint;

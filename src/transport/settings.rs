@@ -24,6 +24,9 @@ pub struct Settings {
     pub request_deadline: Duration,
     /// A response or frame must be taken by the peer within this; a caller waits this long for its response.
     pub response_deadline: Duration,
+    /// Where exchanges wait longer than this until there is time for them, and that does not pass, they are refused. By default
+    /// they wait.
+    pub max_wait: Duration,
     /// Exchanges in flight at shutdown get this long.
     pub shutdown_grace: Duration,
     /// Connections accepted at a time; above it, attempts are refused.
@@ -48,6 +51,7 @@ impl Default for Settings {
             handshake_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(30),
             response_deadline: Duration::from_secs(60),
+            max_wait: Duration::MAX,
             shutdown_grace: Duration::from_secs(10),
             max_connections: 100_000,
             max_handshakes: 1_000,

@@ -1,7 +1,9 @@
 //! Methods of the Queuing Service (`wire-spec/queuing.tls`).
 
+use bytes::Bytes;
+
 use super::{
-    Opaque,
+    Decode as _, DecodeError, Opaque, Reader,
     credential::{HpkePublicKey, Signature, SignaturePublicKey},
     queue::Incarnation,
 };
@@ -228,5 +230,15 @@ wire_structs! {
         pub public_key: P256PublicKey,
         /// And authenticated by this secret (RFC 8291 section 3.2).
         pub auth: Secret<16>,
+    }
+}
+
+impl ClientQueueConfig {
+    /// The home domain in an encoded config, of which no more is read.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it does not begin with a domain.
+    pub fn home_of(encoded: &Bytes) -> Result<Domain, DecodeError> {
+        Domain::decode(&mut Reader::new(encoded.clone()))
     }
 }

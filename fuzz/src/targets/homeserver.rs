@@ -107,6 +107,7 @@ async fn homeserver(engine: MemoryEngine) -> Vec<Connection> {
         queue_limits: QueueLimits { entries: 12, direct_entries: 12, update_entries: 5, ..QueueLimits::default() },
         policy,
         workers: Workers::inline(),
+        max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),
         federation: Federation::none(),
         outbox_limits: Default::default(),

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use super::*;
@@ -67,6 +68,14 @@ impl Handler for Recorder {
 
     fn too_large(&self, method: u16, limit: usize) -> Bytes {
         self.inner.too_large(method, limit)
+    }
+
+    fn backlog(&self) -> Duration {
+        self.inner.backlog()
+    }
+
+    fn overloaded(&self) -> Bytes {
+        self.inner.overloaded()
     }
 
     fn malformed(&self) -> Bytes {

@@ -109,6 +109,14 @@ impl Handler for Lossy {
         self.service().too_large(method, limit)
     }
 
+    fn backlog(&self) -> Duration {
+        self.service().backlog()
+    }
+
+    fn overloaded(&self) -> Bytes {
+        self.service().overloaded()
+    }
+
     fn malformed(&self) -> Bytes {
         self.service().malformed()
     }
@@ -318,6 +326,7 @@ impl Homeserver {
             queue_limits,
             policy,
             workers: Workers::for_this_machine(),
+            max_wait: std::time::Duration::MAX,
             connection_limits: connection_limits(&Settings::default()),
             federation: world.federation(domain),
             outbox_limits: Default::default(),

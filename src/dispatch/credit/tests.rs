@@ -82,6 +82,7 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens, federatio
         queue_limits: QueueLimits::default(),
         policy: Policy { tokens, ..Policy::default() },
         workers: Workers::inline(),
+        max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),
         federation,
         outbox_limits: Default::default(),

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Mutex,
+    time::Duration,
 };
 
 use rand_core::RngCore as _;
@@ -609,6 +610,14 @@ impl Handler for Peer {
     }
 
     fn too_large(&self, _: u16, _: usize) -> Bytes {
+        Bytes::new()
+    }
+
+    fn backlog(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn overloaded(&self) -> Bytes {
         Bytes::new()
     }
 

@@ -149,7 +149,8 @@ impl World {
         let (mut batch, mut delivery) = (Batch::new(), Delivery { no_push, ..Delivery::default() });
         let service = &self.dispatcher.queuing;
         let context = &mut scope.context();
-        delivery.add(service, context, &mut batch, message, configs, Class::Application).await.unwrap();
+        let configs: Vec<_> = configs.iter().map(|config| config.to_vec().into()).collect();
+        delivery.add(service, context, &mut batch, message, &configs, Class::Application).await.unwrap();
         let unreachable = delivery.unreachable;
         let Delivery { appends, forwards, .. } = delivery;
         let (told, refused) = tokio::sync::oneshot::channel();
@@ -168,9 +169,9 @@ impl World {
         let mut scope = self.dispatcher.unlocked();
         let (mut batch, mut delivery) = (Batch::new(), Delivery::default());
         let message = FanOut { group: group(1), content: FanOutContent::Application(Vec::new().into()) };
-        let (service, configs) = (&self.dispatcher.queuing, std::slice::from_ref(config));
+        let (service, configs) = (&self.dispatcher.queuing, [config.to_vec().into()]);
         let context = &mut scope.context();
-        let gone = delivery.add(service, context, &mut batch, message, configs, Class::Application).await.unwrap();
+        let gone = delivery.add(service, context, &mut batch, message, &configs, Class::Application).await.unwrap();
         gone == [0]
     }
 

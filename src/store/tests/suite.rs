@@ -25,6 +25,7 @@ for_every_engine!(
     one_batch_alone_may_exceed_the_bound,
     closing_writes_what_was_submitted_and_refuses_more,
     dropping_the_last_handle_writes_what_was_submitted,
+    everybody_is_told_although_some_have_gone_or_do_not_ask,
     inline_batches_are_durable_at_once,
     an_inline_failure_ends_the_store,
 );
@@ -371,6 +372,31 @@ async fn dropping_the_last_handle_writes_what_was_submitted<F: Fixture>(fixture:
     drop(store);
     let (store, _, _) = open(fixture.engine());
     assert_eq!(numbers(store.durable(), AsUsers, Key::new().., Limit::rows(99)).await.len(), 50);
+}
+
+async fn everybody_is_told_although_some_have_gone_or_do_not_ask<F: Fixture>(fixture: F) {
+    let (store, faults, _) = open(fixture.engine());
+    faults.hold();
+    let first = store.submit(put(AsUsers, 0, "a")).unwrap();
+    // These share the next write. Of those who wait for it one has gone, and one is asked for the first time when all is over.
+    let submit = |number| store.submit(put(AsUsers, number, "a")).unwrap();
+    let (not_asked, mut waiting) = (submit(1), Vec::new());
+    for number in 2..6 {
+        let commit = submit(number);
+        waiting.push(tokio::spawn(async move { (number, commit.await) }));
+    }
+    tokio::task::yield_now().await;
+    let gone = [waiting.pop().unwrap(), waiting.remove(0)];
+    for task in &gone {
+        task.abort();
+    }
+    faults.release();
+    first.await.unwrap();
+    for task in waiting {
+        assert_eq!(task.await.unwrap().1, Ok(()));
+    }
+    assert_eq!(not_asked.await, Ok(()));
+    assert!(store.backlog().is_zero());
 }
 
 async fn inline_batches_are_durable_at_once<F: Fixture>(fixture: F) {

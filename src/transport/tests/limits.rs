@@ -197,3 +197,17 @@ async fn under_load_a_peer_proves_its_address_first_and_gets_in() {
     let connection = server.connect().await;
     assert!(call(&connection, request(ECHO, b"")).await.is_ok());
 }
+
+#[tokio::test]
+async fn who_has_waited_too_long_for_its_turn_is_told_when_to_come_again() {
+    // That long everybody waits.
+    let mut server = server(Settings { max_wait: Duration::ZERO, ..Settings::default() }, None);
+    let connection = server.connect().await;
+    let refusal = "overloaded";
+    assert_eq!(call(&connection, request(ECHO, b"")).await.unwrap(), refusal);
+    let exchange = connection.open().await.unwrap();
+    let (response, mut frames) = exchange.streaming(request(STREAM, b""), MAX_RESPONSE).await.unwrap();
+    assert_eq!(response, refusal);
+    assert_eq!(frames.next().await, Ok(None));
+    assert!(server.steered.started.try_recv().is_err(), "nothing has reached the service");
+}

@@ -79,6 +79,14 @@ impl Handler for Echo {
         format!("too large for {method}: {limit}").into()
     }
 
+    fn backlog(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn overloaded(&self) -> Bytes {
+        "overloaded".into()
+    }
+
     fn malformed(&self) -> Bytes {
         "malformed".into()
     }

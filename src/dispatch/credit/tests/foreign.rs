@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -99,6 +100,14 @@ impl Handler for Elsewhere {
     }
 
     fn too_large(&self, _: u16, _: usize) -> Bytes {
+        Bytes::new()
+    }
+
+    fn backlog(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn overloaded(&self) -> Bytes {
         Bytes::new()
     }
 
