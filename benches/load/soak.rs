@@ -56,6 +56,7 @@ impl Filling {
             ticks.tick().await;
             if let Err(refusal) = attempt(&self.crowd.group, &mut self.crowd.message).await {
                 self.refused += 1;
+                // Reason: the homeserver has said for how long.
                 sleep(refusal.retry_after.expect("it is too much for now only")).await;
                 continue;
             }
