@@ -106,14 +106,39 @@ pub fn open(home: &Path) -> Result<Connection, ClientError> {
     Ok(connection)
 }
 
+/// Where OpenMLS's storage notes which of its migrations were made.
+const OPENMLS_MIGRATIONS: &str = "openmls_sqlite_storage_migrations";
+
+/// Of a state that was never complete: takes out what a process left that was killed while it made OpenMLS's tables. Those are noted
+/// after they are made, not with them, so that it cannot be gone on with; and until the version is written, nothing is in them.
+fn start_over(connection: &mut Connection) -> Result<(), ClientError> {
+    let transaction = connection.transaction()?;
+    let tables = super::all(
+        &transaction,
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+        [],
+        |row| Ok(row.get::<_, String>(0)?),
+    )?;
+    // A file of somebody else's is left alone.
+    if tables.iter().any(|table| table == OPENMLS_MIGRATIONS) {
+        for table in tables {
+            transaction.execute_batch(&format!("DROP TABLE \"{table}\""))?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
 /// Sets a connection up, and makes the tables if there are none.
 pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "secure_delete", true)?;
     connection.set_prepared_statement_cache_capacity(128);
-    SqliteStorageProvider::<Json, _>::new(&mut *connection).run_migrations().map_err(ClientError::storage)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        start_over(connection)?;
+    }
+    SqliteStorageProvider::<Json, _>::new(&mut *connection).run_migrations().map_err(ClientError::storage)?;
     match version {
         VERSION => Ok(()),
         0 => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::Connection;
 
 use super::{
@@ -12,7 +13,10 @@ use super::{
 };
 use crate::{
     base::{Domain, GroupId, Secret, Timestamp, UserId},
-    client::error::{ClientError, Local},
+    client::{
+        error::{ClientError, Local},
+        mls::Json,
+    },
     crypto::ratchet::Ratchet,
     wire::{
         Encode, Method,
@@ -72,6 +76,29 @@ async fn a_home_is_used_by_one_at_a_time_and_is_private() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(database);
     assert!(waiting.await.unwrap(), "whoever waits gets it");
+}
+
+#[test]
+fn a_state_whose_making_was_cut_short_anywhere_is_made_anew_and_other_files_are_left_alone() {
+    let rows = "SELECT count(*) FROM openmls_sqlite_storage_migrations";
+    let mut whole = Connection::open_in_memory().unwrap();
+    schema::prepare(&mut whole).unwrap();
+    let migrations: i64 = whole.query_row(rows, [], |row| row.get(0)).unwrap();
+    assert!(migrations > 1);
+    for noted in 0..migrations {
+        // Killed after a migration was made and before it was noted.
+        let mut connection = Connection::open_in_memory().unwrap();
+        SqliteStorageProvider::<Json, _>::new(&mut connection).run_migrations().unwrap();
+        let last = "DELETE FROM openmls_sqlite_storage_migrations WHERE version NOT IN \
+                    (SELECT version FROM openmls_sqlite_storage_migrations ORDER BY version LIMIT ?)";
+        connection.execute(last, [noted]).unwrap();
+        schema::prepare(&mut connection).unwrap();
+        assert_eq!(connection.query_row(rows, [], |row| row.get::<_, i64>(0)), Ok(migrations), "after {noted}");
+    }
+    let mut other = Connection::open_in_memory().unwrap();
+    other.execute_batch("CREATE TABLE theirs (number INTEGER); INSERT INTO theirs VALUES (7)").unwrap();
+    schema::prepare(&mut other).unwrap();
+    assert_eq!(other.query_row("SELECT number FROM theirs", [], |row| row.get::<_, i64>(0)), Ok(7));
 }
 
 #[tokio::test]
