@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bennu::{
-    base::{Clock as _, Day, Domain, QsClientId, Secret, SystemClock, limits::MAX_RESPONSE},
+    base::{Clock as _, Day, Domain, QsClientId, Refusal, Secret, SystemClock, limits::MAX_RESPONSE},
     crypto::{
         at_rest::StorageKey,
         hpke::{self, HpkePrivateKey},
@@ -49,6 +49,7 @@ use openmls::prelude::{
 };
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use tls_codec::{Deserialize as _, Serialize as _};
+use tokio::time::sleep;
 
 /// A homeserver in this process, of which nothing is special but that it takes no tokens, and its store.
 #[allow(dead_code, reason = "some are processes of their own")]
@@ -122,18 +123,30 @@ async fn signed<C: Call>(
     Request { version: VERSION, method: C::METHOD as u16, auth, token: None, body: body.into() }.to_vec().into()
 }
 
-/// The answer to a request, and how long it took in microseconds.
+/// Waits for as long as the homeserver wants whoever asked to, if that is all it has against the request.
+async fn put_off(refusal: Refusal) {
+    let time = refusal.retry_after.unwrap_or_else(|| panic!("{refusal}"));
+    // Reason: the homeserver has said for how long.
+    sleep(time).await;
+}
+
+/// The answer to a request, and how long it took in microseconds, when it was not put off.
 pub async fn ask<C: Call>(
     connection: &Connection,
     sender: Option<(SenderId, &SigningKey)>,
     request: &C::Request,
 ) -> (C::Response, u128) {
-    let exchange = connection.open().await.unwrap();
-    let bytes = signed::<C>(connection, exchange.id(), sender, request).await;
-    let started = Instant::now();
-    let response = exchange.request(bytes, MAX_RESPONSE).await.unwrap();
-    let time = started.elapsed().as_micros();
-    (C::Response::from_bytes(Response::from_bytes(response).unwrap().into_result().unwrap()).unwrap(), time)
+    loop {
+        let exchange = connection.open().await.unwrap();
+        let bytes = signed::<C>(connection, exchange.id(), sender.clone(), request).await;
+        let started = Instant::now();
+        let response = exchange.request(bytes, MAX_RESPONSE).await.unwrap();
+        let time = started.elapsed().as_micros();
+        match Response::from_bytes(response).unwrap().into_result() {
+            Ok(body) => return (C::Response::from_bytes(body).unwrap(), time),
+            Err(refusal) => put_off(refusal).await,
+        }
+    }
 }
 
 /// A leaf of somebody who is not looked at any closer.
@@ -199,11 +212,16 @@ impl Queue {
     /// Listens to it, from the entry with the number `start` on.
     #[allow(dead_code, reason = "not every bench listens")]
     pub async fn listen(&self, start: u64) -> Listener {
-        let incarnation = self.look().await.incarnation;
-        let exchange = self.connection.open().await.unwrap();
-        let request = Listen { incarnation, start };
-        let request = signed::<call::QsListen>(&self.connection, exchange.id(), self.sender(), &request).await;
-        Listener(exchange.streaming(request, MAX_RESPONSE).await.unwrap().1)
+        let request = Listen { incarnation: self.look().await.incarnation, start };
+        loop {
+            let exchange = self.connection.open().await.unwrap();
+            let request = signed::<call::QsListen>(&self.connection, exchange.id(), self.sender(), &request).await;
+            let (response, frames) = exchange.streaming(request, MAX_RESPONSE).await.unwrap();
+            match Response::from_bytes(response).unwrap().into_result() {
+                Ok(_) => return Listener(frames),
+                Err(refusal) => put_off(refusal).await,
+            }
+        }
     }
 
     /// The number of its next entry.

@@ -128,12 +128,10 @@ async fn a_reply_waits_until_its_write_is_durable() {
     faults.hold();
     let request = create_user(&random_secret(&mut system_rng()));
     let mut reply = Box::pin(ask::<call::QsCreateUser>(&connection, &request));
-    let held = faults.clone();
-    let held = tokio::task::spawn_blocking(move || held.wait_until_held());
     tokio::select! {
         biased;
         reply = &mut reply => panic!("acknowledged before it was durable: {reply:?}"),
-        held = held => held.unwrap(),
+        () = faults.wait_until_held() => {}
     }
     faults.release();
     reply.await.unwrap();

@@ -1,19 +1,21 @@
 //! The one way to the disk. Batches are checked, numbered and shown in the overlay under one lock; a thread takes all
 //! that are waiting, settles them into one synced write, and wakes those that wait for them. A write that fails is the
 //! end: nothing more is written and nobody is told of success.
+//!
+//! The first that waits calls the thread, but lets all tasks run before that can: what they submit shares the write.
 
 use std::{
     fmt,
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, ready},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use super::{
     Batch, Engine, EngineError, Operation, Options, StoreError,
@@ -55,6 +57,8 @@ struct State {
     durable: u64,
     /// Who waits for which batch.
     waiters: Vec<(u64, Waiter)>,
+    /// Whether what waits is to be taken.
+    called: bool,
     /// Whether the thread sleeps and must be woken.
     idle: bool,
     /// Whether the failure callback was called.
@@ -156,6 +160,7 @@ impl Committer {
             submitted: 0,
             durable: 0,
             waiters: Vec::new(),
+            called: false,
             idle: false,
             failure_reported: false,
         };
@@ -254,10 +259,13 @@ impl Shared {
         }
         state.enqueue(batch);
         if !self.options.inline {
-            if mem::take(&mut state.idle) {
-                self.work.notify_one();
+            let commit = self.barrier(&state);
+            let first = state.waiting_size.batches == 1;
+            drop(state);
+            if first {
+                Call(Arc::downgrade(self)).in_a_while();
             }
-            return Ok(self.barrier(&state));
+            return Ok(commit);
         }
         let work = state.take_work().settle();
         match self.engine.write(&work.operations) {
@@ -296,8 +304,8 @@ impl Shared {
         loop {
             match state.phase {
                 Phase::Failed => return false,
-                Phase::Open | Phase::Closing if state.waiting_size.batches > 0 => return true,
-                Phase::Closing => return false,
+                Phase::Closing => return state.waiting_size.batches > 0,
+                Phase::Open if state.called && state.waiting_size.batches > 0 => return true,
                 Phase::Open => {
                     state.idle = true;
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -367,7 +375,7 @@ impl State {
     }
 
     fn take_work(&mut self) -> Work {
-        self.idle = false;
+        (self.called, self.idle) = (false, false);
         self.writing_since = self.waiting_since.take();
         let (operations, size) = (mem::take(&mut self.waiting), mem::take(&mut self.waiting_size));
         Work { operations, size, last: self.submitted }
@@ -404,6 +412,32 @@ impl Size {
     fn subtract(&mut self, other: Size) {
         self.batches -= other.batches;
         self.bytes -= other.bytes;
+    }
+}
+
+/// Calls the thread when it is dropped, which it is even where the runtime ends before. It does not keep the database open.
+struct Call(Weak<Shared>);
+
+impl Call {
+    /// Calls once all tasks that are ready have run; outside of a runtime, at once.
+    fn in_a_while(self) {
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                yield_now().await;
+                drop(self);
+            });
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut state = shared.lock();
+        state.called = true;
+        if mem::take(&mut state.idle) {
+            shared.work.notify_one();
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::{Engine, EngineError, KeyRange, Limit, Operation, Page, Read, Table};
 
@@ -24,6 +25,8 @@ pub struct Faults(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Told when a write comes.
+    arrived: Notify,
 }
 
 #[derive(Default)]
@@ -70,11 +73,14 @@ impl Faults {
         self.lock().held = true;
     }
 
-    /// Blocks until a write is being held back.
-    pub fn wait_until_held(&self) {
-        let mut state = self.lock();
-        while state.waiting == 0 {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until a write is being held back.
+    pub async fn wait_until_held(&self) {
+        loop {
+            let arrived = self.0.arrived.notified();
+            if self.lock().waiting > 0 {
+                return;
+            }
+            arrived.await;
         }
     }
 
@@ -106,7 +112,7 @@ impl Faults {
     fn admit(&self) -> Result<Option<Fault>, EngineError> {
         let mut state = self.lock();
         state.waiting += 1;
-        self.0.changed.notify_all();
+        self.0.arrived.notify_waiters();
         while state.held && state.passes == 0 && !state.crashed {
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -116,13 +116,11 @@ async fn a_message_is_pushed_when_it_is_durable_and_not_before() {
     let mut pushing = Pushing::start(World::with_faults(&faults).await, vec![status("201 Created")]).await;
     let (_, config) = pushing.create("/one").await;
     faults.hold();
-    let held = faults.clone();
-    let held = tokio::task::spawn_blocking(move || held.wait_until_held());
     let mut sent = Box::pin(pushing.world.tell(&config, application(), false));
     tokio::select! {
         biased;
         _ = &mut sent => panic!("sent before it was durable"),
-        held = held => held.unwrap(),
+        () = faults.wait_until_held() => {}
     }
     assert_eq!((pushing.waiting(), pushing.endpoint.connections()), (0, 0));
     faults.release();

@@ -137,7 +137,7 @@ async fn a_newer_pending_row_outlives_the_commit_of_an_older_one<F: Fixture>(fix
     let (store, faults, _) = open(fixture.engine());
     faults.hold();
     let older = store.submit(put(AsUsers, 1, "older")).unwrap();
-    faults.wait_until_held();
+    faults.wait_until_held().await;
     let newer = store.submit(put(AsUsers, 1, "newer")).unwrap();
     let mut clear = Batch::new();
     clear.delete_range(AsUsers, key(0), key(1)).put(AsUsers, key(0), "after");

@@ -112,8 +112,7 @@ async fn what_is_taken_in_on_one_stream_is_not_told_on_another_before_it_is_dura
     let frame = peer.frame(vec![message]);
     faults.hold();
     frames.send(frame.clone()).await.unwrap();
-    let held = faults.clone();
-    tokio::task::spawn_blocking(move || held.wait_until_held()).await.unwrap();
+    faults.wait_until_held().await;
     // The sender has lost the first stream, and tries again on another.
     let mut again = Box::pin(open_delivery(&connection, "c.test"));
     // Others are answered meanwhile, again and again.
