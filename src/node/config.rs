@@ -124,8 +124,8 @@ impl Default for Limits {
             max_connections: transport.max_connections,
             max_streams: transport.max_streams,
             idle_timeout: transport.idle_timeout.as_secs(),
-            // Bursts of a fifth of a second are served: a compaction, or messages to thousands at once, are no overload.
-            max_wait: 50,
+            // Bursts of an eighth of a second are served: a compaction, or messages to thousands at once, are no overload.
+            max_wait: 30,
             shutdown_grace: transport.shutdown_grace.as_secs(),
             queue_entries: queues.entries,
             queue_bytes: queues.bytes,

@@ -41,7 +41,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { create: false, cache_bytes: 64 << 20, memtable_bytes: 64 << 20, log_bytes: 128 << 20 }
+        Self { create: false, cache_bytes: 64 << 20, memtable_bytes: 128 << 20, log_bytes: 128 << 20 }
     }
 }
 
@@ -164,13 +164,17 @@ impl Tuning {
         // Values are ciphertext or keys, and keys are random ids: nothing to compress.
         family.set_compression_type(DBCompressionType::None);
         family.set_level_compaction_dynamic_level_bytes(true);
-        family.set_write_buffer_size((self.memtable_bytes / 4).max(1 << 20));
+        family.set_write_buffer_size((self.memtable_bytes / 8).max(1 << 20));
         // Many look-ups are for what is not there: the answer to a request that is none but a repeat, a row that was written long
         // ago.
         family.set_memtable_prefix_bloom_ratio(0.02);
         family.set_memtable_whole_key_filtering(true);
         let shape = Table::ALL.iter().find(|table| table.name() == name).map(|table| table.shape());
         if shape == Some(Shape::Log) {
+            // Nearly all that is written is in such tables: the larger its files are when they are made, and the more of them are
+            // merged at once, the fewer times it is written again.
+            family.set_write_buffer_size((self.memtable_bytes / 2).max(1 << 20));
+            family.set_level_zero_file_num_compaction_trigger(8);
             // What was deleted from the front must not be walked over by every read of a queue.
             family.add_compact_on_deletion_collector_factory(4096, 1024, 0.5);
         }
