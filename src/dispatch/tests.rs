@@ -37,7 +37,7 @@ fn parts(store: Store) -> Parts {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(|| Box::new(system_rng())),
         queue_limits: QueueLimits::default(),
-        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
+        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() }.into(),
         workers: Workers::for_this_machine(),
         max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),

@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Batch, Engine, EngineError, Operation, Options, StoreError,
+    Batch, Engine, EngineError, Meters, Operation, Options, StoreError,
     batch::{Requirement, settle},
     overlay::Overlay,
 };
@@ -33,6 +33,7 @@ pub(super) struct Committer {
 struct Shared {
     engine: Arc<dyn Engine>,
     options: Options,
+    meters: Meters,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -159,7 +160,13 @@ impl Committer {
             idle: false,
             failure_reported: false,
         };
-        let shared = Arc::new(Shared { engine, options, state: Mutex::new(state), work: Condvar::new() });
+        let shared = Arc::new(Shared {
+            engine,
+            options,
+            meters: Meters::default(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        });
         let thread = if inline {
             None
         } else {
@@ -191,6 +198,10 @@ impl Committer {
 
     pub fn engine(&self) -> &dyn Engine {
         &*self.shared.engine
+    }
+
+    pub fn meters(&self) -> &Meters {
+        &self.shared.meters
     }
 
     /// Refuses further batches; those that were submitted are still written.
@@ -260,7 +271,7 @@ impl Shared {
             return Ok(self.barrier(&state));
         }
         let work = state.take_work().settle();
-        match self.engine.write(&work.operations) {
+        match self.write(&work) {
             Ok(()) => {
                 state.overlay.forget_ranges(work.last);
                 state.overlay.forget_rows(work.last, &work.operations);
@@ -279,7 +290,7 @@ impl Shared {
         let _guard = FailOnPanic(self);
         while self.wait_for_work() {
             let work = self.lock().take_work().settle();
-            match self.engine.write(&work.operations) {
+            match self.write(&work) {
                 Ok(()) => self.finish(&work),
                 Err(error) => return self.fail(self.lock(), &error),
             }
@@ -288,6 +299,13 @@ impl Shared {
         if state.phase == Phase::Failed {
             self.fail(state, &panicked());
         }
+    }
+
+    fn write(&self, work: &Work) -> Result<(), EngineError> {
+        let started = Instant::now();
+        self.engine.write(&work.operations)?;
+        self.meters.wrote(work.size.batches, work.size.bytes, started.elapsed());
+        Ok(())
     }
 
     /// Waits for batches; whether there are any, or will be none any more.
