@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools bench bench-quick bench-soak bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -60,6 +60,12 @@ interop: patience interop-tools ## Runs an independent client in Python against 
 	@# The program as the tests have it, so that nothing is compiled twice.
 	@$(CARGO) test --quiet --no-run --test end_to_end
 	@$(INTEROP)/bin/python tests/interop/run.py --bennu $(TARGET)/debug/bennu
+
+browser:
+	@sh scripts/browser.sh
+
+page: patience browser ## Looks at the page with charts in Chromium; pictures go to tmp/page in the target directory.
+	$(CARGO) test --test page -- --ignored
 
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_

@@ -71,7 +71,7 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         let reserved = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (domain, listen) = (domain.parse().unwrap(), reserved.local_addr().unwrap());
-        let created = create(directory.path(), &Setup { domain, listen, certificate: None }).unwrap();
+        let created = create(directory.path(), &Setup::new(domain, listen)).unwrap();
         let mut config = Config::load(&created.config).unwrap();
         config.policy.tokens.required = false;
         config.policy.rates.messages_per_peer = u32::MAX;

@@ -125,7 +125,7 @@ impl World {
             clock: Arc::new(SystemClock),
             entropy: system_entropy(),
             queue_limits: QueueLimits::default(),
-            policy: Policy { tokens, ..Policy::default() },
+            policy: Policy { tokens, ..Policy::default() }.into(),
             workers: Workers::for_this_machine(),
             max_wait: std::time::Duration::MAX,
             connection_limits: connection_limits(&Settings::default()),

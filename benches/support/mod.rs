@@ -69,7 +69,7 @@ pub async fn homeserver_on(domain: Domain, store: Store) -> Host<Service> {
         clock: Arc::new(SystemClock),
         entropy: system_entropy(),
         queue_limits: QueueLimits::default(),
-        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
+        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() }.into(),
         workers: Workers::for_this_machine(),
         max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),

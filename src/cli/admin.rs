@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     federation::{self, Federation},
     output::{Failure, Output, rfc3339, time, word},
+    top::Top,
     typed::lower,
 };
 use crate::{
@@ -64,6 +65,13 @@ enum Command {
     Federation(Federation),
     /// Count what there is
     Stats,
+    /// Say what is logged, or change it until the homeserver ends
+    Log {
+        /// What to log, for each module, as in "bennu=info,bennu::federation=debug"
+        filter: Option<String>,
+    },
+    /// Watch how it does: requests, queues, disk, other homeservers
+    Top(Top),
 }
 
 #[derive(Subcommand)]
@@ -219,6 +227,10 @@ impl Arguments {
                 ask(command.ask()).await?;
                 done(output, "done")
             }
+            Command::Log { filter } => {
+                show(output, &ask(Ask::Log { filter }).await?, |log| word(log, "log").to_owned())
+            }
+            Command::Top(top) => top.run(&socket, output).await,
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {
                 // Made first: a request that cannot be written must not take the place of an earlier one.

@@ -1,55 +1,348 @@
-//! `bennu init`: sets a homeserver's directory up.
+//! `bennu init`: sets a homeserver's directory up. On a terminal it asks for what it was not told.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{output::Failure, typed::typed};
 use crate::{
-    base::Domain,
-    node::setup::{Created, Setup, create},
+    base::{Domain, limits::DEFAULT_PORT},
+    federation::Mode,
+    node::{
+        policy::Admission,
+        setup::{Created, Setup, create},
+    },
 };
 
 /// What to set up.
 #[derive(Args)]
 pub struct Init {
-    /// The home domain: users are called <uuid>@DOMAIN
+    /// The home domain: users are called <uuid>@DOMAIN; asked for on a terminal if it is missing
     #[arg(long, value_parser = typed::<Domain>)]
-    domain: Domain,
-    /// Directory for configuration, keys and data; made if it is missing
+    domain: Option<Domain>,
+    /// Directory for configuration, keys and data; made if it is missing, asked for on a terminal if it is not named
     #[arg(long)]
-    dir: PathBuf,
-    /// UDP address to listen on
-    #[arg(long, default_value = "[::]:9420")]
-    listen: SocketAddr,
+    dir: Option<PathBuf>,
+    /// UDP address to listen on [default: [::]:9420]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// TCP address where figures can be read over HTTP, or "off" [default: on this machine, at the port of --listen]
+    #[arg(long, value_name = "ADDRESS|off")]
+    watch: Option<Watch>,
     /// Certificate chain for the domain (PEM); a development one is made if none is given
     #[arg(long, requires = "key")]
     certificate: Option<PathBuf>,
     /// Private key of the certificate (PEM)
     #[arg(long, requires = "certificate")]
     key: Option<PathBuf>,
+    /// Who may register [default: open]
+    #[arg(long, value_enum)]
+    registration: Option<Who>,
+    /// With which other homeservers it deals [default: open]
+    #[arg(long, value_enum)]
+    federation: Option<Others>,
+}
+
+/// Where figures can be read, if anywhere.
+#[derive(Clone, Copy)]
+struct Watch(Option<SocketAddr>);
+
+impl FromStr for Watch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = || text.parse().map_err(|_| format!("\"{text}\" is neither an address with a port nor \"off\""));
+        if text == "off" { Ok(Self(None)) } else { parsed().map(Some).map(Self) }
+    }
+}
+
+/// Who may register.
+#[derive(Clone, Copy, ValueEnum)]
+enum Who {
+    /// Anybody
+    Open,
+    /// Whoever has a code of `bennu admin invite create`
+    Invitation,
+    /// Nobody
+    Closed,
+}
+
+/// With which homeservers it deals.
+#[derive(Clone, Copy, ValueEnum)]
+enum Others {
+    /// With all that are not blocked
+    Open,
+    /// Only with those that `bennu admin federation allow` names
+    Allowlist,
+}
+
+/// What is asked for, whoever answers.
+trait Choice: Sized {
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl Choice for Domain {
+    fn read(text: &str) -> Result<Self, String> {
+        typed(text)
+    }
+}
+
+impl Choice for PathBuf {
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("a name is needed".into()) } else { Ok(text.into()) }
+    }
+}
+
+impl Choice for SocketAddr {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "this is no address with a port, as in 192.0.2.1:9420 or [::]:9420".into())
+    }
+}
+
+impl Choice for Watch {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Choice for Who {
+    fn read(text: &str) -> Result<Self, String> {
+        Self::from_str(text, true)
+    }
+}
+
+impl Choice for Others {
+    fn read(text: &str) -> Result<Self, String> {
+        Self::from_str(text, true)
+    }
+}
+
+/// Asks on a terminal, or wherever lines come from.
+struct Questions<R, W> {
+    answers: R,
+    out: W,
+}
+
+impl<R: BufRead, W: Write> Questions<R, W> {
+    /// Asks until the answer is one; an empty one means the default.
+    fn ask<T: Choice>(&mut self, what: &str, why: &str, default: Option<&str>) -> Result<T, Failure> {
+        writeln!(self.out, "\n{why}")?;
+        loop {
+            match default {
+                Some(default) => write!(self.out, "{what} [{default}]: ")?,
+                None => write!(self.out, "{what}: ")?,
+            }
+            self.out.flush()?;
+            let mut line = String::new();
+            if self.answers.read_line(&mut line)? == 0 {
+                return Err(Failure::new("usage", "the answers ended too early; nothing was set up"));
+            }
+            let answer = match (line.trim(), default) {
+                ("", Some(default)) => default,
+                (answer, _) => answer,
+            };
+            match T::read(answer) {
+                Ok(choice) => return Ok(choice),
+                Err(why) => writeln!(self.out, "  {why}")?,
+            }
+        }
+    }
 }
 
 impl Init {
     /// Sets the directory up and says what to do next.
     ///
     /// # Errors
-    /// If something is there already or cannot be written.
-    pub fn run(self) -> Result<(), Failure> {
-        let setup = Setup { domain: self.domain, listen: self.listen, certificate: self.certificate.zip(self.key) };
-        let Created { config, authority } = create(&self.dir, &setup)?;
-        println!("{} is set up in {}", setup.domain, self.dir.display());
-        println!("start it:   bennu serve --config {}", config.display());
-        let reach = match authority {
-            Some(authority) => {
-                println!("The certificate is one for development: clients must be given {}.", authority.display());
-                let host =
-                    if setup.listen.ip().is_unspecified() { "127.0.0.1".into() } else { setup.listen.ip().to_string() };
-                format!(" --at {host}:{} --ca {}", setup.listen.port(), authority.display())
+    /// If something is there already or cannot be written, or something is missing and nobody can be asked.
+    pub fn run(mut self) -> Result<(), Failure> {
+        if self.domain.is_none() || self.dir.is_none() {
+            if !io::stdin().is_terminal() {
+                let missing = "--domain and --dir are needed where there is no terminal to ask on";
+                return Err(Failure::new("usage", missing));
             }
-            None => String::new(),
+            self = self.complete(&mut Questions { answers: io::stdin().lock(), out: io::stdout().lock() })?;
+        }
+        let (Some(domain), Some(dir)) = (self.domain, self.dir) else {
+            return Err(Failure::new("usage", "--domain and --dir are needed"));
         };
-        println!("first user: bennu client --home ./alice register --domain {}{reach} --name Alice", setup.domain);
+        let listen = self.listen.unwrap_or_else(any);
+        let setup = Setup {
+            watch: self.watch.map_or(Some(beside(listen)), |Watch(address)| address),
+            certificate: self.certificate.zip(self.key),
+            registration: match self.registration {
+                None | Some(Who::Open) => Admission::Open,
+                Some(Who::Invitation) => Admission::Invitation,
+                Some(Who::Closed) => Admission::Closed,
+            },
+            federation: match self.federation {
+                None | Some(Others::Open) => Mode::Open,
+                Some(Others::Allowlist) => Mode::Allowlist,
+            },
+            ..Setup::new(domain, listen)
+        };
+        let created = create(&dir, &setup)?;
+        tell(&dir, &setup, &created);
         Ok(())
+    }
+
+    /// Asks for everything that was not given.
+    fn complete<R: BufRead, W: Write>(self, questions: &mut Questions<R, W>) -> Result<Self, Failure> {
+        let domain = match self.domain {
+            Some(domain) => domain,
+            None => questions.ask("Domain", "The home domain. Users are called <uuid>@DOMAIN, for good.", None)?,
+        };
+        let dir = match self.dir {
+            Some(dir) => dir,
+            None => questions.ask("Directory", "Where configuration, keys and data go.", Some("bennu"))?,
+        };
+        let listen = match self.listen {
+            Some(listen) => listen,
+            None => {
+                let why =
+                    "The UDP address to listen on. [::] is every address of this machine; clients look on port 9420.";
+                questions.ask("Listen on", why, Some(&any().to_string()))?
+            }
+        };
+        let (certificate, key) = match self.certificate {
+            Some(certificate) => (Some(certificate), self.key),
+            None => ask_for_certificate(questions)?,
+        };
+        let registration = match self.registration {
+            Some(who) => who,
+            None => {
+                let why =
+                    "Who may register: open (anybody), invitation (whoever has a code of yours), closed (nobody).";
+                questions.ask("Registration", why, Some("open"))?
+            }
+        };
+        let federation = match self.federation {
+            Some(others) => others,
+            None => {
+                let why =
+                    "With which homeservers it deals: open (all but those you block), allowlist (those you name).";
+                questions.ask("Federation", why, Some("open"))?
+            }
+        };
+        let watch = match self.watch {
+            Some(watch) => watch,
+            None => {
+                let why = "Where to show figures and charts over HTTP, without a password: an address, or off.";
+                questions.ask("Figures", why, Some(&beside(listen).to_string()))?
+            }
+        };
+        Ok(Self {
+            domain: Some(domain),
+            dir: Some(dir),
+            listen: Some(listen),
+            watch: Some(watch),
+            certificate,
+            key,
+            registration: Some(registration),
+            federation: Some(federation),
+        })
+    }
+}
+
+/// The files of a certificate, or neither.
+fn ask_for_certificate<R: BufRead, W: Write>(
+    questions: &mut Questions<R, W>,
+) -> Result<(Option<PathBuf>, Option<PathBuf>), Failure> {
+    let why = "The certificate chain for the domain (a PEM file, as from Let's Encrypt: fullchain.pem). \
+               \"none\" makes one for trying things out, which clients have to be told to trust.";
+    let certificate: PathBuf = questions.ask("Certificate", why, Some("none"))?;
+    if certificate.as_os_str() == "none" {
+        return Ok((None, None));
+    }
+    let key = questions.ask("Private key", "The private key of the certificate (PEM).", None)?;
+    Ok((Some(certificate), Some(key)))
+}
+
+/// Every address of this machine.
+fn any() -> SocketAddr {
+    SocketAddr::from(([0u16; 8], DEFAULT_PORT))
+}
+
+/// On this machine alone, at the same port.
+fn beside(listen: SocketAddr) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()))
+}
+
+/// Says what was set up, and what to do next.
+fn tell(dir: &std::path::Path, setup: &Setup, Created { config, authority }: &Created) {
+    println!("{} is set up in {}", setup.domain, dir.display());
+    println!("look at it: bennu check --config {}", config.display());
+    println!("start it:   bennu serve --config {}", config.display());
+    let reach = match authority {
+        Some(authority) => {
+            println!("The certificate is one for development: clients must be given {}.", authority.display());
+            let host =
+                if setup.listen.ip().is_unspecified() { "127.0.0.1".into() } else { setup.listen.ip().to_string() };
+            format!(" --at {host}:{} --ca {}", setup.listen.port(), authority.display())
+        }
+        None => String::new(),
+    };
+    println!("first user: bennu client --home ./alice register --domain {}{reach} --name Alice", setup.domain);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Init {
+        Init {
+            domain: None,
+            dir: None,
+            listen: None,
+            watch: None,
+            certificate: None,
+            key: None,
+            registration: None,
+            federation: None,
+        }
+    }
+
+    fn answered(given: Init, answers: &str) -> (Result<Init, Failure>, String) {
+        let mut questions = Questions { answers: answers.as_bytes(), out: Vec::new() };
+        let completed = given.complete(&mut questions);
+        (completed, String::from_utf8(questions.out).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_given_is_asked_for_and_empty_answers_mean_the_defaults() {
+        let (completed, shown) = answered(nothing(), "a.test\n\n\n\n\n\n\n");
+        let completed = completed.ok().unwrap();
+        assert_eq!(completed.domain.unwrap().as_str(), "a.test");
+        assert_eq!(completed.dir.unwrap().as_os_str(), "bennu");
+        assert_eq!(completed.listen.unwrap().to_string(), "[::]:9420");
+        assert_eq!(completed.watch.unwrap().0.unwrap().to_string(), "127.0.0.1:9420");
+        assert!(completed.certificate.is_none() && completed.key.is_none());
+        assert!(matches!((completed.registration, completed.federation), (Some(Who::Open), Some(Others::Open))));
+        assert_eq!(shown.matches("]: ").count(), 6, "{shown}");
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_asked_for_again_and_what_was_given_is_not_asked_for() {
+        let given = Init { domain: Some("a.test".parse().unwrap()), ..nothing() };
+        let answers = "home\nsomewhere\n0.0.0.0:1\nchain.pem\nkey.pem\nfriends\ninvitation\nallowlist\nnever\noff\n";
+        let (completed, shown) = answered(given, answers);
+        let completed = completed.ok().unwrap();
+        assert!(!shown.contains("Domain:") && shown.contains("no address with a port"), "{shown}");
+        assert!(shown.contains("neither an address with a port nor \"off\""), "{shown}");
+        assert_eq!(completed.certificate.zip(completed.key).unwrap(), ("chain.pem".into(), "key.pem".into()));
+        assert!(matches!(
+            (completed.registration, completed.federation),
+            (Some(Who::Invitation), Some(Others::Allowlist))
+        ));
+        assert!(completed.watch.unwrap().0.is_none());
+    }
+
+    #[test]
+    fn when_the_answers_end_nothing_is_set_up() {
+        assert!(answered(nothing(), "a.test\n").0.is_err());
     }
 }

@@ -1,17 +1,20 @@
 //! The command line: what the arguments mean, one file per command, and how failures are told.
 
 mod admin;
+mod check;
 mod client;
 mod demo;
 mod federation;
+mod generate;
 mod init;
 mod output;
 mod serve;
+mod top;
 mod typed;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::{Failure, Output};
 
@@ -27,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Set up a homeserver: configuration, keys and, if none is given, a development certificate
     Init(init::Init),
+    /// Look at what commonly goes wrong: files, certificate, DNS, ports, clock, disk
+    Check(check::Check),
     /// Run a homeserver until SIGTERM or SIGINT
     Serve(serve::Serve),
     /// Look after a running homeserver: users, aliases, invitations, keys, other homeservers
@@ -35,6 +40,10 @@ enum Command {
     Client(client::Arguments),
     /// Show it all at work: two homeservers with people on both, a crash and an outage
     Demo(demo::Demo),
+    /// Print a script that completes these commands in a shell
+    Completions(generate::Completions),
+    /// Write manual pages of all commands
+    Manual(generate::Manual),
 }
 
 /// How long a homeserver that has stopped waits for reads and compactions that were under way; they are told to end.
@@ -53,9 +62,12 @@ pub fn main() -> ExitCode {
     let is_server = matches!(arguments.command, Command::Serve(_));
     let (output, result) = match arguments.command {
         Command::Init(command) => (Output::Human, command.run()),
+        Command::Check(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Serve(command) => (Output::Human, runtime.block_on(command.run())),
         Command::Admin(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Client(command) => (Output::new(command.json), runtime.block_on(command.run())),
+        Command::Completions(command) => (Output::Human, command.run(Arguments::command())),
+        Command::Manual(command) => (Output::Human, command.run(Arguments::command())),
         Command::Demo(command) => (Output::new(command.json), runtime.block_on(command.run())),
     };
     if is_server {

@@ -1,38 +1,41 @@
 //! `bennu serve`: runs a homeserver.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
 };
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::output::Failure;
-use crate::node::{Config, Node};
+use crate::node::{Config, Node, logging};
 
 /// What to run.
 #[derive(Args)]
 pub struct Serve {
     /// Configuration file, as `bennu init` writes it
-    #[arg(long)]
+    #[arg(long, default_value = "bennu.toml")]
     config: PathBuf,
 }
 
 impl Serve {
-    /// Runs until SIGTERM or SIGINT. Prints one line when ready.
+    /// Runs until SIGTERM or SIGINT. Prints one line when ready, and tells systemd if that has started it.
     ///
     /// # Errors
     /// If the homeserver cannot start.
     pub async fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config)?;
-        start_log(&config.log)?;
+        logging::start(&config.log)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = Node::start(&config).await?;
         let mut out = io::stdout().lock();
         writeln!(out, "{} is ready on {}", config.domain, node.local_addr()?)?;
+        if let Some(address) = node.watch_addr() {
+            // Whoever waits for the first line may have left.
+            let _ = writeln!(out, "figures are on http://{address}/");
+        }
         out.flush()?;
         drop(out);
         let stop = async {
@@ -43,16 +46,4 @@ impl Serve {
         };
         Ok(node.run(stop).await?)
     }
-}
-
-/// Logs to standard error: for people on a terminal, as JSON elsewhere.
-fn start_log(default: &str) -> Result<(), Failure> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => filter,
-        Err(_) => default.to_owned(),
-    };
-    let filter = EnvFilter::try_new(&filter).map_err(|error| Failure::new("usage", format!("log filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = if io::stderr().is_terminal() { builder.try_init() } else { builder.json().try_init() };
-    started.map_err(|error| Failure::new("log", error))
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     base::{Day, Refusal, Timestamp, UserId},
     crypto::alias::Alias,
-    service::{Context, Outcome, QueueChange, QueueId, store_failure},
+    service::{Context, Outcome, QueueChange, QueueId, policy::Policy, store_failure},
     store::{Batch, Key, KeyRange, Limit, Table},
     wire::{
         authentication::{
@@ -44,6 +44,11 @@ pub struct UserEntry {
 }
 
 impl Dispatcher {
+    /// What an operator has decided is something else from now on. How clients are woken stays as it was at the start.
+    pub fn change_policy(&self, policy: Policy) {
+        self.parts.policy.change(|current| *current = policy);
+    }
+
     /// Writes the end of a user, and lets it take effect.
     ///
     /// # Errors

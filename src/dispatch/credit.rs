@@ -74,7 +74,7 @@ impl Dispatcher {
     /// # Errors
     /// `unauthenticated` for a token that is not good here and now, `token_spent` for one that was redeemed before.
     pub(super) async fn redeem(&self, session: &Session, method: Method, token: Option<&Token>) -> Result<(), Refusal> {
-        let Some(token) = token.filter(|_| self.parts.policy.tokens.price(method) > 0) else { return Ok(()) };
+        let Some(token) = token.filter(|_| self.parts.policy.get().tokens.price(method) > 0) else { return Ok(()) };
         let issuer = self.authentication.issuers.verify(token, self.parts.clock.now())?;
         let mut batch = Batch::new();
         let spent = Key::new().u32(issuer.number).bytes(token.nonce);
@@ -84,7 +84,8 @@ impl Dispatcher {
             error => store_failure(error),
         })?;
         commit.await.map_err(store_failure)?;
-        session.credit.add(issuer.kind, self.parts.policy.tokens.credit_per_token);
+        self.meters.redeemed();
+        session.credit.add(issuer.kind, self.parts.policy.get().tokens.credit_per_token);
         Ok(())
     }
 

@@ -184,6 +184,13 @@ impl Dispatcher {
         self.parts.federation.rules.decide(&self.parts.store, domain, rule).await
     }
 
+    /// What becomes of homeservers about which nothing is decided, from now on.
+    pub fn set_federation_mode(&self, mode: Mode) {
+        if self.parts.federation.rules.mode() != mode {
+            self.parts.federation.rules.set_mode(mode);
+        }
+    }
+
     /// What is dealt with where there is no decision, and all decisions.
     pub fn federation_rules(&self) -> (Mode, Vec<(Domain, Rule)>) {
         let rules = &self.parts.federation.rules;

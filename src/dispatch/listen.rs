@@ -86,14 +86,14 @@ impl Dispatcher {
     }
 
     async fn acknowledge(&self, id: QueueId, next: u64, bytes: Option<u64>) -> Result<Option<Commit>, Refusal> {
-        let mut rng = (self.parts.entropy)();
-        let mut context = context(&self.parts, self, rng.as_mut());
+        let (policy, mut rng) = (self.parts.policy.get(), (self.parts.entropy)());
+        let mut context = context(&self.parts, &policy, self, rng.as_mut());
         self.queues.acknowledge(id, next, bytes, &self.parts.store, &mut context).await
     }
 
     async fn overview(&self, id: QueueId) -> Result<QueueEntries, Refusal> {
-        let mut rng = (self.parts.entropy)();
-        let mut context = context(&self.parts, self, rng.as_mut());
+        let (policy, mut rng) = (self.parts.policy.get(), (self.parts.entropy)());
+        let mut context = context(&self.parts, &policy, self, rng.as_mut());
         self.queues.overview(id, &self.parts.store, &mut context).await
     }
 }

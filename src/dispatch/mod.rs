@@ -6,6 +6,7 @@ mod credit;
 mod federation;
 mod listen;
 mod locks;
+mod meters;
 mod push;
 mod queues;
 mod rates;
@@ -17,10 +18,14 @@ pub(crate) mod tests;
 mod turns;
 mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 
 use crate::{
     authentication::Authentication,
@@ -33,12 +38,19 @@ use crate::{
     },
     push::{Limits, Pushes},
     queuing::Queuing,
-    service::{Context, NoOthers, Others, policy::Policy, queue::QueueLimits, store_failure, work::Workers},
+    service::{
+        Context, NoOthers, Others,
+        policy::{InForce, Policy},
+        queue::QueueLimits,
+        store_failure,
+        work::Workers,
+    },
     store::{Batch, Store},
     transport::{Handler, MethodRules, PeerInfo, Reply},
     wire::{Encode, Method, Response, VERSION, method, queue::Incarnation, server},
 };
 
+pub use meters::{LATENCIES, Meters};
 pub use session::Session;
 
 use locks::Locks;
@@ -66,7 +78,7 @@ pub struct Parts {
     /// Of every queue.
     pub queue_limits: QueueLimits,
     /// What the operator has decided.
-    pub policy: Policy,
+    pub policy: InForce,
     /// Where heavy computations are done.
     pub workers: Workers,
     /// How long a request that changes a group may wait for its turn, if that does not pass.
@@ -92,6 +104,9 @@ pub struct Dispatcher {
     pushes: Pushes,
     locks: Locks,
     counters: Counters,
+    meters: Meters,
+    /// How many there were, for their numbers in the log.
+    requests: AtomicU64,
     foreign: Foreign,
     known: Arc<Known>,
     outbox: Arc<Outbox>,
@@ -107,7 +122,8 @@ impl Dispatcher {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Refusal> {
         let mut rng = (parts.entropy)();
         let known = Arc::new(Known::open(parts.store.clone(), parts.clock.now()).await.map_err(store_failure)?);
-        let mut context = context(&parts, &NoOthers, rng.as_mut());
+        let policy = parts.policy.get();
+        let mut context = context(&parts, &policy, &NoOthers, rng.as_mut());
         let mut batch = Batch::new();
         let authentication = Authentication::start(&mut context, &mut batch).await?;
         let queuing = Queuing::start(&mut context, &mut batch).await?;
@@ -115,8 +131,8 @@ impl Dispatcher {
         drop(context);
         parts.store.submit(batch).map_err(store_failure)?.await.map_err(store_failure)?;
         let (queues, turns) = (Queues::new(parts.queue_limits), Turns::new(parts.max_wait));
-        let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(parts.policy.push.min_interval)));
-        let (locks, counters) = (Locks::new(), Counters::new(parts.policy.rates.clone()));
+        let pushes = Pushes::new(Limits::with_interval(Duration::from_secs(policy.push.min_interval)));
+        let (locks, counters) = (Locks::new(), Counters::new(parts.policy.clone()));
         parts.federation.rules.load(&parts.store).await.map_err(store_failure)?;
         let foreign = Foreign::new(parts.domain.clone(), parts.federation.clone(), parts.clock.clone());
         let outbox = Arc::new(Outbox::new(parts.store.clone(), parts.outbox_limits));
@@ -142,12 +158,25 @@ impl Dispatcher {
             pushes,
             locks,
             counters,
+            meters: Meters::default(),
+            requests: AtomicU64::default(),
             foreign,
             known,
             outbox,
             peers,
             authorities,
         }))
+    }
+
+    /// What it has measured.
+    pub const fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Shows what it measures to whoever collects.
+    pub fn register(&self, registry: &mut Registry) {
+        self.meters.register(registry);
+        self.counters.register(registry);
     }
 
     fn server_info(&self) -> server::ServerInfo {
@@ -162,12 +191,12 @@ impl Dispatcher {
             method_limits: Method::ALL.iter().map(method_limit).collect(),
             connection_limits: self.parts.connection_limits.clone(),
             token_policy: self.token_policy(),
-            registration_policy: self.parts.policy.registration.clone(),
+            registration_policy: self.parts.policy.get().registration.clone(),
         }
     }
 
     fn token_policy(&self) -> server::TokenPolicy {
-        let tokens = &self.parts.policy.tokens;
+        let tokens = &self.parts.policy.get().tokens;
         let price = |method: &Method| server::MethodPrice { method: *method as u16, credit: tokens.price(*method) };
         let prices = Method::ALL.iter().map(price).filter(|price| price.credit > 0).collect();
         server::TokenPolicy {
@@ -180,14 +209,19 @@ impl Dispatcher {
     }
 }
 
-fn context<'a>(parts: &'a Parts, others: &'a dyn Others, rng: &'a mut (dyn Rng + Send + Sync)) -> Context<'a> {
+fn context<'a>(
+    parts: &'a Parts,
+    policy: &'a Policy,
+    others: &'a dyn Others,
+    rng: &'a mut (dyn Rng + Send + Sync),
+) -> Context<'a> {
     Context {
         domain: &parts.domain,
         now: parts.clock.now(),
         view: parts.store.pending(),
         storage_key: &parts.storage_key,
         incarnation: parts.incarnation,
-        policy: &parts.policy,
+        policy,
         workers: &parts.workers,
         others,
         rng,
@@ -205,6 +239,14 @@ fn encode(result: Result<Vec<u8>, Refusal>) -> Bytes {
 /// The dispatcher as the transport's handler.
 pub struct Service(pub Arc<Dispatcher>);
 
+impl Service {
+    /// The answer to what is not read any further.
+    fn refused(&self, refusal: &Refusal) -> Bytes {
+        self.0.meters.refused(refusal.status);
+        Response::refused(refusal).to_vec().into()
+    }
+}
+
 #[async_trait]
 impl Handler for Service {
     type Session = Session;
@@ -219,12 +261,12 @@ impl Handler for Service {
 
     fn unsupported(&self, version: u16) -> Option<Bytes> {
         let refused = || Refusal::new(Status::UnsupportedVersion, "this server speaks version 1 of the protocol");
-        (version != VERSION).then(|| encode(Err(refused())))
+        (version != VERSION).then(|| self.refused(&refused()))
     }
 
     fn too_large(&self, _method: u16, limit: usize) -> Bytes {
         let limit = format!("requests of this method have at most {limit} bytes");
-        encode(Err(Refusal::new(Status::TooLarge, limit)))
+        self.refused(&Refusal::new(Status::TooLarge, limit))
     }
 
     fn backlog(&self) -> Duration {
@@ -232,11 +274,11 @@ impl Handler for Service {
     }
 
     fn overloaded(&self) -> Bytes {
-        encode(Err(turns::too_much()))
+        self.refused(&turns::too_much())
     }
 
     fn malformed(&self) -> Bytes {
-        encode(Err(Refusal::malformed("the stream ended before the request was complete")))
+        self.refused(&Refusal::malformed("the stream ended before the request was complete"))
     }
 
     async fn exchange(&self, session: &Arc<Session>, stream: u64, request: Bytes) -> Reply {

@@ -8,9 +8,15 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
 use crate::{
     base::{Cache, Refusal, Status, Timestamp},
-    service::policy::{Rate, Rates},
+    service::policy::{InForce, Rate},
 };
 
 const SHARDS: usize = 16;
@@ -22,10 +28,17 @@ const HOUR: u64 = 3_600_000;
 
 /// The counters of a node.
 pub struct Counters {
-    rates: Rates,
+    policy: InForce,
     hasher: RandomState,
     /// When the budget of a subject is full again, in milliseconds since the epoch.
     shards: Vec<Mutex<Cache<(Rate, u64), u64>>>,
+    /// How often there were too many.
+    limited: Family<Limited, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limited {
+    rate: &'static str,
 }
 
 /// Whom an address stands for: itself, or the network of a household or host (RFC 6177), which has many of them.
@@ -51,9 +64,19 @@ impl From<SocketAddr> for Origin {
 
 impl Counters {
     /// Nothing has happened yet.
-    pub fn new(rates: Rates) -> Self {
+    pub fn new(policy: InForce) -> Self {
         let shard = |_| Mutex::new(Cache::new(SUBJECTS_PER_SHARD));
-        Self { rates, hasher: RandomState::new(), shards: (0..SHARDS).map(shard).collect() }
+        let limited = Family::<Limited, Counter>::default();
+        // What has not happened is nought, and not unknown.
+        for rate in Rate::ALL {
+            drop(limited.get_or_create(&Limited { rate: rate.name() }));
+        }
+        Self { policy, hasher: RandomState::new(), shards: (0..SHARDS).map(shard).collect(), limited }
+    }
+
+    /// Shows how often there were too many to whoever collects.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("rate_limited", "What was done too often, by the rate", self.limited.clone());
     }
 
     /// Counts one more of `rate` for `subject`.
@@ -62,12 +85,13 @@ impl Counters {
     /// `rate_limited`, with the time after which one more is allowed, if there were too many; then it is not counted.
     pub fn count(&self, rate: Rate, subject: impl Hash, now: Timestamp) -> Result<(), Refusal> {
         let key = (rate, self.hasher.hash_one(subject));
-        let step = HOUR / u64::from(self.rates.per_hour(rate).max(1));
+        let step = HOUR / u64::from(self.policy.get().rates.per_hour(rate).max(1));
         let mut shard = self.shards[key.1 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back must not lock anybody out for longer than an hour.
         let full = shard.get(&key).map_or(now.0, |full| (*full).clamp(now.0, now.0 + HOUR));
         let next = full + step;
         if next > now.0 + HOUR {
+            self.limited.get_or_create(&Limited { rate: rate.name() }).inc();
             let wait = Duration::from_millis(next - now.0 - HOUR);
             let refusal = Refusal::new(Status::RateLimited, format!("too many {}", rate.what()));
             return Err(refusal.with_retry_after(wait));
@@ -80,10 +104,12 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::policy::{Policy, Rates};
 
     #[test]
     fn a_budget_is_spent_at_once_or_as_it_refills_and_is_one_of_a_subject() {
-        let counters = Counters::new(Rates { logins_per_account: 4, ..Rates::default() });
+        let rates = Rates { logins_per_account: 4, ..Rates::default() };
+        let counters = Counters::new(Policy { rates, ..Policy::default() }.into());
         let start = 1_000 * HOUR;
         let count = |subject: &str, at: u64| counters.count(Rate::AccountLogins, subject, Timestamp(start + at));
         for _ in 0..4 {

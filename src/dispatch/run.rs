@@ -1,7 +1,7 @@
 //! The one way in which requests change anything: lock, read, decide, submit as one batch, unlock, wait until it is
 //! durable, wake or push who is concerned, reply.
 
-use std::hash::Hash;
+use std::{hash::Hash, sync::Arc};
 
 use tokio::sync::{MutexGuard, SemaphorePermit};
 
@@ -9,7 +9,7 @@ use super::{Dispatcher, context};
 use crate::{
     base::Refusal,
     crypto::Rng,
-    service::{Appended, Context, Outcome, QueueChange, QueueId, Reply, store_failure},
+    service::{Appended, Context, Outcome, QueueChange, QueueId, Reply, policy::Policy, store_failure},
     wire::Encode,
 };
 
@@ -21,13 +21,16 @@ pub struct Scope<'a> {
     dispatcher: &'a Dispatcher,
     guards: Vec<MutexGuard<'a, ()>>,
     turn: Option<SemaphorePermit<'a>>,
+    /// As it was when the request began to be carried out.
+    policy: Arc<Policy>,
     rng: Box<dyn Rng + Send + Sync>,
 }
 
 impl Dispatcher {
     /// For a request that changes nothing that another could change at the same time.
     pub(super) fn unlocked(&self) -> Scope<'_> {
-        Scope { dispatcher: self, guards: Vec::new(), turn: None, rng: (self.parts.entropy)() }
+        let (policy, rng) = (self.parts.policy.get(), (self.parts.entropy)());
+        Scope { dispatcher: self, guards: Vec::new(), turn: None, policy, rng }
     }
 
     /// For a request that reads and changes what `key` names.
@@ -58,7 +61,7 @@ impl Dispatcher {
 impl Scope<'_> {
     /// What the handler is given.
     pub fn context(&mut self) -> Context<'_> {
-        context(&self.dispatcher.parts, self.dispatcher, self.rng.as_mut())
+        context(&self.dispatcher.parts, &self.policy, self.dispatcher, self.rng.as_mut())
     }
 
     /// Writes what the handler decided; gives the encoded reply once it is durable. Whoever listens to a queue that is closed

@@ -37,7 +37,7 @@ fn parts(store: Store) -> Parts {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(|| Box::new(system_rng())),
         queue_limits: QueueLimits::default(),
-        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() },
+        policy: Policy { tokens: Tokens { required: false, ..Tokens::default() }, ..Policy::default() }.into(),
         workers: Workers::for_this_machine(),
         max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),
@@ -162,7 +162,7 @@ async fn a_burst_of_registrations_keeps_no_other_request_waiting() {
     let workers = Workers::new(1);
     let mut policy = Policy::default();
     policy.rates.registrations_per_address = 1_000_000;
-    let dispatcher = Dispatcher::start(Parts { policy, workers: workers.clone(), ..parts(store) });
+    let dispatcher = Dispatcher::start(Parts { policy: policy.into(), workers: workers.clone(), ..parts(store) });
     let host = memory::Host::new(Arc::new(Service(dispatcher.await.unwrap())), Settings::default());
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let (started, starts) = tokio::sync::oneshot::channel();

@@ -23,7 +23,7 @@ impl Dispatcher {
     /// # Errors
     /// `internal` if the store fails.
     pub async fn expire_queues(&self) -> Result<u64, Refusal> {
-        let oldest = self.parts.clock.now().day().minus(self.parts.policy.queues.inactive_days);
+        let oldest = self.parts.clock.now().day().minus(self.parts.policy.get().queues.inactive_days);
         let (mut range, mut dropped) = (KeyRange::from(Key::new()..), 0);
         loop {
             let rows = self.parts.store.durable().scan(Table::QsClients, range, Limit::rows(PAGE)).await;
@@ -103,7 +103,7 @@ impl Dispatcher {
     /// # Errors
     /// `internal` if the store fails.
     pub async fn expire_groups(&self) -> Result<u64, Refusal> {
-        let (today, unused) = (self.parts.clock.now().day(), self.parts.policy.groups.unused_months);
+        let (today, unused) = (self.parts.clock.now().day(), self.parts.policy.get().groups.unused_months);
         let (mut range, mut dropped) = (KeyRange::from(Key::new()..), 0);
         loop {
             let rows = self.parts.store.durable().scan(Table::DsMeta, range, Limit::rows(PAGE)).await;

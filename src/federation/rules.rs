@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -42,7 +45,8 @@ pub enum Rule {
 
 /// The operator's decisions.
 pub struct Rules {
-    mode: Mode,
+    /// Whether it is [`Mode::Open`].
+    mode: AtomicBool,
     rules: RwLock<BTreeMap<Domain, Rule>>,
     changed: watch::Sender<()>,
 }
@@ -114,12 +118,18 @@ impl Rules {
 
     /// No decision about anybody yet.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, rules: RwLock::default(), changed: watch::Sender::default() }
+        Self { mode: AtomicBool::new(mode == Mode::Open), rules: RwLock::default(), changed: watch::Sender::default() }
     }
 
     /// What becomes of those about whom there is no rule.
-    pub const fn mode(&self) -> Mode {
-        self.mode
+    pub fn mode(&self) -> Mode {
+        if self.mode.load(Ordering::Relaxed) { Mode::Open } else { Mode::Allowlist }
+    }
+
+    /// From now on it is that; what goes on with others and is not permitted any more ends.
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode == Mode::Open, Ordering::Relaxed);
+        self.changed.send_replace(());
     }
 
     /// Whether there is anything to do with a homeserver.
@@ -136,7 +146,7 @@ impl Rules {
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         match rules.get(domain) {
             Some(rule) => *rule == Rule::Allowed,
-            None => self.mode == Mode::Open,
+            None => self.mode() == Mode::Open,
         }
     }
 

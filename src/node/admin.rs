@@ -20,10 +20,10 @@ use tokio::{
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::NodeError;
+use super::{NodeError, logging, watch::Condition};
 use crate::{
     authentication::issuers::Kind,
-    base::{Clock, Day, Domain, Refusal, Secret, Timestamp, UserId, hex},
+    base::{Clock, Day, Domain, Refusal, Secret, Status, Timestamp, UserId, hex},
     crypto::{alias::Alias, credential::fingerprint, sha256},
     dispatch::Dispatcher,
     federation::{
@@ -99,6 +99,13 @@ pub enum Command {
     },
     /// Counts what there is.
     Stats {},
+    /// Says what is logged, after it was changed if that is wanted.
+    Log {
+        /// As in `RUST_LOG`.
+        filter: Option<String>,
+    },
+    /// Gives what the page shows.
+    Figures {},
     /// Makes an invitation code.
     InviteCreate {
         /// How many may register with it.
@@ -257,6 +264,8 @@ pub struct Operator {
     pub domain: Domain,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How it is, with its figures.
+    pub condition: Condition,
 }
 
 impl Operator {
@@ -298,6 +307,17 @@ impl Operator {
                 none(node.delete_alias_by_operator(&alias).await)
             }
             Command::Stats {} => self.stats().await,
+            Command::Log { filter } => {
+                if let Some(filter) = filter {
+                    logging::set(&filter)?;
+                    tracing::info!(%filter, "what is logged was changed");
+                }
+                Ok(vec![json!({ "log": logging::current() })])
+            }
+            Command::Figures {} => {
+                let figures = self.condition.json().await;
+                figures.map(|figures| vec![figures]).map_err(|why| Refusal::new(Status::Overloaded, why))
+            }
             Command::InviteCreate { uses, days, note } => self.invite(uses, days, note).await,
             Command::InviteList {} => {
                 let listed = node.invitations().await?;

@@ -25,6 +25,8 @@ use crate::{
 /// The configuration of a homeserver.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where it was read from, if it is a file.
+    pub file: Option<PathBuf>,
     /// The home domain.
     pub domain: Domain,
     /// UDP address to listen on.
@@ -41,6 +43,8 @@ pub struct Config {
     pub authority: Option<PathBuf>,
     /// The Unix socket on which the operator is answered.
     pub admin_socket: PathBuf,
+    /// Where figures can be read over HTTP (TCP), if anywhere.
+    pub watch: Option<SocketAddr>,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// Limits.
@@ -67,6 +71,8 @@ struct File {
     log: String,
     tls: Tls,
     #[serde(default)]
+    watch: Watch,
+    #[serde(default)]
     limits: Limits,
     #[serde(default)]
     registration: super::policy::Registration,
@@ -92,6 +98,12 @@ struct Tls {
     authority: Option<PathBuf>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watch {
+    listen: Option<SocketAddr>,
+}
+
 /// Limits that an operator chooses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -107,6 +119,8 @@ pub struct Limits {
     pub max_wait: u64,
     /// Seconds that exchanges in flight have at shutdown.
     pub shutdown_grace: u64,
+    /// Bytes that are to stay free on the disk of the database: below, the homeserver says that it is not ready.
+    pub disk_reserve: u64,
     /// Entries of a queue up to which application messages are taken.
     pub queue_entries: u64,
     /// Bytes of a queue up to which application messages are taken.
@@ -127,6 +141,7 @@ impl Default for Limits {
             // Bursts of an eighth of a second are served: a compaction, or messages to thousands at once, are no overload.
             max_wait: 30,
             shutdown_grace: transport.shutdown_grace.as_secs(),
+            disk_reserve: 256 << 20,
             queue_entries: queues.entries,
             queue_bytes: queues.bytes,
             queue_key_update_entries: queues.update_entries,
@@ -199,8 +214,12 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, NodeError> {
         let text = std::fs::read_to_string(path).map_err(|error| NodeError::File { path: path.to_owned(), error })?;
         let base = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, base).map_err(|error| match error {
-            NodeError::Config(why) => NodeError::Config(format!("{}: {why}", path.display())),
+        let parsed = Self::parse(&text, base).map(|config| Self { file: Some(path.to_owned()), ..config });
+        parsed.map_err(|error| match error {
+            NodeError::Config(why) => {
+                let line = line_of(&text, &why).map_or_else(String::new, |line| format!("line {line}: "));
+                NodeError::Config(format!("{}: {line}{why}", path.display()))
+            }
             other => other,
         })
     }
@@ -227,6 +246,7 @@ impl Config {
             rates: file.rates,
         };
         Ok(Self {
+            file: None,
             domain,
             listen: file.listen,
             data: base.join(file.data),
@@ -235,12 +255,64 @@ impl Config {
             certificate_key: base.join(file.tls.key),
             authority: file.tls.authority.map(|path| base.join(path)),
             admin_socket: base.join(file.admin_socket),
+            watch: file.watch.listen,
             log: file.log,
             limits: file.limits,
             policy,
             federation,
         })
     }
+}
+
+impl Config {
+    /// The settings that are other than these, and cannot be changed while the homeserver runs.
+    pub fn settled_otherwise(&self, other: &Self) -> Vec<&'static str> {
+        let push =
+            |config: &Self| (config.policy.push.enabled, config.policy.push.min_interval, config.policy.push.ttl);
+        let peers = |config: &Self| format!("{:?} {:?}", config.federation.settings, config.federation.limits);
+        [
+            ("domain", self.domain != other.domain),
+            ("listen", self.listen != other.listen),
+            ("data", self.data != other.data),
+            ("storage_key", self.storage_key != other.storage_key),
+            ("admin_socket", self.admin_socket != other.admin_socket),
+            ("tls.certificate", self.certificate != other.certificate),
+            ("tls.key", self.certificate_key != other.certificate_key),
+            ("tls.authority", self.authority != other.authority),
+            ("watch.listen", self.watch != other.watch),
+            ("limits", format!("{:?}", self.limits) != format!("{:?}", other.limits)),
+            ("push", push(self) != push(other)),
+            ("federation", peers(self) != peers(other)),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+}
+
+/// What stands before a setting that is written as it is by default anyway.
+pub const fn commented(default: bool) -> &'static str {
+    if default { "# " } else { "" }
+}
+
+/// The line of the setting that a complaint begins with, as in `limits.max_streams`, if it is one.
+fn line_of(text: &str, complaint: &str) -> Option<usize> {
+    let named = complaint.split([' ', ':']).next()?;
+    let (wanted, key) = match named.split_once(".\"") {
+        Some((table, key)) => (table, key.trim_end_matches('"')),
+        None => named.rsplit_once('.').unwrap_or(("", named)),
+    };
+    let mut table = "";
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.split(']').next()?.trim();
+        } else if table == wanted && line.split_once('=').is_some_and(|(name, _)| name.trim().trim_matches('"') == key)
+        {
+            return Some(at + 1);
+        }
+    }
+    None
 }
 
 fn default_listen() -> SocketAddr {
@@ -276,6 +348,22 @@ mod tests {
         assert_eq!(config.data, Path::new("/etc/bennu/data"));
         assert_eq!(config.certificate, Path::new("/etc/bennu/c.pem"));
         assert_eq!(config.certificate_key, Path::new("/k.pem"));
+    }
+
+    #[test]
+    fn a_complaint_about_a_setting_names_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bennu.toml");
+        for (text, line) in [
+            (format!("{MINIMAL}[limits]\n# max_streams = 1\nmax_streams = 0\n"), "line 7: limits.max_streams"),
+            (MINIMAL.replace("a.test", "localhost"), "line 1: domain"),
+            (format!("{MINIMAL}[federation.peers]\n\"a.test\" = \"127.0.0.1:1\"\n"), "line 6: federation.peers"),
+            (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "line 6"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load(&path).unwrap_err().to_string();
+            assert!(error.contains(line), "{error}");
+        }
     }
 
     #[test]

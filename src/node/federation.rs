@@ -1,7 +1,11 @@
 //! The table `[federation]` of the configuration: with whom the homeserver deals, how others are found, and how much waits
 //! for them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -119,27 +123,38 @@ impl Federation {
 
 /// Reaches other homeservers over QUIC, from the endpoint that this one listens on.
 pub struct QuicDial {
-    /// Shows who this is.
-    pub context: Context,
-    /// Where others are.
-    pub routes: Routes,
+    context: Context,
+    routes: RwLock<Routes>,
+}
+
+impl QuicDial {
+    /// From this context, which shows who this is, to others where the routes say.
+    pub const fn new(context: Context, routes: Routes) -> Self {
+        Self { context, routes: RwLock::new(routes) }
+    }
+
+    /// From now on others are there.
+    pub fn set_routes(&self, routes: Routes) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
 }
 
 #[async_trait]
 impl Dial for QuicDial {
     async fn dial(&self, domain: &Domain) -> Result<Connection, DialError> {
-        let route = self.routes.find(domain).await?;
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let route = routes.find(domain).await?;
         self.context.connect(domain, &route).await
     }
 }
 
-/// The table as `bennu init` writes it: commented out, with the defaults.
-pub fn template() -> String {
+/// The table as `bennu init` writes it: commented out, with the defaults, but for the policy.
+pub fn template(policy: Mode) -> String {
     let table = Table::default();
     format!(
         "\n# Other homeservers are found by DNS: SRV records _bennu._udp, else the domain itself on port 9420.\n\
          [federation]\n\
-         # policy = \"open\"                   # or \"allowlist\": deal only with those that bennu admin federation allow names\n\
+         {commented}policy = {policy:<24} # \"open\", or \"allowlist\": deal only with those that bennu admin federation allow names\n\
          # retention_days = {retention}                # how long messages wait for a homeserver that does not take them\n\
          # outbox_messages = {messages}          # for one homeserver\n\
          # outbox_bytes = {bytes}          # and their bytes\n\
@@ -151,6 +166,8 @@ pub fn template() -> String {
          # Where homeservers are, whatever DNS says.\n\
          [federation.peers]\n\
          # \"b.example\" = \"192.0.2.1:9420\"\n",
+        commented = super::config::commented(policy == Mode::default()),
+        policy = if policy == Mode::Open { "\"open\"" } else { "\"allowlist\"" },
         retention = table.retention_days,
         messages = table.outbox_messages,
         bytes = table.outbox_bytes,
@@ -219,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_template_says_what_the_defaults_are() {
-        let uncommented: String = template()
+        let uncommented: String = template(Mode::Open)
             .lines()
             .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n")
             .collect();
@@ -229,6 +246,6 @@ mod tests {
         assert_eq!(format!("{:?}", said.settings), format!("{:?}", Settings::default()));
         assert_eq!(format!("{:?}", said.limits), format!("{:?}", Limits::default()));
         assert_eq!(said.peers.len(), 1);
-        assert!(parse(&template()).unwrap().peers.is_empty());
+        assert!(parse(&template(Mode::Open)).unwrap().peers.is_empty());
     }
 }

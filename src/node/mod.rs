@@ -3,14 +3,19 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod check;
 pub mod config;
 pub mod federation;
 mod jobs;
-mod policy;
+pub mod logging;
+pub mod policy;
+mod reload;
 mod renewal;
 pub mod setup;
+mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use std::{
     fs,
@@ -40,7 +45,10 @@ pub use config::Config;
 
 use admin::{AdminSocket, Operator};
 use federation::QuicDial;
+use reload::Reload;
 use renewal::Renewal;
+use tokio::task::JoinSet;
+use watch::{Condition, Metrics, Subjects, Watch};
 
 /// Why a homeserver cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +96,9 @@ pub enum NodeError {
 /// How long one push may take.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What stopping may take beside the time for exchanges in flight: the last write, and what is flushed.
+const STOPPING: Duration = Duration::from_secs(60);
+
 /// A running homeserver.
 pub struct Node {
     dispatcher: Arc<Dispatcher>,
@@ -98,6 +109,7 @@ pub struct Node {
     serving: tokio::task::JoinHandle<()>,
     renewing: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<()>,
+    watching: Watching,
 }
 
 impl Node {
@@ -107,9 +119,15 @@ impl Node {
     /// [`NodeError`] says what is missing or in the way.
     #[cfg(feature = "rocksdb")]
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
-        let options = crate::store::RocksOptions { create: true, ..Default::default() };
-        let engine = crate::store::RocksEngine::open(&config.data, &options)?;
-        Self::start_on(config, engine, Arc::new(crate::base::SystemClock)).await
+        let watching = Watching::start(config).await?;
+        let data = config.data.clone();
+        let open = move || {
+            let options = crate::store::RocksOptions { create: true, ..Default::default() };
+            crate::store::RocksEngine::open(data, &options)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let engine = opened.map_err(|error| NodeError::Config(format!("the database was not opened: {error}")))??;
+        Self::start_watched(config, engine, Arc::new(crate::base::SystemClock), watching).await
     }
 
     /// Starts a homeserver on an engine and a clock from outside.
@@ -117,6 +135,15 @@ impl Node {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_on(config: &Config, engine: impl Engine, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
+        Self::start_watched(config, engine, clock, Watching::start(config).await?).await
+    }
+
+    async fn start_watched(
+        config: &Config,
+        engine: impl Engine,
+        clock: Arc<dyn Clock>,
+        mut watching: Watching,
+    ) -> Result<Self, NodeError> {
         let files = renewal::Files::of(config);
         let loaded = files.load()?;
         let (identity, roots) = (loaded.identity.clone(), loaded.roots.clone());
@@ -129,6 +156,7 @@ impl Node {
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
         let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?.on_clock(clock.clone());
         let dialling = Context::on(endpoint.clone(), roots.clone(), Some(identity.clone()))?;
+        let dial = Arc::new(QuicDial::new(dialling.clone(), config.federation.routes(&config.domain)));
         let dispatcher = Dispatcher::start(Parts {
             domain: config.domain.clone(),
             incarnation: incarnation(&store, config).await?,
@@ -137,17 +165,11 @@ impl Node {
             clock: clock.clone(),
             entropy: system_entropy(),
             queue_limits: config.limits.queues(),
-            policy: config.policy.clone(),
+            policy: config.policy.clone().into(),
             workers: Workers::for_this_machine(),
             max_wait: config.limits.transport().max_wait,
             connection_limits: connection_limits(&config.limits.transport()),
-            federation: Federation {
-                dial: Arc::new(QuicDial {
-                    context: dialling.clone(),
-                    routes: config.federation.routes(&config.domain),
-                }),
-                rules: Arc::new(Rules::new(config.federation.mode)),
-            },
+            federation: Federation { dial: dial.clone(), rules: Arc::new(Rules::new(config.federation.mode)) },
             outbox_limits: config.federation.limits,
             peer_settings: config.federation.settings,
         })
@@ -159,10 +181,31 @@ impl Node {
         let serving = tokio::spawn(endpoint.serve(identity, roots, Arc::new(Service(dispatcher.clone())))?);
         let renewal = Renewal::new(files, &loaded, endpoint.clone(), dialling);
         let renewing = tokio::spawn(renewal.run(renewal::PERIOD));
-        let operator = Operator { dispatcher: dispatcher.clone(), domain: config.domain.clone(), clock: clock.clone() };
+        let operator = Operator {
+            dispatcher: dispatcher.clone(),
+            domain: config.domain.clone(),
+            clock: clock.clone(),
+            condition: watching.condition.clone(),
+        };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
-        let jobs = tokio::spawn(jobs::run(store.clone(), clock, dispatcher.clone()));
-        Ok(Self { dispatcher, endpoint, store, jobs, pushing, serving, renewing, admin })
+        let jobs = tokio::spawn(jobs::run(store.clone(), clock.clone(), dispatcher.clone()));
+        if let Some(reload) = Reload::new(config, dispatcher.clone(), dial) {
+            watching.tasks.spawn(reload.run());
+        }
+        watching.serving(Subjects {
+            domain: config.domain.clone(),
+            dispatcher: dispatcher.clone(),
+            store: store.clone(),
+            endpoint: endpoint.clone(),
+            data: config.data.clone(),
+            clock,
+        });
+        Ok(Self { dispatcher, endpoint, store, jobs, pushing, serving, renewing, admin, watching })
+    }
+
+    /// Where its figures can be read over HTTP, if anywhere.
+    pub const fn watch_addr(&self) -> Option<SocketAddr> {
+        self.watching.address
     }
 
     /// Where it listens.
@@ -178,12 +221,14 @@ impl Node {
     /// # Errors
     /// [`NodeError::Store`] if something that was submitted could not be written.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
-        let Self { dispatcher, endpoint, store, jobs, pushing, mut serving, renewing, admin } = self;
+        let Self { dispatcher, endpoint, store, jobs, pushing, mut serving, renewing, admin, watching } = self;
         tokio::select! {
             () = stop => {}
             _ = &mut serving => {}
         }
         tracing::info!("shutting down");
+        watching.condition.draining();
+        supervisor::stopping(endpoint.settings().shutdown_grace + STOPPING);
         // First: whoever is told that this homeserver stops needs no push for it.
         if let Some(pushing) = pushing {
             pushing.abort();
@@ -194,9 +239,42 @@ impl Node {
         renewing.abort();
         jobs.abort();
         admin.abort();
+        drop(watching);
         store.close().await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// How the homeserver is seen from outside, from before there is anything to see.
+struct Watching {
+    condition: Condition,
+    address: Option<SocketAddr>,
+    /// They end with it.
+    tasks: JoinSet<()>,
+}
+
+impl Watching {
+    async fn start(config: &Config) -> Result<Self, NodeError> {
+        let (condition, mut tasks) = (Condition::starting(config.limits.disk_reserve), JoinSet::new());
+        let mut address = None;
+        if let Some(wanted) = config.watch {
+            let watch = Watch::bind(wanted, condition.clone()).await?;
+            let bound = watch.local_addr().map_err(|error| NodeError::Listen { address: wanted, error })?;
+            if !bound.ip().is_loopback() {
+                tracing::warn!(address = %bound, "figures can be read by whoever reaches this address");
+            }
+            address = Some(bound);
+            tasks.spawn(watch.serve());
+        }
+        Ok(Self { condition, address, tasks })
+    }
+
+    fn serving(&mut self, of: Subjects) {
+        self.tasks.spawn(supervisor::watch(of.store.clone()));
+        self.condition.serving(Arc::new(Metrics::new(of)));
+        self.tasks.spawn(self.condition.clone().keep_history());
+        supervisor::ready();
     }
 }
 

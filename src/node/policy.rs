@@ -19,23 +19,43 @@ pub struct Registration {
     policy: Admission,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// Who may register.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-enum Admission {
+pub enum Admission {
+    /// Anybody.
     #[default]
     Open,
+    /// Whoever has an invitation code.
     Invitation,
+    /// Nobody.
     Closed,
+}
+
+impl Admission {
+    /// As the homeserver uses it.
+    pub const fn policy(self) -> RegistrationPolicy {
+        match self {
+            Self::Open => RegistrationPolicy::Open,
+            Self::Invitation => RegistrationPolicy::Invitation,
+            Self::Closed => RegistrationPolicy::Closed,
+        }
+    }
+
+    /// As it is written.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Invitation => "invitation",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 impl Registration {
     /// As the homeserver uses it.
     pub const fn policy(&self) -> RegistrationPolicy {
-        match self.policy {
-            Admission::Open => RegistrationPolicy::Open,
-            Admission::Invitation => RegistrationPolicy::Invitation,
-            Admission::Closed => RegistrationPolicy::Closed,
-        }
+        self.policy.policy()
     }
 }
 
@@ -90,7 +110,8 @@ impl Tokens {
         within("tokens.key_life_days", self.key_life_days, 1, 366)?;
         let price = |(name, price): (String, u32)| {
             let method = Method::ALL.iter().find(|method| method.name() == name);
-            let method = method.ok_or_else(|| NodeError::Config(format!("tokens.prices: no method {name:?}")))?;
+            let method =
+                method.ok_or_else(|| NodeError::Config(format!("tokens.prices.{name}: there is no such method")))?;
             if method.credit() == Credit::Exempt {
                 return Err(NodeError::Config(format!("tokens.prices.{name}: this method never costs anything")));
             }
@@ -164,14 +185,14 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), NodeError
     Err(NodeError::Config(format!("{name} is between {least} and {most}")))
 }
 
-/// The tables as `bennu init` writes them: commented out, with the defaults.
-pub fn template() -> String {
+/// The tables as `bennu init` writes them: commented out, with the defaults, but for who may register.
+pub fn template(registration: Admission) -> String {
     let (tokens, rates) = (Tokens::default(), Rates::default());
     let (queues, groups, push) = (Queues::default(), Groups::default(), Push::default());
     let mut text = format!(
         "\n[registration]\n\
          # Who may register: \"open\", \"invitation\" (bennu admin invite create) or \"closed\".\n\
-         # policy = \"open\"\n\
+         {commented}policy = \"{admission}\"\n\
          \n[tokens]\n\
          # required = {required}              # whether requests cost credit, which tokens buy\n\
          # credit_per_token = {per_token}        # on the connection that a token is sent on\n\
@@ -202,6 +223,8 @@ pub fn template() -> String {
          \n\
          # How often in an hour.\n\
          [rates]\n",
+        commented = super::config::commented(registration == Admission::default()),
+        admission = registration.name(),
         required = tokens.required,
         per_token = tokens.credit_per_token,
         allowance = tokens.allowance,
@@ -275,7 +298,7 @@ mod tests {
             ("[tokens]\ncolour = 1\n", "colour"),
             ("[tokens.prices]\nAsEnqueue = 33\n", "tokens.prices.AsEnqueue is between 0 and 32"),
             ("[tokens.prices]\nAsListen = 1\n", "tokens.prices.AsListen: this method never costs anything"),
-            ("[tokens.prices]\nNothing = 1\n", "no method \"Nothing\""),
+            ("[tokens.prices]\nNothing = 1\n", "tokens.prices.Nothing: there is no such method"),
             ("[push]\nmin_interval = 0\n", "push.min_interval is between 1 and 3600"),
             ("[push]\nttl = 2419201\n", "push.ttl"),
             ("[push]\ncontact = \"operator\"\n", "push.contact"),
@@ -289,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_template_says_what_the_defaults_are() {
-        let uncommented: String = template()
+        let uncommented: String = template(Admission::Open)
             .lines()
             .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line).to_owned() + "\n")
             .collect();
@@ -299,6 +322,6 @@ mod tests {
         assert_eq!(format!("{:?}", said.tokens), format!("{tokens:?}"));
         let push = Push { contact: Some("mailto:operator@example.org".into()), ..default.push };
         assert_eq!(format!("{:?}", said.push), format!("{push:?}"));
-        assert!(parse(&template()).is_ok());
+        assert!(parse(&template(Admission::Open)).is_ok());
     }
 }

@@ -335,7 +335,7 @@ mod tests {
     async fn a_running_homeserver_hears_the_hangup() {
         let directory = tempfile::tempdir().unwrap();
         let (domain, listen) = ("a.test".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
-        let created = create(directory.path(), &Setup { domain, listen, certificate: None }).unwrap();
+        let created = create(directory.path(), &Setup::new(domain, listen)).unwrap();
         let config = Config::load(&created.config).unwrap();
         // From here on it does not end the process.
         let _heard = signal(SignalKind::hangup()).unwrap();

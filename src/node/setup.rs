@@ -10,10 +10,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::{NodeError, certificates};
+use super::{NodeError, certificates, policy::Admission};
 use crate::{
     base::Domain,
     crypto::{random_secret, system_rng},
+    federation::Mode,
 };
 
 /// What to set up.
@@ -22,8 +23,28 @@ pub struct Setup {
     pub domain: Domain,
     /// UDP address to listen on.
     pub listen: SocketAddr,
+    /// TCP address where figures can be read over HTTP, if anywhere.
+    pub watch: Option<SocketAddr>,
     /// Certificate chain and key to use (PEM files); development ones are made if there are none.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Who may register.
+    pub registration: Admission,
+    /// With which homeservers it deals.
+    pub federation: Mode,
+}
+
+impl Setup {
+    /// With development certificates, open to all, and with figures nowhere.
+    pub fn new(domain: Domain, listen: SocketAddr) -> Self {
+        Self {
+            domain,
+            listen,
+            watch: None,
+            certificate: None,
+            registration: Admission::default(),
+            federation: Mode::default(),
+        }
+    }
 }
 
 /// What was set up.
@@ -108,12 +129,19 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # log = \"bennu=info\"\n\
          \n\
          {tls}\n\
+         [watch]\n\
+         # Where people and programs can see over HTTP how it is: a page with charts, /metrics for Prometheus, /healthz and\n\
+         # /readyz. Nothing in it is about one user, but whoever reaches it can read it: keep it on this machine, or behind\n\
+         # something that asks who is there. Without an address there is none.\n\
+         {watch}\n\
+         \n\
          [limits]\n\
          # max_connections = {max_connections}     # at once\n\
          # max_streams = {max_streams}             # at once, of one connection\n\
          # idle_timeout = {idle_timeout}           # seconds\n\
          # max_wait = {max_wait}               # milliseconds until there is time for a request: \"overloaded\" if it stays longer\n\
          # shutdown_grace = {shutdown_grace}       # seconds for exchanges in flight\n\
+         # disk_reserve = {disk_reserve}    # bytes free on the disk: /readyz says that it is not ready below\n\
          # queue_entries = {queue_entries}         # messages waiting for one client\n\
          # queue_bytes = {queue_bytes}             # and their bytes\n\
          # queue_key_update_entries = {updates}    # fresh randomness for a queue's ratchet after so many\n\
@@ -126,12 +154,17 @@ fn settings(setup: &Setup, tls: &str) -> String {
         idle_timeout = limits().idle_timeout,
         max_wait = limits().max_wait,
         shutdown_grace = limits().shutdown_grace,
+        disk_reserve = limits().disk_reserve,
+        watch = match setup.watch {
+            Some(address) => format!("listen = \"{address}\""),
+            None => format!("# listen = \"127.0.0.1:{}\"", crate::base::limits::DEFAULT_PORT),
+        },
         queue_entries = limits().queue_entries,
         queue_bytes = limits().queue_bytes,
         updates = limits().queue_key_update_entries,
         hours = limits().queue_key_update_hours,
-        policy = super::policy::template(),
-        federation = super::federation::template(),
+        policy = super::policy::template(setup.registration),
+        federation = super::federation::template(setup.federation),
     )
 }
 
@@ -177,7 +210,7 @@ mod tests {
 
     fn setup() -> Setup {
         let listen = "127.0.0.1:0".parse().unwrap();
-        Setup { domain: "a.test".parse().unwrap(), listen, certificate: None }
+        Setup::new("a.test".parse().unwrap(), listen)
     }
 
     #[test]
@@ -191,6 +224,20 @@ mod tests {
         let key = fs::read(&config.storage_key).unwrap();
         assert!(matches!(create(&home, &setup()), Err(NodeError::File { .. })));
         assert_eq!(fs::read(&config.storage_key).unwrap(), key);
+    }
+
+    #[test]
+    fn what_was_chosen_is_in_the_configuration() {
+        for (registration, federation) in
+            [(Admission::Open, Mode::Open), (Admission::Invitation, Mode::Allowlist), (Admission::Closed, Mode::Open)]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let watch = Some("127.0.0.1:7".parse().unwrap());
+            let created = create(directory.path(), &Setup { registration, federation, watch, ..setup() }).unwrap();
+            let config = Config::load(&created.config).unwrap();
+            assert_eq!(config.policy.registration, registration.policy());
+            assert_eq!((config.federation.mode, config.watch), (federation, watch));
+        }
     }
 
     #[test]

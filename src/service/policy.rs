@@ -1,7 +1,10 @@
 //! What an operator decides: who may register, what tokens buy, and how much of what one address, account or queue gets
 //! in an hour. The defaults suit a homeserver that is open to the world.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use crate::{
     base::Timestamp,
@@ -35,6 +38,31 @@ impl Default for Policy {
             push: Push::default(),
             rates: Rates::default(),
         }
+    }
+}
+
+/// The policy in force, which can be replaced while the homeserver runs. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct InForce(Arc<RwLock<Arc<Policy>>>);
+
+impl From<Policy> for InForce {
+    fn from(policy: Policy) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(policy))))
+    }
+}
+
+impl InForce {
+    /// As it is now. Whoever decides by it twice keeps it.
+    pub fn get(&self) -> Arc<Policy> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on it is another.
+    pub fn change(&self, change: impl FnOnce(&mut Policy)) {
+        // Changed aside: nobody sees half of it.
+        let mut policy = Policy::clone(&self.get());
+        change(&mut policy);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 }
 

@@ -4,6 +4,8 @@
 //! Every transition changes the state and adds the rows to a batch; the caller holds the queue's lock until the batch is
 //! submitted, and forgets the state if it is not.
 
+mod depths;
+
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ use crate::{
         queuing::BlockedGroup,
     },
 };
+
+pub use depths::{Depths, depths};
 
 const HEAD_VERSION: u8 = 1;
 const TAIL_VERSION: u8 = 1;

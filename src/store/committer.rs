@@ -18,7 +18,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use super::{
-    Batch, Engine, EngineError, Operation, Options, StoreError,
+    Batch, Engine, EngineError, Meters, Operation, Options, StoreError,
     batch::{Requirement, settle},
     overlay::Overlay,
 };
@@ -35,6 +35,7 @@ pub(super) struct Committer {
 struct Shared {
     engine: Arc<dyn Engine>,
     options: Options,
+    meters: Meters,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -164,7 +165,13 @@ impl Committer {
             idle: false,
             failure_reported: false,
         };
-        let shared = Arc::new(Shared { engine, options, state: Mutex::new(state), work: Condvar::new() });
+        let shared = Arc::new(Shared {
+            engine,
+            options,
+            meters: Meters::default(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+        });
         let thread = if inline {
             None
         } else {
@@ -196,6 +203,10 @@ impl Committer {
 
     pub fn engine(&self) -> &dyn Engine {
         &*self.shared.engine
+    }
+
+    pub fn meters(&self) -> &Meters {
+        &self.shared.meters
     }
 
     /// Refuses further batches; those that were submitted are still written.
@@ -268,7 +279,7 @@ impl Shared {
             return Ok(commit);
         }
         let work = state.take_work().settle();
-        match self.engine.write(&work.operations) {
+        match self.write(&work) {
             Ok(()) => {
                 state.overlay.forget_ranges(work.last);
                 state.overlay.forget_rows(work.last, &work.operations);
@@ -287,7 +298,7 @@ impl Shared {
         let _guard = FailOnPanic(self);
         while self.wait_for_work() {
             let work = self.lock().take_work().settle();
-            match self.engine.write(&work.operations) {
+            match self.write(&work) {
                 Ok(()) => self.finish(&work),
                 Err(error) => return self.fail(self.lock(), &error),
             }
@@ -296,6 +307,13 @@ impl Shared {
         if state.phase == Phase::Failed {
             self.fail(state, &panicked());
         }
+    }
+
+    fn write(&self, work: &Work) -> Result<(), EngineError> {
+        let started = Instant::now();
+        self.engine.write(&work.operations)?;
+        self.meters.wrote(work.size.batches, work.size.bytes, started.elapsed());
+        Ok(())
     }
 
     /// Waits for batches; whether there are any, or will be none any more.

@@ -42,6 +42,11 @@ pub trait Engine: Send + Sync + 'static {
     /// May take long.
     fn purge(&self, table: Table) -> Result<(), EngineError>;
 
+    /// What it says of itself. Quick, and nothing that depends on single rows.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
     /// Ends background work, so that dropping the engine is quick. Reads stay possible.
     fn close(&self) -> Result<(), EngineError>;
 }
@@ -55,6 +60,17 @@ pub enum EngineError {
     /// Reading or writing failed.
     #[error("the database failed: {0}")]
     Io(String),
+}
+
+/// Something that an engine says of itself, for people who watch it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// What it is, in the words of metrics.
+    pub name: &'static str,
+    /// Of which table, if it is of one.
+    pub table: Option<Table>,
+    /// How much.
+    pub value: u64,
 }
 
 /// How much a scan returns at most. It stops with the row that reaches either bound.

@@ -12,12 +12,14 @@ mod engine;
 mod faults;
 mod key;
 mod memory;
+mod meters;
 mod overlay;
 pub mod record;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod view;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -25,12 +27,14 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use batch::{Batch, Change, Operation};
 pub use catalogue::{Shape, Table};
 pub use committer::Commit;
-pub use engine::{Engine, EngineError, Limit, Page, Read, Row};
+pub use engine::{Engine, EngineError, Figure, Limit, Page, Read, Row};
 pub use faults::{Fault, Faults, Faulty};
 pub use key::{Key, KeyError, KeyRange, KeyReader};
 pub use memory::MemoryEngine;
+pub use meters::Meters;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{OpenError, RocksEngine, RocksOptions};
+pub use timed::Timed;
 pub use view::View;
 
 use committer::Committer;
@@ -106,6 +110,16 @@ impl Store {
     /// For how long the oldest of what was submitted and is not durable has waited: about as long as what is submitted now will.
     pub fn backlog(&self) -> Duration {
         self.0.backlog()
+    }
+
+    /// What it has measured of itself.
+    pub fn meters(&self) -> &Meters {
+        self.0.meters()
+    }
+
+    /// What the engine says of itself (see [`Engine::figures`]).
+    pub fn figures(&self) -> Vec<Figure> {
+        self.0.engine().figures()
     }
 
     /// Reads everything submitted so far.

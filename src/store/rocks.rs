@@ -11,10 +11,10 @@ use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBRecoveryMode, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
-    WriteOptions,
+    WriteOptions, properties,
 };
 
-use super::{Change, Engine, EngineError, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table};
+use super::{Change, Engine, EngineError, Figure, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table};
 
 /// The format of the database as a whole: which tables there are and how keys are built. Records have versions of their
 /// own.
@@ -25,6 +25,30 @@ const FORMAT_KEY: &[u8] = b"format";
 
 /// Longer scans go to a blocking thread, shorter ones are as quick as point reads.
 const INLINE_ROWS: usize = 32;
+
+/// What RocksDB says of the database as a whole, whichever table is asked.
+const OF_DATABASE: [(&str, &properties::PropName); 7] = [
+    ("engine_block_cache_bytes", properties::BLOCK_CACHE_USAGE),
+    ("engine_block_cache_capacity_bytes", properties::BLOCK_CACHE_CAPACITY),
+    ("engine_running_compactions", properties::NUM_RUNNING_COMPACTIONS),
+    ("engine_running_flushes", properties::NUM_RUNNING_FLUSHES),
+    ("engine_background_errors", properties::BACKGROUND_ERRORS),
+    ("engine_writes_stopped", properties::IS_WRITE_STOPPED),
+    ("engine_delayed_write_rate_bytes", properties::ACTUAL_DELAYED_WRITE_RATE),
+];
+
+/// What is added up.
+const OF_ALL_TABLES: [(&str, &properties::PropName); 3] = [
+    ("engine_memtable_bytes", properties::CUR_SIZE_ALL_MEM_TABLES),
+    ("engine_table_reader_bytes", properties::ESTIMATE_TABLE_READERS_MEM),
+    ("engine_pending_compaction_bytes", properties::ESTIMATE_PENDING_COMPACTION_BYTES),
+];
+
+/// What is told of each table.
+const OF_EACH_TABLE: [(&str, &properties::PropName); 2] = [
+    ("engine_table_file_bytes", properties::LIVE_SST_FILES_SIZE),
+    ("engine_table_rows_estimate", properties::ESTIMATE_NUM_KEYS),
+];
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -266,6 +290,28 @@ impl Tables {
         self.db.cf_handle(table.name()).ok_or_else(missing)
     }
 
+    /// A property of a table. One that is not known is nothing.
+    fn property(&self, table: Table, property: &properties::PropName) -> u64 {
+        let family = self.db.cf_handle(table.name());
+        family.and_then(|family| self.db.property_int_value_cf(family, property).ok()?).unwrap_or(0)
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = Vec::new();
+        for (name, property) in OF_DATABASE {
+            figures.push(Figure { name, table: None, value: self.property(Table::Meta, property) });
+        }
+        for (name, property) in OF_ALL_TABLES {
+            let value = Table::ALL.iter().map(|table| self.property(*table, property)).sum();
+            figures.push(Figure { name, table: None, value });
+        }
+        for (name, property) in OF_EACH_TABLE {
+            let of = |table: &Table| Figure { name, table: Some(*table), value: self.property(*table, property) };
+            figures.extend(Table::ALL.iter().map(of));
+        }
+        figures
+    }
+
     fn flush(&self) -> Result<(), rocksdb::Error> {
         let families: Vec<_> = Table::ALL.iter().filter_map(|table| self.db.cf_handle(table.name())).collect();
         self.db.flush_cfs_opt(&families, &FlushOptions::default())
@@ -322,6 +368,10 @@ impl Engine for RocksEngine {
             }
         }
         self.0.db.write_opt(batch, &synced()).map_err(engine_error)
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.0.figures()
     }
 
     fn flush(&self) -> Result<(), EngineError> {

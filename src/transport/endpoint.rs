@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Closed, Code, Connection, DialError, Handler, PeerInfo, Settings, TlsError, codes, connection,
     context::Dialling,
+    counts::{Counted, Counts},
     exchange::Shared,
     pipe::Link,
     tls::{self, Identity, PeerVerifier},
@@ -31,13 +32,16 @@ pub struct Endpoint {
     clock: Arc<dyn Clock>,
     /// One permit per accepted connection.
     connections: Arc<Semaphore>,
+    counts: Arc<Counts>,
 }
 
 impl Endpoint {
     /// On the operating system's socket and tokio's runtime.
     pub fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
         let runtime = Arc::new(quinn::TokioRuntime);
-        let socket = runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?;
+        let socket = std::net::UdpSocket::bind(address)?;
+        // As much as the system allows: bursts that find no room are lost, and sent again.
+        let socket = runtime.wrap_udp_socket(widen(socket))?;
         Self::new(socket, runtime, settings)
     }
 
@@ -66,6 +70,7 @@ impl Endpoint {
             verifier: Arc::default(),
             clock: Arc::new(SystemClock),
             connections,
+            counts: Arc::default(),
         }
     }
 
@@ -83,6 +88,12 @@ impl Endpoint {
     /// The address that the socket is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.quic.local_addr()
+    }
+
+    /// What it has done as one that serves.
+    pub fn counted(&self) -> Counted {
+        let open = self.settings.max_connections as usize - self.connections.available_permits();
+        self.counts.read(open as u64)
     }
 
     /// Whether no connection is open.
@@ -109,7 +120,12 @@ impl Endpoint {
     ) -> Result<impl Future<Output = ()> + Send + use<H>, TlsError> {
         self.renew(identity, roots)?;
         let acceptor = Acceptor {
-            shared: Arc::new(Shared::new(handler, self.settings.clone(), self.draining.subscribe())),
+            shared: Arc::new(Shared::new(
+                handler,
+                self.settings.clone(),
+                self.draining.subscribe(),
+                self.counts.clone(),
+            )),
             verifier: self.verifier.subscribe(),
             connections: self.connections.clone(),
             handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),
@@ -184,6 +200,23 @@ impl Endpoint {
     }
 }
 
+/// Receive and send buffer that a socket on which a homeserver listens asks for, in bytes.
+pub const SOCKET_BUFFER: usize = 4 << 20;
+
+#[cfg(feature = "server")]
+fn widen(socket: std::net::UdpSocket) -> std::net::UdpSocket {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+    // What the system does not allow it makes smaller by itself.
+    let _ = set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _ = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    socket
+}
+
+#[cfg(not(feature = "server"))]
+fn widen(socket: std::net::UdpSocket) -> std::net::UdpSocket {
+    socket
+}
+
 /// Takes in connections for one handler.
 struct Acceptor<H> {
     shared: Arc<Shared<H>>,
@@ -209,6 +242,7 @@ impl<H: Handler> Acceptor<H> {
         let Ok(handshake) = self.handshakes.clone().try_acquire_owned() else {
             // The peer sends its first packet again.
             incoming.ignore();
+            self.shared.counts.ignored.add();
             return None;
         };
         let settings = &self.shared.settings;
@@ -216,10 +250,12 @@ impl<H: Handler> Acceptor<H> {
         if under_way > settings.retry_handshakes as usize && !incoming.remote_address_validated() {
             // Cannot fail: an address that is not validated may be asked to retry.
             let _ = incoming.retry();
+            self.shared.counts.retried.add();
             return None;
         }
         let Ok(connection) = self.connections.clone().try_acquire_owned() else {
             incoming.refuse();
+            self.shared.counts.refused.add();
             return None;
         };
         Some((incoming, Permits { handshake, connection }))
@@ -239,9 +275,9 @@ async fn accept<H: Handler>(
     permits: Permits,
 ) {
     let Permits { handshake, connection: _connection } = permits;
-    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(connecting) = incoming.accept() else { return shared.counts.failed.add() };
     let Ok(Ok(connection)) = timeout(shared.settings.handshake_deadline, connecting).await else {
-        return;
+        return shared.counts.failed.add();
     };
     drop(handshake);
     let remote = connection.remote_address();
@@ -249,8 +285,12 @@ async fn accept<H: Handler>(
     let verifier = verifier.borrow().clone();
     let (domains, binding) = match (proven_domains(verifier.as_deref(), &connection), tls::binding(&connection)) {
         (Ok(domains), Ok(binding)) => (domains, binding),
-        _ => return connection.close(codes::BAD_CERTIFICATE.into(), codes::BAD_CERTIFICATE.name().as_bytes()),
+        _ => {
+            shared.counts.failed.add();
+            return connection.close(codes::BAD_CERTIFICATE.into(), codes::BAD_CERTIFICATE.name().as_bytes());
+        }
     };
+    shared.counts.accepted.add();
     let session = shared.handler.open(PeerInfo { remote, binding, domains });
     connection::serve(shared, session, Link::Quic(connection)).await;
 }

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     Code, Frames, Handler, MethodRules, Reply, Settings, StreamError, Streaming, codes,
     congestion::Congestion,
+    counts::Counts,
     frames::{FrameReader, FrameStream, finish, write_frame},
     pipe::{Receiver, Sender, Stream},
 };
@@ -26,6 +27,7 @@ pub(super) struct Shared<H> {
     pub(super) congestion: Congestion,
     /// Turns true when the endpoint shuts down.
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) counts: Arc<Counts>,
 }
 
 /// What came in on a stream.
@@ -37,9 +39,30 @@ enum Intake {
 }
 
 impl<H> Shared<H> {
-    pub(super) fn new(handler: Arc<H>, settings: Settings, draining: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        handler: Arc<H>,
+        settings: Settings,
+        draining: watch::Receiver<bool>,
+        counts: Arc<Counts>,
+    ) -> Self {
         let congestion = Congestion::new(settings.max_wait);
-        Self { handler, settings, congestion, draining }
+        Self { handler, settings, congestion, draining, counts }
+    }
+}
+
+/// An exchange that goes on, for the counters.
+struct UnderWay<'a>(&'a Counts);
+
+impl<'a> UnderWay<'a> {
+    fn begin(counts: &'a Counts) -> Self {
+        counts.began.add();
+        Self(counts)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ended.add();
     }
 }
 
@@ -52,6 +75,7 @@ pub(super) async fn serve<H: Handler>(
 ) {
     // Of the network and the peer nothing is in it: only of how much there is to do here.
     let waited = taken_in.elapsed();
+    let _under_way = UnderWay::begin(&shared.counts);
     let Stream { id, mut sender, receiver } = stream;
     // Only a panic above drops it.
     sender.unfinished = codes::INTERNAL;
@@ -69,6 +93,7 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     if shared.congestion.refuses(waited + shared.handler.backlog(), Instant::now()) {
+        shared.counts.overloaded.add();
         reader.receiver.stop(codes::DONE);
         let response = shared.handler.overloaded();
         return respond(&mut sender, response, streaming, response_deadline).await;

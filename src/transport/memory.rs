@@ -40,7 +40,11 @@ impl<H: Handler> Host<H> {
     pub fn new(handler: Arc<H>, settings: Settings) -> Self {
         let draining = watch::Sender::new(false);
         let connections = Arc::new(Semaphore::new(settings.max_connections as usize));
-        Self { shared: Arc::new(Shared::new(handler, settings, draining.subscribe())), draining, connections }
+        Self {
+            shared: Arc::new(Shared::new(handler, settings, draining.subscribe(), Arc::default())),
+            draining,
+            connections,
+        }
     }
 
     /// A connection of an ordinary client, with a random binding.

@@ -16,7 +16,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use super::TlsError;
-use crate::base::{Clock, Domain};
+use crate::base::{Clock, Domain, SystemClock, Timestamp};
 
 /// The protocol that is negotiated.
 pub const ALPN: &[u8] = b"bennu/1";
@@ -56,6 +56,19 @@ impl Identity {
         let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| unfit(error.to_string()))?;
         let name = ServerName::try_from(domain.as_str()).map_err(|error| unfit(error.to_string()))?;
         leaf.verify_is_valid_for_subject_name(&name).map_err(|error| unfit(error.to_string()))
+    }
+}
+
+impl Identity {
+    /// Checks that whoever trusts `roots` will take the chain at a time.
+    ///
+    /// # Errors
+    /// [`TlsError`] says why not.
+    pub fn check_chain(&self, roots: &Arc<RootCertStore>, at: Timestamp) -> Result<(), TlsError> {
+        let (leaf, intermediates) = self.chain.split_first().ok_or_else(|| TlsError("there is none".into()))?;
+        let verifier = PeerVerifier::new(roots.clone(), Arc::new(SystemClock));
+        verifier.domains(leaf, intermediates, unix_time(at))?;
+        Ok(())
     }
 }
 
@@ -162,8 +175,12 @@ pub(super) struct Time(pub(super) Arc<dyn Clock>);
 
 impl Time {
     fn now(&self) -> UnixTime {
-        UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().seconds()))
+        unix_time(self.0.now())
     }
+}
+
+fn unix_time(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(time.seconds()))
 }
 
 impl std::fmt::Debug for Time {

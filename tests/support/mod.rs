@@ -95,12 +95,19 @@ pub struct Server {
     directory: TempDir,
     process: Option<Child>,
     address: SocketAddr,
+    /// Where its figures are.
+    figures: Option<SocketAddr>,
 }
 
 impl Server {
     /// Sets a homeserver up and starts it. It keeps its port when it is started again.
     pub async fn start() -> Self {
         Self::start_with("").await
+    }
+
+    /// The same with its figures on a port of their own.
+    pub async fn start_watched() -> Self {
+        Self::start_with("[watch]\nlisten = \"127.0.0.1:0\"\n").await
     }
 
     /// The same with tables added to its configuration.
@@ -119,10 +126,14 @@ impl Server {
         let data = directory.path().join("server");
         let address = SocketAddr::from((site.address, 0));
         let listen = address.to_string();
-        let init = command().args(["init", "--domain", domain, "--listen", &listen, "--dir"]).arg(&data).output();
+        let init = command()
+            .args(["init", "--domain", domain, "--listen", &listen, "--watch", "off", "--dir"])
+            .arg(&data)
+            .output();
         let init = within("bennu init", init).await.unwrap();
         assert!(init.status.success(), "{init:?}");
-        let mut server = Self { domain: domain.to_owned(), site: site.clone(), directory, process: None, address };
+        let mut server =
+            Self { domain: domain.to_owned(), site: site.clone(), directory, process: None, address, figures: None };
         let mut config = fs::read_to_string(server.config()).unwrap();
         // A table is there once: what is written in the configuration of a new homeserver is all commented out.
         for header in settings.lines().filter(|line| line.starts_with('[')) {
@@ -131,7 +142,8 @@ impl Server {
         fs::write(server.config(), config + settings).unwrap();
         server.spawn().await;
         let config = fs::read_to_string(server.config()).unwrap();
-        let pinned = config.replace(&format!("listen = \"{listen}\""), &format!("listen = \"{}\"", server.address));
+        // The first one: a second may be that of its figures.
+        let pinned = config.replacen(&format!("listen = \"{listen}\""), &format!("listen = \"{}\"", server.address), 1);
         assert_ne!(config, pinned, "the configuration says where to listen");
         fs::write(server.config(), pinned).unwrap();
         server
@@ -152,7 +164,21 @@ impl Server {
         let line = line.unwrap_or_else(|| panic!("the homeserver has ended:\n{}", self.read_log()));
         let address = line.strip_prefix(&format!("{} is ready on ", self.domain)).unwrap_or_else(|| panic!("{line}"));
         self.address = address.parse().unwrap();
+        if self.is_watched() {
+            let line = within("the line that says where figures are", lines.next_line()).await.unwrap().unwrap();
+            let place = line.strip_prefix("figures are on http://").and_then(|rest| rest.strip_suffix('/'));
+            self.figures = Some(place.unwrap_or_else(|| panic!("{line}")).parse().unwrap());
+        }
         self.process = Some(process);
+    }
+
+    fn is_watched(&self) -> bool {
+        fs::read_to_string(self.config()).unwrap().contains("[watch]\nlisten = ")
+    }
+
+    /// Where its figures can be read over HTTP, if it is one of [`Self::start_watched`].
+    pub fn figures(&self) -> Option<SocketAddr> {
+        self.figures
     }
 
     /// Its home domain.

@@ -105,7 +105,7 @@ async fn homeserver(engine: MemoryEngine) -> Vec<Connection> {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(|| Box::new(system_rng())),
         queue_limits: QueueLimits { entries: 12, direct_entries: 12, update_entries: 5, ..QueueLimits::default() },
-        policy,
+        policy: policy.into(),
         workers: Workers::inline(),
         max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),

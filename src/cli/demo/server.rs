@@ -51,7 +51,7 @@ impl Server {
             let domain: Domain = domain.parse().map_err(|error| Failure::new("demo", error))?;
             let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             let address = port.local_addr()?;
-            create(&directory, &Setup { domain: domain.clone(), listen: address, certificate: None })?;
+            create(&directory, &Setup::new(domain.clone(), address))?;
             prepared.push(Prepared { domain, directory, port, address });
         }
         let mut authorities = String::new();

@@ -324,7 +324,7 @@ impl Homeserver {
             clock: clock.clone(),
             entropy: Arc::new(|| Box::new(system_rng()) as Box<dyn Rng + Send + Sync>),
             queue_limits,
-            policy,
+            policy: policy.into(),
             workers: Workers::for_this_machine(),
             max_wait: std::time::Duration::MAX,
             connection_limits: connection_limits(&Settings::default()),

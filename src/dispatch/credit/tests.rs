@@ -80,7 +80,7 @@ async fn open(engine: MemoryEngine, clock: Arc<Hands>, tokens: Tokens, federatio
         clock: clock.clone(),
         entropy,
         queue_limits: QueueLimits::default(),
-        policy: Policy { tokens, ..Policy::default() },
+        policy: Policy { tokens, ..Policy::default() }.into(),
         workers: Workers::inline(),
         max_wait: std::time::Duration::MAX,
         connection_limits: connection_limits(&Settings::default()),

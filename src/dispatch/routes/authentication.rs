@@ -32,9 +32,16 @@ impl Dispatcher {
         let sender = presented.prove(payload.client.clone(), &payload.verifying_key)?;
         call.count(Rate::Registrations, (call.session.origin, call.request.method))?;
         let user = ("user", sender.get().user.uuid);
-        let mut scope = match self.parts.policy.registration {
-            RegistrationPolicy::Invitation => self.locked_both(user, INVITATIONS).await,
-            RegistrationPolicy::Open | RegistrationPolicy::Closed => self.locked(user).await,
+        let mut scope = loop {
+            let registration = self.parts.policy.get().registration.clone();
+            let mut scope = match registration {
+                RegistrationPolicy::Invitation => self.locked_both(user, INVITATIONS).await,
+                RegistrationPolicy::Open | RegistrationPolicy::Closed => self.locked(user).await,
+            };
+            // It may have been changed in between, and a code is counted under its lock.
+            if scope.context().policy.registration == registration {
+                break scope;
+            }
         };
         let service = &self.authentication;
         let outcome = auth::finish_registration::handle(service, &mut scope.context(), sender, request).await?;

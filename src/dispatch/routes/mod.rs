@@ -6,12 +6,16 @@ mod authentication;
 mod delivery;
 mod queuing;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
+use tracing::{Instrument as _, Span};
 
 use super::{Dispatcher, Session, encode};
 use crate::{
@@ -63,7 +67,7 @@ impl Call<'_> {
         let Some(method) = Method::from_code(self.request.method) else { return Ok(()) };
         // Once, however often the handler has to begin again.
         if !self.charged.load(Ordering::Relaxed) {
-            self.session.credit.charge(method, self.dispatcher.parts.policy.tokens.price(method))?;
+            self.session.credit.charge(method, self.dispatcher.parts.policy.get().tokens.price(method))?;
             self.charged.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -159,18 +163,29 @@ const fn is_for_groups(method: Method) -> bool {
 }
 
 impl Dispatcher {
+    /// What is logged of a request has its number, which says nothing about who made it.
+    fn next_span(&self) -> Span {
+        tracing::info_span!("request", number = self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
+        let read = Instant::now();
+        let span = self.next_span();
         let request = Request::from_bytes(bytes).map_err(malformed);
+        let method = request.as_ref().ok().and_then(|request| Method::from_code(request.method));
         let reply = match &request {
             Ok(request) => {
                 let charged = AtomicBool::new(false);
-                self.clone().route(&Call { session, stream, request, dispatcher: &self, charged }).await
+                let call = Call { session, stream, request, dispatcher: &self, charged };
+                self.clone().route(&call).instrument(span.clone()).await
             }
             Err(refusal) => Err(refusal.clone()),
         };
+        let status = reply.as_ref().err().map_or(Status::Ok, |refusal| refusal.status);
+        self.meters.answered(method, status, read.elapsed());
         reply.unwrap_or_else(|refusal| {
-            tracing::debug!(status = refusal.status.name(), reason = %refusal.message, "refused");
+            tracing::debug!(parent: &span, ?method, status = refusal.status.name(), reason = %refusal.message, "refused");
             Reply::Once(encode(Err(refusal)))
         })
     }

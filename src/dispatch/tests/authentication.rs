@@ -58,8 +58,8 @@ impl World {
     async fn start(rates: Rates) -> Self {
         let clock = Days::at(START);
         let store = Store::open(MemoryEngine::new(), Options::new(|error| panic!("{error}"))).unwrap();
-        let mut parts = Parts { clock: Arc::new(clock.clone()), ..parts(store.clone()) };
-        parts.policy.rates = rates;
+        let parts = Parts { clock: Arc::new(clock.clone()), ..parts(store.clone()) };
+        parts.policy.change(|policy| policy.rates = rates);
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         let connection = memory::connect(Arc::new(Service(dispatcher)));
         let credentials = super::ask::<call::AsGetCredentials>(&connection, &GetCredentials {}).await.unwrap();

@@ -245,8 +245,8 @@ async fn the_key_by_which_push_services_know_the_qs_stays_and_is_only_told_if_it
     let engine = MemoryEngine::new();
     let start = async |push: bool| {
         let store = Store::open(engine.clone(), Options::new(|error| panic!("{error}"))).unwrap();
-        let mut parts = parts(store);
-        parts.policy.push.enabled = push;
+        let parts = parts(store);
+        parts.policy.change(|policy| policy.push.enabled = push);
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         let connection = memory::connect(Arc::new(Service(dispatcher)));
         ask::<call::QsGetKeys>(&connection, &GetQueuingKeys {}).await.unwrap().push_key

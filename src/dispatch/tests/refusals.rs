@@ -212,7 +212,7 @@ async fn status(connection: &Connection, request: &[u8]) -> Status {
 async fn vectors_of_refusals_are_refused_with_their_status() {
     let store = || Store::open(MemoryEngine::new(), Options::new(|_| ())).unwrap();
     let free = Dispatcher::start(parts(store())).await.unwrap();
-    let paid = Dispatcher::start(Parts { policy: Policy::default(), ..parts(store()) }).await.unwrap();
+    let paid = Dispatcher::start(Parts { policy: Policy::default().into(), ..parts(store()) }).await.unwrap();
     let free = memory::connect(Arc::new(Service(free)));
     let paid = memory::connect(Arc::new(Service(paid)));
     let mut lines = Vec::new();

@@ -29,6 +29,7 @@ use crate::{
         admin::{Command, Operator},
         certificates,
         setup::{Setup, create},
+        watch::Condition,
     },
     push::tests::endpoint::{Endpoint, Subscriber, status},
     store::MemoryEngine,
@@ -58,7 +59,7 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         let reserved = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (domain, listen) = (domain.parse().unwrap(), reserved.local_addr().unwrap());
-        let created = create(directory.path(), &Setup { domain, listen, certificate: None }).unwrap();
+        let created = create(directory.path(), &Setup::new(domain, listen)).unwrap();
         let mut config = Config::load(&created.config).unwrap();
         config.policy.tokens.required = false;
         // The port is to be free soon when it has stopped.
@@ -334,7 +335,8 @@ async fn the_operator_is_told_how_much_waits_for_others_and_what_holds_for_all_o
     home.config.federation.mode = Mode::Open;
     let a = home.start().await;
     let (domain, clock) = (home.domain().clone(), Arc::new(SystemClock));
-    let operator = Operator { dispatcher: a.dispatcher.clone(), domain, clock };
+    let condition = Condition::starting(0);
+    let operator = Operator { dispatcher: a.dispatcher.clone(), domain, clock, condition };
     let counts = async || {
         let stats = operator.carry_out(Command::Stats {}).await.unwrap().remove(0);
         ["peers_waited_for", "peer_messages_waiting", "peer_messages_dropped"].map(|key| stats[key].as_u64().unwrap())

@@ -150,7 +150,7 @@ async fn blocking_ends_whatever_is_under_way_and_hurries_nobody_else() {
 async fn a_peer_that_sends_too_much_is_taken_as_much_from_as_it_may_send() {
     let land = Land::default();
     let rates = Rates { messages_per_peer: 4, ..Rates::default() };
-    let b = World::of_land_with(&land, "b.test", |parts| parts.policy.rates = rates).await;
+    let b = World::of_land_with(&land, "b.test", |parts| parts.policy.change(|policy| policy.rates = rates)).await;
     let peer = Peer::new();
     land.host("c.test", peer.clone());
     let owner = b.create().await;
@@ -247,7 +247,7 @@ async fn a_peer_that_sends_too_much_to_a_queue_or_config_keeps_no_other_from_it(
         let mut rates = Rates::default();
         *(if of_queue { &mut rates.peer_messages_per_queue } else { &mut rates.peer_messages_per_config }) = 2;
         let land = Land::default();
-        let b = World::of_land_with(&land, "b.test", |parts| parts.policy.rates = rates).await;
+        let b = World::of_land_with(&land, "b.test", |parts| parts.policy.change(|policy| policy.rates = rates)).await;
         let (c, d) = (Peer::new(), Peer::new());
         land.host("c.test", c.clone());
         land.host("d.test", d.clone());

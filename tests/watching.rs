@@ -1,0 +1,185 @@
+//! What can be seen of a running homeserver from outside, metrics, page and log, says how it does, and nothing of who does what in it.
+
+mod support;
+
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+
+use serde_json::Value;
+use support::{BENNU, Server, connect, text, within};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Command,
+};
+
+/// Shorter words say nothing about anybody.
+const SHORTEST: usize = 8;
+
+/// What `GET` of a path gives.
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within(path, stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+    body.to_owned()
+}
+
+async fn admin(server: &Server, arguments: &[&str]) -> String {
+    let mut command = Command::new(BENNU);
+    command.args(["admin", "--json", "--config"]).arg(server.config()).args(arguments);
+    let output = within(arguments, command.output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Everything that a client remembers, as it stands in its database.
+fn remembered(home: &Path) -> Vec<Vec<u8>> {
+    let database = rusqlite::Connection::open(home.join("client.db")).unwrap();
+    let mut tables = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let mut values = Vec::new();
+    for table in tables {
+        let mut rows = database.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+        let columns = rows.column_count();
+        let mut rows = rows.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns {
+                match row.get_ref(column).unwrap() {
+                    rusqlite::types::ValueRef::Blob(bytes) | rusqlite::types::ValueRef::Text(bytes) => {
+                        values.push(bytes.to_vec());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    values
+}
+
+/// What words of a text may stand for: hexadecimal digits, with and without the hyphens of a UUID, numbers in lists, and the words
+/// themselves.
+fn names(text: &str) -> BTreeSet<Vec<u8>> {
+    let mut names = BTreeSet::new();
+    for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')) {
+        let digits: String = word.chars().filter(|c| *c != '-').collect();
+        if digits.len() >= 2 * SHORTEST
+            && let Some(bytes) = bennu::base::hex::decode(&digits)
+        {
+            names.insert(bytes);
+        }
+    }
+    // As a list of octets is printed.
+    for list in text.split('[').skip(1).filter_map(|rest| rest.split(']').next()) {
+        let octets: Option<Vec<u8>> = list.split(',').map(|octet| octet.trim().parse().ok()).collect();
+        names.extend(octets.filter(|octets| octets.len() >= SHORTEST));
+    }
+    names
+}
+
+fn contains(hay: &[u8], needle: &[u8]) -> bool {
+    hay.windows(needle.len()).any(|window| window == needle)
+}
+
+#[tokio::test]
+async fn nothing_that_can_be_watched_names_anybody_whom_the_clients_know() {
+    let mut server = Server::start_watched().await;
+    let figures = server.figures().expect("it is watched");
+    admin(&server, &["log", "bennu=trace"]).await;
+    let (alice, bob, carol) =
+        (server.register("Alice").await, server.register("Bob").await, server.register("Carol").await);
+    let direct = connect(&alice, &bob).await;
+    connect(&alice, &carol).await;
+    let group = within("a group", alice.create_group("the name of the group")).await.unwrap();
+    for other in [&bob, &carol] {
+        within("inviting", alice.invite(&group, &[support::user(other)])).await.unwrap();
+    }
+    for client in [&bob, &carol] {
+        within("syncing", client.sync()).await.unwrap();
+    }
+    for chat in [&direct, &group] {
+        within("sending", alice.send(chat, text("a secret word"))).await.unwrap();
+    }
+    within("syncing", bob.sync()).await.unwrap();
+    within("removing", alice.remove(&group, &[support::user(&carol)])).await.unwrap();
+
+    let mut seen = String::new();
+    for path in ["/metrics", "/figures", "/"] {
+        seen += &get(figures, path).await;
+    }
+    for arguments in [&["top"][..], &["stats"], &["log"]] {
+        seen += &admin(&server, arguments).await;
+    }
+    let metrics = get(figures, "/metrics").await;
+    for metric in [
+        "bennu_requests_total{method=\"DsSendMessage\",status=\"ok\"} ",
+        "bennu_request_duration_seconds_bucket{le=\"0.00025\",method=\"AsFinishRegistration\"}",
+        "bennu_tokens_redeemed_total ",
+        "bennu_engine_table_rows_estimate{table=\"ds_heads\"}",
+        "bennu_engine_block_cache_bytes ",
+    ] {
+        assert!(metrics.contains(metric), "{metric}: {metrics}");
+    }
+    drop((alice, bob, carol));
+    server.stop().await;
+    let log = server.read_log();
+    assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "there is more in it than by default");
+    seen += &log;
+
+    let known: Vec<_> = ["Alice", "Bob", "Carol"].into_iter().flat_map(|name| remembered(&server.path(name))).collect();
+    assert!(known.len() > 50, "the clients remember something");
+    // The test can fail: what a client knows is found where it is printed.
+    let id = known.iter().find(|value| value.len() == 16).expect("an id");
+    let printed = names(&format!("id={} {id:?}", bennu::base::hex::encode(id)));
+    assert_eq!(printed, BTreeSet::from([id.clone()]));
+    for name in names(&seen) {
+        let named = known.iter().any(|value| contains(value, &name));
+        assert!(!named, "{} can be seen from outside", bennu::base::hex::encode(&name));
+    }
+    for word in ["a secret word", "the name of the group", "Alice", "Bob", "Carol"] {
+        assert!(!seen.contains(word), "{word} can be seen from outside");
+    }
+}
+
+#[tokio::test]
+async fn what_is_logged_can_be_changed_while_the_homeserver_runs() {
+    let mut server = Server::start_watched().await;
+    admin(&server, &["log", "bennu=error"]).await;
+    let said: Value = serde_json::from_str(&admin(&server, &["log"]).await).unwrap();
+    assert_eq!(said["log"], "bennu=error");
+    let before = server.read_log().lines().count();
+    admin(&server, &["keys", "rotate", "tokens"]).await;
+    let alice = server.register("Alice").await;
+    drop(alice);
+    server.stop().await;
+    assert_eq!(
+        server.read_log().lines().count(),
+        before,
+        "nothing of what happened is an error: {}",
+        server.read_log()
+    );
+}
+
+#[tokio::test]
+async fn dashboard_and_alerts_use_metrics_that_there_are() {
+    let server = Server::start_watched().await;
+    drop(server.register("Alice").await);
+    let metrics = get(server.figures().unwrap(), "/metrics").await;
+    for file in ["packaging/grafana.json", "packaging/alerts.yml"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let names: BTreeSet<_> = words.filter(|word| word.starts_with("bennu_")).collect();
+        assert!(names.len() > 5, "{file} names metrics");
+        for name in names {
+            // Suffixes are not described.
+            let family = ["_total", "_bucket", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            let described = format!("# TYPE {} ", family.unwrap_or(name));
+            // There is no other homeserver here.
+            let is_there = metrics.contains(&described) || name.starts_with("bennu_peer_");
+            assert!(is_there, "{file}: {name} is no metric");
+        }
+    }
+    drop(server);
+}
