@@ -103,6 +103,8 @@ async fn nothing_that_can_be_watched_names_anybody_whom_the_clients_know() {
         within("sending", alice.send(chat, text("a secret word"))).await.unwrap();
     }
     within("syncing", bob.sync()).await.unwrap();
+    let nobody = within("nobody", alice.connect_alias("nobody-of-this-name", &server.domain().parse().unwrap())).await;
+    assert!(nobody.is_err(), "a request is refused");
     within("removing", alice.remove(&group, &[support::user(&carol)])).await.unwrap();
 
     let mut seen = String::new();
@@ -125,7 +127,9 @@ async fn nothing_that_can_be_watched_names_anybody_whom_the_clients_know() {
     drop((alice, bob, carol));
     server.stop().await;
     let log = server.read_log();
-    assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "there is more in it than by default");
+    let refused = log.lines().find(|line| line.contains("\"DEBUG\"") && line.contains("refused"));
+    let refused: Value = serde_json::from_str(refused.expect("more is logged than by default")).unwrap();
+    assert!(refused["span"]["number"].is_u64(), "requests have numbers: {refused}");
     seen += &log;
 
     let known: Vec<_> = ["Alice", "Bob", "Carol"].into_iter().flat_map(|name| remembered(&server.path(name))).collect();

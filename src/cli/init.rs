@@ -12,11 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{output::Failure, typed::typed};
 use crate::{
     base::{Domain, limits::DEFAULT_PORT},
-    federation::Mode,
-    node::{
-        policy::Admission,
-        setup::{Created, Setup, create},
-    },
+    node::setup::{Admission, Created, Mode, Setup, create},
 };
 
 /// What to set up.

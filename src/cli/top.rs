@@ -32,7 +32,7 @@ impl Top {
     /// # Errors
     /// If no homeserver answers.
     pub async fn run(self, socket: &Path, output: Output) -> Result<(), Failure> {
-        let again = !self.once && (output == Output::Json || io::stdout().is_terminal());
+        let again = !self.once && io::stdout().is_terminal();
         loop {
             let figures = admin::ask(socket, &Ask::Figures {}).await?;
             let figures = figures.first().ok_or_else(|| Failure::new("internal", "the homeserver says nothing"))?;

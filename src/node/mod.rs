@@ -8,7 +8,7 @@ pub mod config;
 pub mod federation;
 mod jobs;
 pub mod logging;
-pub mod policy;
+mod policy;
 mod reload;
 mod renewal;
 pub mod setup;

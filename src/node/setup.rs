@@ -10,12 +10,14 @@ use std::{
     time::SystemTime,
 };
 
-use super::{NodeError, certificates, policy::Admission};
+use super::{NodeError, certificates};
 use crate::{
     base::Domain,
     crypto::{random_secret, system_rng},
-    federation::Mode,
 };
+
+pub use super::policy::Admission;
+pub use crate::federation::Mode;
 
 /// What to set up.
 pub struct Setup {

@@ -61,6 +61,8 @@ impl Home {
         let (domain, listen) = (domain.parse().unwrap(), reserved.local_addr().unwrap());
         let created = create(directory.path(), &Setup::new(domain, listen)).unwrap();
         let mut config = Config::load(&created.config).unwrap();
+        // What is changed here is not in the file, which is not to be read again.
+        config.file = None;
         config.policy.tokens.required = false;
         // The port is to be free soon when it has stopped.
         (config.limits.idle_timeout, config.limits.shutdown_grace) = (5, 1);
