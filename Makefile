@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser bench bench-quick bench-soak bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -70,10 +70,11 @@ page: patience browser ## Looks at the page with charts in Chromium; pictures go
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_
 
-# What is measured links the RocksDB of the development profile, which is as optimised as that of any other.
-load = $(CARGO) build --quiet && \
-	ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$$(dirname $$(ls -t $(abspath $(TARGET))/debug/build/librocksdb-sys-*/out/librocksdb.a | head -1)) \
-	$(CARGO) bench --quiet --bench load -- --json $(abspath $(TARGET))/bench.json
+# Other profiles link the RocksDB of the development profile, which is as optimised as that of any other, so that it is compiled once.
+rocksdb = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$$(dirname $$(ls -t $(abspath $(TARGET))/debug/build/librocksdb-sys-*/out/librocksdb.a | head -1))
+
+# What is measured.
+load = $(CARGO) build --quiet && $(rocksdb) $(CARGO) bench --quiet --bench load -- --json $(abspath $(TARGET))/bench.json
 
 bench: patience ## Measures what the homeserver costs, each figure beside its floor (benches/README.md).
 	@$(load)
@@ -83,6 +84,39 @@ bench-quick: patience ## The same in two minutes, with less of everything.
 
 bench-soak: patience ## Ten minutes at half of what the homeserver can carry: does it grow?
 	@$(load) --soak
+
+DIST := $(abspath $(TARGET))/dist
+
+release: patience ## Builds the program for others, with manual pages, completions and the list of licences (dist in the target directory).
+	@$(CARGO) build --quiet
+	$(rocksdb) $(CARGO) build --profile dist
+	@rm -rf $(DIST)/manual $(DIST)/completions && mkdir -p $(DIST)/completions
+	@$(DIST)/bennu manual $(DIST)/manual
+	@$(DIST)/bennu completions bash >$(DIST)/completions/bennu.bash
+	@$(DIST)/bennu completions zsh >$(DIST)/completions/_bennu
+	@$(DIST)/bennu completions fish >$(DIST)/completions/bennu.fish
+	@$(CARGO) tree --edges normal,build --prefix none --format '{p}: {l}' | sed 's/ (\*)$$//; s/ (proc-macro)//; s/ (\/.*):/:/' | sort -u >$(DIST)/licences.txt
+	@ls -l $(DIST)/bennu
+
+# Tools that are built once, of a certain version.
+TOOLS := $(abspath $(TARGET))/tools
+CARGO_DEB := $(TOOLS)/cargo-deb-3/bin/cargo-deb
+CARGO_DENY := $(TOOLS)/cargo-deny-0.20/bin/cargo-deny
+
+$(CARGO_DEB):
+	$(CARGO) install --quiet --locked cargo-deb@^3 --root $(TOOLS)/cargo-deb-3
+
+$(CARGO_DENY):
+	$(CARGO) install --quiet --locked cargo-deny@^0.20 --root $(TOOLS)/cargo-deny-0.20
+
+deb: release $(CARGO_DEB) ## Makes a Debian package of it (dist in the target directory).
+	@$(CARGO_DEB) --no-build --no-strip --profile dist --output $(DIST)/
+
+deny: $(CARGO_DENY) ## Holds the dependencies against what they may be (deny.toml).
+	$(CARGO_DENY) --all-features check bans licenses sources
+
+audit: $(CARGO_DENY) ## Looks for advisories about the dependencies, which needs the network.
+	$(CARGO_DENY) --all-features check advisories
 
 hot := $(CARGO) bench --quiet --no-default-features --features server,client --bench
 

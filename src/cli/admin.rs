@@ -5,6 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
@@ -15,6 +16,7 @@ use super::{
     output::{Failure, Output, rfc3339, time, word},
     top::Top,
     typed::lower,
+    wipe::Wipe,
 };
 use crate::{
     base::hex,
@@ -32,6 +34,9 @@ use crate::{
         credential::{AsCredential, AsIntermediateRequest},
     },
 };
+
+/// How often it is looked at whether something waits for other homeservers.
+const DRAIN_PERIOD: Duration = Duration::from_secs(2);
 
 /// Which homeserver, and what is to be done.
 #[derive(Args)]
@@ -70,6 +75,17 @@ enum Command {
         /// What to log, for each module, as in "bennu=info,bennu::federation=debug"
         filter: Option<String>,
     },
+    /// Take in nobody new, because the homeserver is to be stopped or moved
+    Drain {
+        /// Take in everybody again
+        #[arg(long)]
+        undo: bool,
+        /// Wait until nothing waits for other homeservers any more
+        #[arg(long, conflicts_with = "undo")]
+        wait: bool,
+    },
+    /// Delete the homeserver, which must not run, with everything of its own
+    Wipe(Wipe),
     /// Watch how it does: requests, queues, disk, other homeservers
     Top(Top),
 }
@@ -207,7 +223,11 @@ impl Arguments {
         if let Command::Keys(Keys::Sign { root, request, out }) = &self.command {
             return sign(root, request, out, output);
         }
-        let socket = Config::load(&self.config)?.admin_socket;
+        let config = Config::load(&self.config)?;
+        if let Command::Wipe(command) = self.command {
+            return command.run(&config, output);
+        }
+        let socket = config.admin_socket;
         let ask = async |command| admin::ask(&socket, &command).await.map_err(Failure::from);
         match self.command {
             Command::User(User::List) => show(output, &ask(Ask::UserList {}).await?, user_line),
@@ -230,6 +250,16 @@ impl Arguments {
             Command::Log { filter } => {
                 show(output, &ask(Ask::Log { filter }).await?, |log| word(log, "log").to_owned())
             }
+            Command::Drain { undo, wait } => loop {
+                let left = ask(Ask::Drain { undo }).await?;
+                show(output, &left, drain_line)?;
+                if !wait || left.first().is_some_and(|left| left["messages_waiting"] == 0) {
+                    return Ok(());
+                }
+                tokio::time::sleep(DRAIN_PERIOD).await;
+            },
+            // Done without a homeserver, above.
+            Command::Wipe(_) => Ok(()),
             Command::Top(top) => top.run(&socket, output).await,
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {
@@ -409,6 +439,11 @@ fn invitation_line(invitation: &Value) -> String {
 fn stats_line(stats: &Value) -> String {
     let rows = stats.as_object().into_iter().flatten();
     rows.map(|(name, count)| format!("{:<21} {count}", name.replace('_', " "))).collect::<Vec<_>>().join("\n")
+}
+
+fn drain_line(left: &Value) -> String {
+    let new = if left["draining"] == true { "nobody new is taken in" } else { "everybody is taken in" };
+    format!("{new}; {} connections, {} messages for other homeservers", left["connections"], left["messages_waiting"])
 }
 
 fn key_line(key: &Value) -> String {

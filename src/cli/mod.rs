@@ -11,6 +11,7 @@ mod output;
 mod serve;
 mod top;
 mod typed;
+mod wipe;
 
 use std::{process::ExitCode, time::Duration};
 

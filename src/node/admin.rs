@@ -1,6 +1,8 @@
 //! The admin socket: a Unix socket that only the operator's user can open. One line of JSON asks, lines of JSON answer:
 //! a result each, and at the end `{"done":true}` or `{"error":{...}}`.
 
+mod command;
+
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -9,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -18,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{NodeError, logging, watch::Condition};
 use crate::{
@@ -34,6 +35,8 @@ use crate::{
     wire::{Decode, Encode, authentication::RevocationReason, credential::AsIntermediateCredential},
 };
 
+pub use command::{Command, RootKey, Rotation};
+
 /// Longest request in bytes.
 const MAX_REQUEST: u64 = 64 << 10;
 
@@ -47,152 +50,6 @@ const MAX_OPERATORS: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// A root's key on its way, in hexadecimal. Never printed, and wiped.
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(transparent)]
-pub struct RootKey(String);
-
-impl From<String> for RootKey {
-    fn from(key: String) -> Self {
-        Self(key)
-    }
-}
-
-impl std::fmt::Debug for RootKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RootKey")
-    }
-}
-
-impl Drop for RootKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-/// What an operator asks for.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Command {
-    /// Lists users.
-    UserList {},
-    /// Takes a user out of use.
-    UserDisable {
-        /// Who, as `<uuid>@<domain>`.
-        user: String,
-    },
-    /// Takes a user back into use.
-    UserEnable {
-        /// Who.
-        user: String,
-    },
-    /// Deletes a user.
-    UserDelete {
-        /// Who.
-        user: String,
-    },
-    /// Deletes an alias.
-    AliasDelete {
-        /// Which, as people write it.
-        alias: String,
-    },
-    /// Counts what there is.
-    Stats {},
-    /// Says what is logged, after it was changed if that is wanted.
-    Log {
-        /// As in `RUST_LOG`.
-        filter: Option<String>,
-    },
-    /// Gives what the page shows.
-    Figures {},
-    /// Makes an invitation code.
-    InviteCreate {
-        /// How many may register with it.
-        uses: u32,
-        /// For how many days.
-        days: u32,
-        /// For the operator.
-        note: String,
-    },
-    /// Lists invitation codes.
-    InviteList {},
-    /// Takes an invitation code back.
-    InviteRevoke {
-        /// Which, as it is listed.
-        id: String,
-    },
-    /// Lists the AS's credentials.
-    KeysList {},
-    /// Puts a new key into use.
-    KeysRotate {
-        /// Which kind.
-        key: Rotation,
-    },
-    /// Makes a key for an intermediate, and gives the request to sign with the root that it is for.
-    KeysRequest {},
-    /// Takes in the signed answer to the last request.
-    KeysImport {
-        /// The encoded credential, in hexadecimal.
-        credential: String,
-    },
-    /// Gives the root's key.
-    KeysExportRoot {},
-    /// Takes the root's key away from whoever shows it: it is kept elsewhere.
-    KeysForgetRoot {
-        /// The key, in hexadecimal.
-        key: RootKey,
-    },
-    /// Takes the root's key back.
-    KeysImportRoot {
-        /// The key, in hexadecimal.
-        key: RootKey,
-    },
-    /// Deals with a homeserver, whatever holds for those without a decision.
-    FederationAllow {
-        /// Its home domain.
-        domain: String,
-    },
-    /// Deals with a homeserver no more; what goes on with it ends.
-    FederationBlock {
-        /// Its home domain.
-        domain: String,
-    },
-    /// Takes a decision about a homeserver back.
-    FederationForget {
-        /// Its home domain.
-        domain: String,
-    },
-    /// Lists the decisions, with what holds for those without one first.
-    FederationList {},
-    /// Lists the homeservers that something was sent to.
-    FederationPeers {},
-    /// Revokes a credential of the AS that is not in use for new ones.
-    KeysRevoke {
-        /// Its fingerprint, in hexadecimal.
-        fingerprint: String,
-        /// That a root is meant, and what follows is known.
-        sure: bool,
-    },
-}
-
-/// A kind of key that can be put into use.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rotation {
-    /// The root credential, and an intermediate under it.
-    Root,
-    /// The intermediate credential.
-    Intermediate,
-    /// The key that issues tokens to the homeserver's own users.
-    Tokens,
-    /// The key that issues tokens to clients of other homeservers.
-    ForeignTokens,
-    /// The key that queue configs are sealed to.
-    QueueConfigs,
-    /// The key that signs what is delivered to other homeservers.
-    Deliveries,
-}
 
 /// The socket while the homeserver runs.
 pub struct AdminSocket {
@@ -314,6 +171,7 @@ impl Operator {
                 }
                 Ok(vec![json!({ "log": logging::current() })])
             }
+            Command::Drain { undo } => self.drain(!undo).await,
             Command::Figures {} => {
                 let figures = self.condition.json().await;
                 figures.map(|figures| vec![figures]).map_err(|why| Refusal::new(Status::Overloaded, why))
@@ -430,6 +288,14 @@ impl Operator {
     }
 
     /// Counts. None of them joins a user with anything.
+    async fn drain(&self, draining: bool) -> Result<Vec<Value>, Refusal> {
+        let connections = self.condition.set_draining(draining);
+        let heads = self.dispatcher.federation_heads().await?;
+        let waiting: u64 = heads.iter().map(|(_, head)| head.waiting()).sum();
+        tracing::info!(draining, "the operator has decided whether new connections are taken in");
+        Ok(vec![json!({ "draining": draining, "connections": connections, "messages_waiting": waiting })])
+    }
+
     async fn stats(&self) -> Result<Vec<Value>, Refusal> {
         let count = async |table| self.dispatcher.count(table).await;
         let pushes = self.dispatcher.push_counts();

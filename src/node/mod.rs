@@ -16,6 +16,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 pub mod watch;
+pub mod wipe;
 
 use std::{
     fs,

@@ -34,7 +34,7 @@ counts! {
     retried;
     /// Attempts that were ignored because too many handshakes were under way.
     ignored;
-    /// Attempts that were refused because too many connections were open.
+    /// Attempts that were refused because too many connections were open, or none are taken in any more.
     refused;
     /// Exchanges that were begun.
     began;

@@ -2,7 +2,14 @@
 //! whole federation can run on simulated ones. Handshakes and connections are bounded here; under load, peers first have
 //! to prove that they own the address they send from.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use quinn::{AsyncUdpSocket, Incoming, Runtime};
 use rustls::RootCertStore;
@@ -33,6 +40,8 @@ pub struct Endpoint {
     /// One permit per accepted connection.
     connections: Arc<Semaphore>,
     counts: Arc<Counts>,
+    /// Whether new connections are refused.
+    closed: Arc<AtomicBool>,
 }
 
 impl Endpoint {
@@ -71,6 +80,7 @@ impl Endpoint {
             clock: Arc::new(SystemClock),
             connections,
             counts: Arc::default(),
+            closed: Arc::default(),
         }
     }
 
@@ -88,6 +98,11 @@ impl Endpoint {
     /// The address that the socket is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.quic.local_addr()
+    }
+
+    /// Whether connections that others open are refused from now on. Those that are open stay.
+    pub fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     /// What it has done as one that serves.
@@ -129,6 +144,7 @@ impl Endpoint {
             verifier: self.verifier.subscribe(),
             connections: self.connections.clone(),
             handshakes: Arc::new(Semaphore::new(self.settings.max_handshakes as usize)),
+            closed: self.closed.clone(),
         };
         Ok(acceptor.run(self.quic.clone()))
     }
@@ -223,13 +239,15 @@ struct Acceptor<H> {
     verifier: watch::Receiver<Option<Arc<PeerVerifier>>>,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    closed: Arc<AtomicBool>,
 }
 
 impl<H: Handler> Acceptor<H> {
     async fn run(self, quic: quinn::Endpoint) {
         while let Some(incoming) = quic.accept().await {
-            if *self.shared.draining.borrow() {
+            if *self.shared.draining.borrow() || self.closed.load(Ordering::Relaxed) {
                 incoming.refuse();
+                self.shared.counts.refused.add();
             } else if let Some((incoming, permits)) = self.admit(incoming) {
                 let (shared, verifier) = (self.shared.clone(), self.verifier.clone());
                 tokio::spawn(accept(shared, verifier, incoming, permits));

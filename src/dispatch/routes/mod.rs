@@ -163,15 +163,17 @@ const fn is_for_groups(method: Method) -> bool {
 }
 
 impl Dispatcher {
-    /// What is logged of a request has its number, which says nothing about who made it.
-    fn next_span(&self) -> Span {
-        tracing::info_span!("request", number = self.requests.fetch_add(1, Ordering::Relaxed))
+    /// What is logged of a request has its number, which says nothing about who made it. It costs something only where details are
+    /// logged.
+    fn next_span(&self) -> (u64, Span) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        (number, tracing::debug_span!("request", number))
     }
 
     /// Answers one request.
     pub(super) async fn answer(self: Arc<Self>, session: &Session, stream: u64, bytes: Bytes) -> Reply {
         let read = Instant::now();
-        let span = self.next_span();
+        let (number, span) = self.next_span();
         let request = Request::from_bytes(bytes).map_err(malformed);
         let method = request.as_ref().ok().and_then(|request| Method::from_code(request.method));
         let reply = match &request {
@@ -184,6 +186,9 @@ impl Dispatcher {
         };
         let status = reply.as_ref().err().map_or(Status::Ok, |refusal| refusal.status);
         self.meters.answered(method, status, read.elapsed());
+        if status == Status::Internal {
+            tracing::error!(number, ?method, "a request has failed");
+        }
         reply.unwrap_or_else(|refusal| {
             tracing::debug!(parent: &span, ?method, status = refusal.status.name(), reason = %refusal.message, "refused");
             Reply::Once(encode(Err(refusal)))

@@ -144,6 +144,12 @@ impl Metrics {
         Ok(())
     }
 
+    /// Whether new connections are refused. How many there are.
+    pub fn set_draining(&self, draining: bool) -> u64 {
+        self.of.endpoint.set_closed(draining);
+        self.of.endpoint.counted().connections
+    }
+
     /// The disk that the data is on.
     pub fn disk(&self) -> Option<Disk> {
         Disk::of(&self.of.data)

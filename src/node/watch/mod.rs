@@ -90,9 +90,15 @@ impl Condition {
         self.0.phase.send_replace(Phase::Serving);
     }
 
-    /// Nobody new is wanted any more.
+    /// It is being stopped.
     pub fn draining(&self) {
         self.0.phase.send_replace(Phase::Draining);
+    }
+
+    /// Whether nobody new is wanted any more. How many connections there are.
+    pub fn set_draining(&self, draining: bool) -> u64 {
+        self.0.phase.send_replace(if draining { Phase::Draining } else { Phase::Serving });
+        self.metrics().map_or(0, |metrics| metrics.set_draining(draining))
     }
 
     /// Its figures, once it is there.

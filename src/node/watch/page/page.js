@@ -140,7 +140,8 @@ async function refresh() {
     if (figures.condition === "ready") tell("ready", "ready", "");
     else tell("unready", "not ready", `Not ready: ${figures.condition}.`);
   } catch {
-    tell("lost", "no answer", "The homeserver does not answer. What is shown is how it was before.");
+    const before = document.getElementById("charts").childElementCount > 0;
+    tell("lost", "no answer", `The homeserver does not answer.${before ? " What is shown is how it was before." : ""}`);
   }
 }
 
