@@ -32,7 +32,7 @@ demo: patience ## Starts two homeservers and people on both, and shows them at w
 test: patience ## Runs all tests.
 	$(CARGO) test
 
-lint: fmt clippy clippy-parts doc ## Formatting, clippy on every set of features, documentation; warnings are errors.
+lint: fmt clippy clippy-parts doc deny ## Formatting, clippy on every set of features, documentation, dependencies; warnings are errors.
 
 fmt:
 	$(CARGO) fmt --check
