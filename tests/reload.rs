@@ -63,6 +63,9 @@ async fn what_an_operator_decides_takes_effect_and_connections_stay() {
     server.hang_up().await;
     until_logged(&server, "these settings take effect at the next start", 1).await;
     until_registration(&server, false, "welcome").await;
+    // As long as it is so, it is said: it is held against what runs.
+    server.hang_up().await;
+    until_logged(&server, "these settings take effect at the next start", 2).await;
     assert_eq!(fetch(&bob).await, ["still here"]);
     assert!(!server.read_log().contains("panicked"));
     server.stop().await;

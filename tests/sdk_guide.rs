@@ -49,11 +49,16 @@ async fn the_example_accepts_whoever_connects_and_says_what_it_is_told() {
     .await;
     for said in ["once", "and again, after it was killed"] {
         within("sending", alice.send(&chat, text(said))).await.unwrap();
-        support::until("the answer", &mut events, |event| {
-            matches!(event, bennu::client::Event::Message { .. }).then_some(())
-        })
-        .await;
-        assert_eq!(fetch(&alice).await, [said]);
+        // One that was killed may have answered before it remembered that.
+        let mut answers = Vec::new();
+        while answers.last().map(String::as_str) != Some(said) {
+            support::until("the answer", &mut events, |event| {
+                matches!(event, bennu::client::Event::Message { .. }).then_some(())
+            })
+            .await;
+            answers.extend(fetch(&alice).await);
+        }
+        assert!(answers.iter().all(|answer| answer == said || answer == "once"), "{answers:?}");
         within("its end", echo.kill()).await.unwrap();
         echo = start();
     }

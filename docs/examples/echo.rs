@@ -70,7 +70,8 @@ async fn answer(client: &Client) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Says what was said. A message is marked as read when its answer is stored, which is sent whatever happens to this process.
+/// Says what was said. A message is marked as read when its answer is stored, which is sent whatever happens to this process; one that is
+/// killed in between says it twice.
 async fn answer_unread(client: &Client) -> Result<(), ClientError> {
     for message in client.unread(100).await? {
         if let Content::Text(text) = message.content {

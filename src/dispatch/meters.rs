@@ -19,7 +19,8 @@ pub struct Meters {
     answered: Family<Answered, Counter>,
     seconds: Family<Of, Timed, fn() -> Timed>,
     redeemed: Counter,
-    /// How many requests took up to each of [`LATENCIES`] and no less than the one before, and longer than any.
+    /// How many requests took up to each of [`LATENCIES`] and no less than the one before, and longer than any: a histogram does not
+    /// tell that.
     spread: [AtomicU64; LATENCIES.len() + 1],
 }
 

@@ -111,6 +111,19 @@ pub enum State {
     Denied,
 }
 
+impl State {
+    /// What it is called where people watch.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Failing { .. } => "failing",
+            Self::Denied => "denied",
+        }
+    }
+}
+
 /// A homeserver that something was sent to.
 #[derive(Clone, Debug)]
 pub struct Peer {

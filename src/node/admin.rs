@@ -247,12 +247,10 @@ impl Operator {
     async fn peers(&self) -> Result<Vec<Value>, Refusal> {
         let peers = self.dispatcher.federation_peers().await?;
         let entry = |peer: Peer| {
-            let (state, failures, why, next) = match peer.state {
-                State::Idle => ("idle", 0, None, None),
-                State::Connecting => ("connecting", 0, None, None),
-                State::Connected => ("connected", 0, None, None),
-                State::Failing { failures, why, next } => ("failing", failures, Some(why), Some(next.seconds())),
-                State::Denied => ("denied", 0, None, None),
+            let state = peer.state.name();
+            let (failures, why, next) = match peer.state {
+                State::Failing { failures, why, next } => (failures, Some(why), Some(next.seconds())),
+                _ => (0, None, None),
             };
             json!({
                 "domain": peer.domain.as_str(),

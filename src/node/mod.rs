@@ -29,6 +29,7 @@ use std::{
 };
 
 use rustls::RootCertStore;
+use tokio::task::JoinSet;
 
 use crate::{
     base::{Clock, Refusal, Secret},
@@ -48,7 +49,6 @@ use admin::{AdminSocket, Operator};
 use federation::QuicDial;
 use reload::Reload;
 use renewal::Renewal;
-use tokio::task::JoinSet;
 use watch::{Condition, Metrics, Subjects, Watch};
 
 /// Why a homeserver cannot start, or had to stop.
@@ -228,7 +228,7 @@ impl Node {
             _ = &mut serving => {}
         }
         tracing::info!("shutting down");
-        watching.condition.draining();
+        watching.condition.set_draining(true);
         supervisor::stopping(endpoint.settings().shutdown_grace + STOPPING);
         // First: whoever is told that this homeserver stops needs no push for it.
         if let Some(pushing) = pushing {

@@ -16,8 +16,10 @@ use crate::dispatch::Dispatcher;
 pub struct Reload {
     /// The file.
     path: PathBuf,
-    /// What was in it last.
-    config: Config,
+    /// What the homeserver was started with.
+    started: Config,
+    /// What is logged by the last that was in it.
+    log: String,
     dispatcher: Arc<Dispatcher>,
     dial: Arc<QuicDial>,
 }
@@ -25,7 +27,8 @@ pub struct Reload {
 impl Reload {
     /// Of a homeserver that was started with `config`; none without a file to read again.
     pub fn new(config: &Config, dispatcher: Arc<Dispatcher>, dial: Arc<QuicDial>) -> Option<Self> {
-        Some(Self { path: config.file.clone()?, config: config.clone(), dispatcher, dial })
+        let (path, log) = (config.file.clone()?, config.log.clone());
+        Some(Self { path, started: config.clone(), log, dispatcher, dial })
     }
 
     /// Reads it on SIGHUP, until it is dropped.
@@ -47,20 +50,21 @@ impl Reload {
 
     /// Puts what can be changed into force, and says what cannot.
     fn apply(&mut self, config: Config) {
-        let later = self.config.settled_otherwise(&config);
+        let later = self.started.settled_otherwise(&config);
         if !later.is_empty() {
             tracing::warn!(settings = later.join(", "), "these settings take effect at the next start");
         }
-        self.dispatcher.change_policy(config.policy.clone());
+        self.dispatcher.change_policy(config.policy);
         self.dispatcher.set_federation_mode(config.federation.mode);
-        self.dial.set_routes(config.federation.routes(&config.domain));
-        if config.log != self.config.log
+        self.dial.set_routes(config.federation.routes(&self.started.domain));
+        // What an operator has changed on the admin socket stays, unless the file has changed, too.
+        if config.log != self.log
             && std::env::var_os("RUST_LOG").is_none()
             && let Err(refusal) = logging::set(&config.log)
         {
             tracing::warn!(%refusal, "what is logged stays");
         }
-        self.config = config;
+        self.log = config.log;
         tracing::info!("the configuration was read again");
     }
 }

@@ -14,7 +14,8 @@ use prometheus_client::{
     metrics::{MetricType, TypedMetric, histogram::Histogram},
 };
 
-/// A histogram of seconds that can say how many there were, and how long all took. Clones count together.
+/// A histogram of seconds that can say how many there were, and how long all took: that of the library tells nobody but whoever
+/// collects. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Timed {
     histogram: Histogram,

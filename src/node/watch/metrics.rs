@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,8 +23,6 @@ use crate::{
     transport::Endpoint,
     wire::Method,
 };
-
-use std::sync::Arc;
 
 /// Peers that are shown: those for which most waits.
 const MAX_PEERS: usize = 1_000;
@@ -94,7 +92,6 @@ impl Metrics {
             "version": env!("CARGO_PKG_VERSION"),
             "condition": condition,
             "uptime": self.started.elapsed().as_secs(),
-            "now": self.of.clock.now().seconds(),
             "history": self.history.lock().unwrap_or_else(PoisonError::into_inner).json(),
             "queues": depths.classes().map(|(class, count)| json!([class, count])).collect::<Vec<_>>(),
             "methods": requests.collect::<Vec<_>>(),
@@ -252,19 +249,17 @@ impl Metrics {
     }
 }
 
-fn state(peer: &Peer) -> (&'static str, u32, &str) {
+/// How often in a row it was not reached, and why the last time.
+fn failures(peer: &Peer) -> (u32, &str) {
     match &peer.state {
-        State::Idle => ("idle", 0, ""),
-        State::Connecting => ("connecting", 0, ""),
-        State::Connected => ("connected", 0, ""),
-        State::Failing { failures, why, .. } => ("failing", *failures, why),
-        State::Denied => ("denied", 0, ""),
+        State::Failing { failures, why, .. } => (*failures, why),
+        _ => (0, ""),
     }
 }
 
 fn peer_json(peer: &Peer) -> Value {
-    let (state, failures, why) = state(peer);
-    json!([peer.domain.as_str(), state, peer.head.waiting(), failures, peer.oldest, why])
+    let (failures, why) = failures(peer);
+    json!([peer.domain.as_str(), peer.state.name(), peer.head.waiting(), failures, peer.oldest, why])
 }
 
 /// What is told of each homeserver that something was sent to.
@@ -276,7 +271,7 @@ fn of_peers(peers: &[Peer]) -> [Metric; 4] {
     [
         gauge("peer_messages_waiting", "Messages that wait for a homeserver", &|peer| peer.head.waiting() as f64),
         gauge("peer_messages_dropped", "Messages for it that were given up", &|peer| peer.head.expired as f64),
-        gauge("peer_failures", "Attempts to deliver that failed in a row", &|peer| f64::from(state(peer).1)),
+        gauge("peer_failures", "Attempts to deliver that failed in a row", &|peer| f64::from(failures(peer).0)),
         gauge("peer_connected", "Whether there is a connection for deliveries", &|peer| {
             f64::from(u8::from(matches!(peer.state, State::Connected)))
         }),

@@ -13,7 +13,10 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,7 +33,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -55,49 +58,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                               base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What a homeserver is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It is not there yet.
-    Starting,
-    /// It answers.
-    Serving,
-    /// It answers those who are there, and nobody new: it is to be stopped.
-    Draining,
-}
-
 /// How a homeserver is. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Condition(Arc<Inner>);
 
 struct Inner {
-    phase: watch::Sender<Phase>,
     /// Bytes that are to stay free on the disk.
     disk_reserve: u64,
+    /// Once it is there.
     metrics: OnceLock<Arc<Metrics>>,
+    /// Whether it answers those who are there, and nobody new: it is to be stopped.
+    draining: AtomicBool,
 }
 
 impl Condition {
     /// Of a homeserver that starts, and that is not ready with less than so many bytes free on its disk.
     pub fn starting(disk_reserve: u64) -> Self {
-        Self(Arc::new(Inner { phase: watch::Sender::new(Phase::Starting), disk_reserve, metrics: OnceLock::new() }))
+        Self(Arc::new(Inner { disk_reserve, metrics: OnceLock::new(), draining: AtomicBool::new(false) }))
     }
 
     /// It is there, and these are its figures.
     pub fn serving(&self, metrics: Arc<Metrics>) {
         // It starts once.
         let _ = self.0.metrics.set(metrics);
-        self.0.phase.send_replace(Phase::Serving);
-    }
-
-    /// It is being stopped.
-    pub fn draining(&self) {
-        self.0.phase.send_replace(Phase::Draining);
     }
 
     /// Whether nobody new is wanted any more. How many connections there are.
     pub fn set_draining(&self, draining: bool) -> u64 {
-        self.0.phase.send_replace(if draining { Phase::Draining } else { Phase::Serving });
+        self.0.draining.store(draining, Ordering::Relaxed);
         self.metrics().map_or(0, |metrics| metrics.set_draining(draining))
     }
 
@@ -111,12 +99,11 @@ impl Condition {
     /// # Errors
     /// The reason.
     pub fn ready(&self) -> Result<(), String> {
-        match *self.0.phase.borrow() {
-            Phase::Starting => return Err("starting".into()),
-            Phase::Draining => return Err("draining".into()),
-            Phase::Serving => {}
+        let metrics = self.metrics().ok_or("starting")?;
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err("draining".into());
         }
-        match self.metrics().and_then(|metrics| metrics.disk()) {
+        match metrics.disk() {
             Some(disk) if disk.free < self.0.disk_reserve => Err(format!(
                 "{} MiB are free on the disk, less than the reserve of {} MiB",
                 disk.free >> 20,
