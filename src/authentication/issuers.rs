@@ -13,7 +13,7 @@ use crate::{
         random_secret,
     },
     service::{Context, damaged},
-    store::{Batch, Key, Table, record},
+    store::{Batch, Key, Store, StoreError, Table, record},
     wire::{self, Token, registry::TOKEN_TYPE},
 };
 
@@ -245,6 +245,20 @@ impl Keys {
         batch.put(Table::AsKeys, row(), record::encode(VERSION, &stored).map_err(damaged)?);
         Ok(())
     }
+}
+
+/// No key of this store is used any more, with what is remembered of their tokens and of how many were issued: of what was
+/// redeemed since it was backed up, nothing is known. The next start makes others.
+///
+/// # Errors
+/// [`StoreError`] if the store fails.
+pub async fn end_all(store: &Store) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.delete(Table::AsKeys, row());
+    for table in [Table::AsSpentTokens, Table::AsAllowances, Table::AsForeignAllowances] {
+        batch.delete_range(table, Key::new(), Key::new().bytes([0xff; 64]));
+    }
+    store.submit(batch)?.await
 }
 
 async fn load(context: &Context<'_>) -> Result<Option<Keys>, Refusal> {

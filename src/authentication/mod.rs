@@ -18,7 +18,7 @@ pub mod invitations;
 pub mod issue_tokens;
 pub mod issuers;
 pub mod keyring;
-mod packages;
+pub mod packages;
 pub mod publish_alias_packages;
 pub mod publish_connection_packages;
 pub mod records;
@@ -35,7 +35,7 @@ use crate::{
     crypto::{credential::fingerprint, opaque::OpaqueServer},
     service::{Context, damaged, keys},
     store::{Batch, Key, Table},
-    wire::{authentication::Credentials, credential::AsIntermediateCredential},
+    wire::{authentication::Credentials, credential::AsIntermediateCredential, queue::Incarnation},
 };
 
 use keyring::Keyring;
@@ -81,8 +81,8 @@ impl Authentication {
         })
     }
 
-    /// The endpoint GetCredentials: everything it takes to verify a user of this domain.
-    pub fn credentials(&self) -> Credentials {
+    /// The endpoint GetCredentials: everything it takes to verify a user of this domain, in this life of the store.
+    pub fn credentials(&self, incarnation: Incarnation) -> Credentials {
         let keyring = self.keyring();
         Credentials {
             roots: keyring.roots().iter().map(|root| root.credential.clone()).collect(),
@@ -90,6 +90,7 @@ impl Authentication {
             intermediates: keyring.intermediates().cloned().collect(),
             revoked: self.revocations.list(),
             issuer_keys: self.issuers.public(),
+            incarnation,
         }
     }
 

@@ -4,12 +4,15 @@ use crate::{
     base::{Refusal, limits::MAX_CONNECTION_PACKAGES},
     crypto::hpke,
     service::{Context, damaged, store_failure},
-    store::{Batch, Key, Limit, Table},
+    store::{Batch, Key, KeyRange, Limit, Store, StoreError, Table},
     wire::{
         Decode, Encode,
         credential::{CIPHERSUITE, HpkePublicKey},
     },
 };
+
+/// Rows looked at in one go.
+const PAGE: usize = 1_000;
 
 /// Adds packages that pass a check to the batch, in place of all earlier ones under `prefix`.
 ///
@@ -70,6 +73,38 @@ pub async fn take<P: Decode>(
         batch.delete(table, key);
     }
     Ok(Some(package))
+}
+
+/// Deletes all packages of a store but the last of each user and alias, which may be given out more than once; how many.
+///
+/// # Errors
+/// [`StoreError`] if the store fails.
+pub async fn withdraw(store: &Store) -> Result<u64, StoreError> {
+    let mut withdrawn = 0;
+    for table in [Table::AsPackages, Table::AsAliasPackages] {
+        let (mut range, mut last): (_, Option<Key>) = (KeyRange::from(Key::new()..), None);
+        loop {
+            let rows = store.pending().scan(table, range, Limit::rows(PAGE)).await?;
+            let Some(end) = rows.last() else { break };
+            range = KeyRange::from(end.key.successor()..);
+            let mut batch = Batch::new();
+            for row in rows {
+                // A row that is of the same owner as the one before shows that that was not the last.
+                if let Some(before) = last.filter(|before| owner(before) == owner(&row.key)) {
+                    batch.delete(table, before);
+                    withdrawn += 1;
+                }
+                last = Some(row.key);
+            }
+            store.submit(batch)?.await?;
+        }
+    }
+    Ok(withdrawn)
+}
+
+/// What comes before the number of a package.
+fn owner(key: &Key) -> Option<&[u8]> {
+    key.as_bytes().split_last_chunk::<8>().map(|(owner, _)| owner)
 }
 
 /// Whether offers can be encrypted to the key.

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
+    backup::Take,
     federation::{self, Federation},
     output::{Failure, Output, rfc3339, time, word},
     top::Top,
@@ -84,6 +85,8 @@ enum Command {
         #[arg(long, conflicts_with = "undo")]
         wait: bool,
     },
+    /// Take a backup while it runs; what earlier ones have is not copied again
+    Backup(Take),
     /// Delete the homeserver, which must not run, with everything of its own
     Wipe(Wipe),
     /// Watch how it does: requests, queues, disk, other homeservers
@@ -227,7 +230,7 @@ impl Arguments {
         if let Command::Wipe(command) = self.command {
             return command.run(&config, output);
         }
-        let socket = config.admin_socket;
+        let socket = config.admin_socket.clone();
         let ask = async |command| admin::ask(&socket, &command).await.map_err(Failure::from);
         match self.command {
             Command::User(User::List) => show(output, &ask(Ask::UserList {}).await?, user_line),
@@ -261,6 +264,7 @@ impl Arguments {
             // Done without a homeserver, above.
             Command::Wipe(_) => Ok(()),
             Command::Top(top) => top.run(&socket, output).await,
+            Command::Backup(take) => take.run(&config, output).await,
             Command::Stats => show(output, &ask(Ask::Stats {}).await?, stats_line),
             Command::Keys(Keys::Request { out }) => {
                 // Made first: a request that cannot be written must not take the place of an earlier one.

@@ -1,6 +1,7 @@
 //! The command line: what the arguments mean, one file per command, and how failures are told.
 
 mod admin;
+mod backup;
 mod check;
 mod client;
 mod demo;
@@ -37,6 +38,10 @@ enum Command {
     Serve(serve::Serve),
     /// Look after a running homeserver: users, aliases, invitations, keys, other homeservers
     Admin(admin::Arguments),
+    /// List backups and verify them; `bennu admin backup` takes one
+    Backup(backup::Backups),
+    /// Restore a backup into an empty data directory
+    Restore(backup::Restore),
     /// Use a homeserver: register, connect with people, send and receive
     Client(client::Arguments),
     /// Show it all at work: two homeservers with people on both, a crash and an outage
@@ -66,6 +71,14 @@ pub fn main() -> ExitCode {
         Command::Check(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Serve(command) => (Output::Human, runtime.block_on(command.run())),
         Command::Admin(command) => (Output::new(command.json), runtime.block_on(command.run())),
+        Command::Backup(command) => {
+            let output = Output::new(command.json);
+            (output, runtime.block_on(command.run(output)))
+        }
+        Command::Restore(command) => {
+            let output = Output::new(command.json);
+            (output, runtime.block_on(command.run(output)))
+        }
         Command::Client(command) => (Output::new(command.json), runtime.block_on(command.run())),
         Command::Completions(command) => (Output::Human, command.run(Arguments::command())),
         Command::Manual(command) => (Output::Human, command.run(Arguments::command())),

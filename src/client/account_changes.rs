@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::{
     Client,
+    account::Account,
     commit::Intent,
     connector::Isolation,
     core::Core,
@@ -49,18 +50,9 @@ impl Client {
         core.database
             .run(move |connection| {
                 let key = random_secret(&mut system_rng());
-                let profile = seal_profile(name.clone(), &account.client.user, &key, &mut system_rng());
                 meta::put(connection, NEXT_NAME, &name)?;
                 meta::put(connection, NEXT_PROFILE_KEY, &key)?;
-                let new = New {
-                    group: None,
-                    kind: Kind::Simple,
-                    method: Method::AsUpdateUserProfile,
-                    domain: account.domain().clone(),
-                    body: UpdateUserProfile { profile }.to_vec(),
-                    extra: name.to_vec(),
-                };
-                outbox::insert(connection, new)
+                upload_profile(connection, &account, &name, &key, true)
             })
             .await?;
         {
@@ -124,6 +116,34 @@ impl Client {
 /// The name that is being uploaded, and the key of the profile that it is in.
 const NEXT_NAME: &str = "next name";
 const NEXT_PROFILE_KEY: &str = "next user profile key";
+
+/// Puts a profile for the homeserver into the outbox; with its name beside it if it is a new one.
+fn upload_profile(
+    connection: &Connection,
+    account: &Account,
+    name: &Text,
+    key: &Secret,
+    is_new: bool,
+) -> Result<(), ClientError> {
+    let profile = seal_profile(name.clone(), &account.client.user, key, &mut system_rng());
+    let new = New {
+        group: None,
+        kind: Kind::Simple,
+        method: Method::AsUpdateUserProfile,
+        domain: account.domain().clone(),
+        body: UpdateUserProfile { profile }.to_vec(),
+        extra: if is_new { name.to_vec() } else { Vec::new() },
+    };
+    outbox::insert(connection, new).map(drop)
+}
+
+/// The homeserver may not have the current profile any more.
+pub fn tell_name_again(connection: &Connection, account: &Account) -> Result<(), ClientError> {
+    // One that is about to be replaced need not be there.
+    let is_changing = meta::get::<Text>(connection, NEXT_NAME)?.is_some();
+    let Some(name) = meta::get::<Text>(connection, "name")?.filter(|_| !is_changing) else { return Ok(()) };
+    upload_profile(connection, account, &name, &account.keys.friendship.user_profile_key, false)
+}
 
 /// The new profile is at the homeserver: everybody is to be given its key.
 pub fn profile_uploaded(connection: &Connection) -> Result<(), ClientError> {

@@ -117,6 +117,16 @@ pub fn renew_token(connection: &Connection) -> Result<(), ClientError> {
     outbox::add_chore(connection, &Chore::FriendshipToken)
 }
 
+/// The QS may not have the current friendship token any more.
+pub fn tell_token_again(connection: &Connection) -> Result<(), ClientError> {
+    if meta::get::<Secret>(connection, NEXT_TOKEN)?.is_none()
+        && let Some(current) = meta::get::<Secret>(connection, FRIENDSHIP_TOKEN)?
+    {
+        meta::put(connection, NEXT_TOKEN, &current)?;
+    }
+    outbox::add_chore(connection, &Chore::FriendshipToken)
+}
+
 fn unblock(connection: &Connection, user: &UserId) -> Result<(), ClientError> {
     if !blocked::remove(connection, user)? {
         return Err(ClientError::Local(Local::NotFound, format!("{user} is not blocked")));
@@ -140,8 +150,11 @@ pub fn resume_token(connection: &Connection) -> Result<(), ClientError> {
     }
 }
 
-/// The QS has another friendship token, which every contact is to be given.
+/// The QS has this friendship token, which every contact is to be given if it is another than before.
 pub fn replace_token(connection: &Connection, token: &Secret, now: Timestamp) -> Result<(), ClientError> {
+    if meta::get::<Secret>(connection, FRIENDSHIP_TOKEN)?.as_ref() == Some(token) {
+        return meta::remove(connection, NEXT_TOKEN);
+    }
     meta::put(connection, FRIENDSHIP_TOKEN, token)?;
     meta::put(connection, TOKEN_MADE, &now.0)?;
     meta::remove(connection, NEXT_TOKEN)?;

@@ -60,7 +60,7 @@ enum Ended {
     Broken,
     /// Somebody else listens now.
     Replaced,
-    /// The queue has a new incarnation: listen again from its start.
+    /// The homeserver was restored, and the queue goes on elsewhere than where this client was.
     Again,
 }
 
@@ -173,12 +173,13 @@ impl Core {
         let (first, mut frames) = self.network.listen(self.domain(), isolation, method, sender, body).await?;
         let _ = events.send(Event::Listening(queue)).await;
         let mut batch = QueueEntries::from_bytes(first)?;
+        // Of what is over nothing more comes.
+        if batch.incarnation != cursor.incarnation || !batch.entries.is_empty() {
+            self.take_in(queue, batch).await?;
+            return Ok(Ended::Again);
+        }
         let mut acknowledged = cursor.next;
         loop {
-            if batch.incarnation != cursor.incarnation {
-                self.take_in(queue, batch).await?;
-                return Ok(Ended::Again);
-            }
             let next = self.take_in(queue, batch).await?;
             retries.reset();
             self.chores.notify_one();

@@ -16,7 +16,7 @@ use super::{
     queue::{Stop, Work},
     state::{
         chats::{self, Chat, ChatKind, Grounds, Member},
-        contacts, inbox,
+        contacts, history, inbox,
         outbox::{self, Chore},
         strangers,
     },
@@ -116,6 +116,7 @@ pub fn refresh(work: &mut Work<'_>, chat: &Chat, group: &MlsGroup, infos: &Infos
             members.push(Member::own(work.account, leaf, &credential));
             continue;
         }
+        history::note_added(work.connection, &chat.group, &credential.identity)?;
         let claim = infos.iter().find(|(of, _)| *of == key).map(|(_, info)| info.clone());
         let fresh = Member::unknown(leaf, &key, credential.identity, claim);
         match verify(work.trust, chat, &credential, &fresh) {
@@ -150,7 +151,9 @@ pub fn rebuild(
     mut infos: HashMap<u32, MemberInfo>,
 ) -> Result<Vec<Event>, ClientError> {
     let known = chats::members(connection, &chat.group)?;
-    let (mut members, mut events) = (Vec::new(), vec![Event::Changed { chat: chat.group.clone() }]);
+    let removed = history::removed(connection, &chat.group)?;
+    let (mut members, mut returned) = (Vec::new(), Vec::new());
+    let mut events = vec![Event::Changed { chat: chat.group.clone() }];
     for member in group.members() {
         let (leaf, key) = (member.index.u32(), member.signature_key);
         if key == own.verifying_key.as_slice() {
@@ -163,6 +166,15 @@ pub fn rebuild(
         }
         let credential = mls::leaf_credential_for(&member.credential, &key).ok();
         let identity = credential.as_ref().map_or([0; 32], |credential| credential.identity);
+        if removed.contains(&identity) {
+            // The DS does not know that any more: nothing is said to it, until it is removed once more.
+            let text = format!("leaf {leaf} of {} was removed and is there again: quarantined", chat.group);
+            inbox::problem(connection, &text, trust.now())?;
+            events.push(Event::Problem(text));
+            returned.push(members.len());
+            members.push(Member::unknown(leaf, &key, identity, None));
+            continue;
+        }
         let fresh = Member::unknown(leaf, &key, identity, infos.remove(&leaf));
         let verified = credential.map(|credential| verify(trust, chat, &credential, &fresh));
         match verified {
@@ -181,6 +193,8 @@ pub fn rebuild(
         }
     }
     chats::put_members(connection, &chat.group, &members)?;
+    let returned: Vec<_> = returned.iter().map(|at| &members[*at]).collect();
+    expel(connection, chat, &members, &returned)?;
     Ok(events)
 }
 
@@ -250,7 +264,8 @@ impl Core {
 
     /// The same, if it answers so soon.
     pub async fn fetch_authority_within(&self, domain: &Domain, limit: Option<Duration>) -> Result<(), ClientError> {
-        self.trust.fetch_within(domain, &self.network, &self.database, limit).await?;
+        let events = self.trust.fetch_within(domain, &self.network, &self.database, limit).await?;
+        self.publish(events).await;
         let (trust, fetched) = (self.trust.clone(), domain.clone());
         let events = self.database.run(move |connection| review(connection, &trust, &fetched)).await?;
         self.publish(events).await;

@@ -30,6 +30,7 @@ mod receive;
 mod record;
 mod register;
 mod renewal;
+mod restored;
 mod resync;
 mod send;
 mod state;

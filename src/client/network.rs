@@ -244,6 +244,9 @@ impl Network {
                     // Where the refusal may be about the sender, another token helps once or not at all.
                     tokens = if refusal.status == Status::Unauthenticated { MAX_TOKENS } else { tokens + 1 };
                     rebind |= is_unbound(refusal, sender);
+                    if refusal.status == Status::Unauthenticated {
+                        self.tokens.drop_void(self, domain).await?;
+                    }
                     if refusal.status == Status::TokenRequired {
                         live.broke(had_token).await;
                         self.tokens.forget_policy(domain);

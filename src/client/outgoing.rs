@@ -416,7 +416,7 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
             contacts::insert_contact(connection, &contact)?;
             blocking::connected(connection, &contact.chat)
         }
-        Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_uploaded(connection),
+        Kind::Simple if is_new_name(pending) => account_changes::profile_uploaded(connection),
         Kind::Leave => leaving::left(connection, &GroupId::from_slice(&pending.lane)?),
         Kind::Resync => {
             let group = GroupId::from_slice(&pending.lane)?;
@@ -469,7 +469,7 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
             chats::set_state(connection, &group, ChatState::Declined)?;
             outbox::add_chore(connection, &Chore::Delete(group))
         }
-        Kind::Simple if pending.method == Method::AsUpdateUserProfile => account_changes::profile_refused(connection),
+        Kind::Simple if is_new_name(pending) => account_changes::profile_refused(connection),
         Kind::Simple if pending.method == Method::QsPublishKeyPackages && is_busy => {
             outbox::add_chore(connection, &Chore::KeyPackages)
         }
@@ -519,4 +519,9 @@ fn undo(connection: &Connection, pending: &Pending, refused: Option<Status>) -> 
 /// The lane of a group.
 pub fn lane_of(group: &GroupId) -> Vec<u8> {
     group.to_vec()
+}
+
+/// Whether a request changes the display name; one without that beside it only tells the homeserver what it was.
+fn is_new_name(pending: &Pending) -> bool {
+    pending.method == Method::AsUpdateUserProfile && !pending.extra.is_empty()
 }

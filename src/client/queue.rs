@@ -15,11 +15,10 @@ use super::{
     event::Event,
     network::Sender,
     receive,
+    restored::{self, compare_all, republish},
     resync::went_back,
     state::{
-        aliases,
-        chats::{self, ChatState},
-        inbox,
+        aliases, inbox,
         outbox::{self, Chore},
         queues::{self, Cursor, Queue},
     },
@@ -190,7 +189,14 @@ impl Core {
             (self.database.run(move |connection| queues::load(connection, queue)).await?, self.trust.now());
         if known.incarnation != incarnation {
             let cursor = Cursor::start(incarnation, first);
-            let begun = self.database.run(move |connection| begin(connection, queue, &known, &cursor, now));
+            let account = self.account();
+            let begun = self.database.run(move |connection| {
+                queues::store(connection, queue, &cursor)?;
+                match known.incarnation == Incarnation::default() {
+                    true => Ok(Vec::new()),
+                    false => restored::queue_goes_on(connection, &account, queue, now),
+                }
+            });
             self.publish(begun.await?).await;
             return Ok(first);
         }
@@ -371,7 +377,10 @@ impl Work<'_> {
     /// Something of a queue is missing.
     fn miss(&mut self, queue: Queue) -> Result<(), Stop> {
         self.events.push(Event::Gap(queue));
-        Ok(compare_all(self.connection, queue)?)
+        if queue == Queue::Client {
+            compare_all(self.connection, |_| true)?;
+        }
+        Ok(())
     }
 
     /// The ratchet is lost, or the homeserver is at fault: the queue is to begin anew, with a secret for another key. What comes
@@ -495,45 +504,6 @@ impl Work<'_> {
     }
 }
 
-/// A queue has another incarnation than was known: its homeserver was restored from a backup, and may have gone back in time.
-fn begin(
-    connection: &Connection,
-    queue: Queue,
-    known: &Cursor,
-    cursor: &Cursor,
-    now: Timestamp,
-) -> Result<Vec<Event>, ClientError> {
-    queues::store(connection, queue, cursor)?;
-    if known.incarnation == Incarnation::default() {
-        return Ok(Vec::new());
-    }
-    let text = format!("the homeserver was restored from a backup: the {} queue begins anew", queue.name());
-    inbox::problem(connection, &text, now)?;
-    compare_all(connection, queue)?;
-    republish(connection, queue)?;
-    Ok(vec![Event::Gap(queue), Event::Problem(text)])
-}
-
-/// If commits were among what is missing of a queue, they are noticed by comparing.
-fn compare_all(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
-    if queue == Queue::Client {
-        for chat in chats::all_chats(connection)?.into_iter().filter(|chat| chat.state == ChatState::Active) {
-            outbox::add_chore(connection, &Chore::Compare(chat.group))?;
-        }
-    }
-    Ok(())
-}
-
-/// What was published with a queue may be of another time than this client's state: it is replaced.
-fn republish(connection: &Connection, queue: Queue) -> Result<(), ClientError> {
-    let chore = match queue {
-        Queue::Direct => Chore::ConnectionPackages,
-        Queue::Client => Chore::KeyPackages,
-        Queue::Alias(id) => Chore::AliasPackages(id),
-    };
-    outbox::add_chore(connection, &chore)
-}
-
 /// Entries are gone that this client has not processed: its state is an old copy, or the queue was cut. The ratchet is stepped
 /// over them, which is right unless fresh randomness was among them.
 fn skip(
@@ -548,8 +518,8 @@ fn skip(
     }
     let text = format!("entries {} to {} of the {} queue are missing", cursor.next, to - 1, queue.name());
     inbox::problem(connection, &text, now)?;
-    compare_all(connection, queue)?;
     if queue == Queue::Client {
+        compare_all(connection, |_| true)?;
         went_back(connection, None)?;
     }
     republish(connection, queue)?;

@@ -13,7 +13,7 @@ use super::{
         blocked,
         chats::{self, Chat, ChatKind, ChatState, Member},
         contacts::{self, Contact},
-        inbox,
+        history, inbox,
         outbox::{self, Chore},
     },
 };
@@ -51,6 +51,7 @@ pub fn receive(work: &mut Work<'_>, message: FanOut) -> Result<(), Stop> {
         FanOutContent::GroupDeleted(commit) => receive_commit(work, chat, &commit, true),
         FanOutContent::Application(message) => receive_message(work, &chat, &message),
         FanOutContent::Proposal(proposal) => receive_proposal(work, &chat, &proposal),
+        FanOutContent::Restored(_) => fallen_behind(work, &chat, "its homeserver was restored from a backup"),
         FanOutContent::Welcome(_) => Ok(()),
     }
 }
@@ -86,6 +87,9 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     let (infos, removed) = match processed.into_content() {
         ProcessedMessageContent::OwnPendingCommit => {
             let infos = group.pending_commit().map(|staged| members::infos_of(staged, &aad)).unwrap_or_default();
+            if let Some(staged) = group.pending_commit() {
+                note_removed(work, &chat, staged)?;
+            }
             group.merge_pending_commit(&provider).map_err(mls::failed)?;
             if let Some(seed) = &chat.next_leaf {
                 chats::renew_leaf(work.connection, &chat.group, seed, work.trust.now().0)?;
@@ -97,6 +101,7 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
                 work.problem(format!("a member of {} changed the group without being an admin", chat.group))?;
             }
             let (infos, removed) = (members::infos_of(&staged, &aad), staged.self_removed());
+            note_removed(work, &chat, &staged)?;
             group.merge_staged_commit(&provider, *staged).map_err(mls::failed)?;
             chats::set_next_leaf(work.connection, &chat.group, None)?;
             (infos, removed)
@@ -117,6 +122,19 @@ fn receive_commit(work: &mut Work<'_>, chat: Chat, commit: &Opaque, deleted: boo
     work.events.extend(groups::rename(work.connection, &chat, &group)?);
     tell_changes(work, &chat.group, &before, &members);
     work.events.push(Event::Changed { chat: chat.group });
+    Ok(())
+}
+
+/// Remembers whom members have removed: the DS may be restored to a time before that.
+fn note_removed(work: &Work<'_>, chat: &Chat, staged: &StagedCommit) -> Result<(), Stop> {
+    let by_members = staged.remove_proposals().filter(|queued| matches!(queued.sender(), MlsSender::Member(_)));
+    let leaves: Vec<_> = by_members.map(|queued| queued.remove_proposal().removed().u32()).collect();
+    if leaves.is_empty() {
+        return Ok(());
+    }
+    for member in chats::members(work.connection, &chat.group)?.iter().filter(|member| leaves.contains(&member.leaf)) {
+        history::note_removed(work.connection, &chat.group, &member.identity)?;
+    }
     Ok(())
 }
 

@@ -83,6 +83,11 @@ pub fn renew_before(connection: &Connection, time: u64) -> Result<(), ClientErro
     outbox::add_chore(connection, &Chore::Record)
 }
 
+/// Has the key that queue configs are sealed to asked for at the next occasion.
+pub fn look_again(connection: &Connection) -> Result<(), ClientError> {
+    meta::remove(connection, QUEUING_KEY_DAY)
+}
+
 /// Whether it is time to ask for the key that queue configs are sealed to.
 pub fn is_due(connection: &Connection, today: Day) -> Result<bool, ClientError> {
     Ok(meta::get::<u32>(connection, QUEUING_KEY_DAY)? != Some(today.0))

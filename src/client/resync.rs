@@ -20,9 +20,10 @@ use super::{
     mls::{self, Provider},
     network::Sender,
     outgoing::lane_of,
-    packages,
+    packages, restored,
     state::{
         chats::{self, Chat, ChatState},
+        history::{self, EarlierLeaf},
         inbox,
         outbox::{self, Chore, Kind, New, Pending},
         queues::Queue,
@@ -30,7 +31,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    base::{Domain, GroupId, Status, Timestamp},
+    base::{Domain, GroupId, Secret, Status, Timestamp},
     crypto::{mls as protocol, random, signature::SigningKey, system_rng},
     wire::{
         Decode, Encode, Method, Opaque, SenderId,
@@ -101,12 +102,12 @@ impl Core {
         let Some(chat) = chat.filter(|chat| chat.state.is_live()) else { return Ok(None) };
         let before = self.epoch(group).await?;
         let asked = self.trust.now();
-        let (is_renewed, chat, info) = match self.external_commit_info(&chat, chat.leaf).await {
-            Err(error) if is_unknown(&error) => match self.as_renewed(&chat).await? {
-                Some((chat, info)) => (true, chat, info),
+        let (other, chat, info) = match self.external_commit_info(&chat, chat.leaf).await {
+            Err(error) if is_unknown(&error) => match self.as_another_leaf(&chat).await? {
+                Some((leaf, info)) => (Some(leaf), chat, info),
                 None => return self.give_up(chat, reason).await.map(|()| None),
             },
-            info => (false, chat, info?),
+            info => (None, chat, info?),
         };
         let queuing_key = self.queuing_key().await?;
         if reason != Reason::Lost {
@@ -121,8 +122,7 @@ impl Core {
                     return Ok(Compared::Same);
                 }
                 let (account, trust) = (&*core.account(), &*core.trust);
-                Build { connection, account, trust, chat, is_renewed, before, asked, info, queuing_key }
-                    .run(reason, extra)
+                Build { connection, account, trust, chat, other, before, asked, info, queuing_key }.run(reason, extra)
             })
             .await?;
         match compared {
@@ -136,14 +136,27 @@ impl Core {
         }
     }
 
-    /// The DS knows this client by the key that a commit under way gives its leaf, which was accepted and has not come back.
-    async fn as_renewed(&self, chat: &Chat) -> Result<Option<(Chat, ExternalCommitInfo)>, ClientError> {
-        let Some(next) = &chat.next_leaf else { return Ok(None) };
-        let renewed = Chat { leaf_seed: next.clone(), next_leaf: None, ..chat.clone() };
-        match self.external_commit_info(&renewed, chat.leaf).await {
-            Err(error) if is_unknown(&error) => Ok(None),
-            info => Ok(Some((renewed, info?))),
+    /// The DS knows this client by the key that a commit under way gives its leaf, which was accepted and has not come back; or by
+    /// one that its leaf had before, because the DS was restored from a backup.
+    async fn as_another_leaf(&self, chat: &Chat) -> Result<Option<(EarlierLeaf, ExternalCommitInfo)>, ClientError> {
+        let of = chat.clone();
+        let leaves = self.database.run(move |connection| {
+            let mut leaves = history::earlier_leaves(connection, &of.group)?;
+            if let Some(seed) = of.next_leaf {
+                let known = chats::members(connection, &of.group)?;
+                let own = known.into_iter().find(|member| member.leaf == of.leaf);
+                leaves.splice(0..0, own.map(|own| EarlierLeaf { leaf: of.leaf, seed, identity: own.identity }));
+            }
+            Ok::<_, ClientError>(leaves)
+        });
+        for leaf in leaves.await? {
+            let other = Chat { leaf_seed: leaf.seed.clone(), ..chat.clone() };
+            match self.external_commit_info(&other, leaf.leaf).await {
+                Err(error) if is_unknown(&error) => {}
+                info => return Ok(Some((leaf, info?))),
+            }
         }
+        Ok(None)
     }
 
     /// The DS does not know this client as the member that it was. Unless the queue tells how that came about, or still may if
@@ -158,14 +171,23 @@ impl Core {
         // The DS does not say whether anything is on its way.
         let awaited = epoch.filter(|_| reason != Reason::Lost && chat.group.domain != *self.domain());
         let (group, now) = (chat.group.clone(), self.trust.now());
-        let is_late = self
-            .database
-            .run(move |connection| match awaited {
-                Some(epoch) if has_waited(connection, (&chat.group, epoch), false, now, now)? < ON_ITS_WAY => Ok(true),
-                _ => removed(connection, &chat.group).map(|()| false),
-            })
-            .await?;
-        if is_late { Err(on_its_way(&group)) } else { Ok(()) }
+        let events = self.database.run(move |connection| {
+            let group = &chat.group;
+            let was_restored = restored::was_lately(connection, &group.domain, now)?;
+            if let Some(epoch) = awaited.filter(|_| !was_restored)
+                && has_waited(connection, (group, epoch), false, now, now)? < ON_ITS_WAY
+            {
+                return Ok(None);
+            }
+            removed(connection, group)?;
+            let why = if was_restored { ", which was restored from a backup," } else { "" };
+            let text =
+                format!("the homeserver of {group}{why} does not have this client in it any more: the chat is over");
+            inbox::problem(connection, &text, now)?;
+            Ok::<_, ClientError>(Some(vec![Event::Problem(text), Event::Removed { chat: group.clone() }]))
+        });
+        self.publish(events.await?.ok_or_else(|| on_its_way(&group))?).await;
+        Ok(())
     }
 
     /// The epoch of a group as it is here, unless its state is lost.
@@ -230,8 +252,8 @@ struct Build<'a> {
     account: &'a Account,
     trust: &'a Trust,
     chat: Chat,
-    /// Whether its key is one that is not known here yet to be its leaf's.
-    is_renewed: bool,
+    /// What the DS takes its leaf for, if that is not what is known here.
+    other: Option<EarlierLeaf>,
     /// The epoch that this client was in before it asked for the DS's state.
     before: Option<GroupEpoch>,
     /// When it did.
@@ -274,17 +296,16 @@ impl Build<'_> {
             let text = format!("the state of {} is not what its members have: rejoined", self.chat.group);
             inbox::problem(self.connection, &text, now)?;
         }
-        let known = chats::members(self.connection, &self.chat.group)?;
-        let own = known.iter().find(|member| member.leaf == self.chat.leaf);
-        let identity = own.map(|own| own.identity).ok_or_else(|| ClientError::storage("the own leaf is not known"))?;
-        let key = SigningKey::from_seed(self.chat.leaf_seed.clone())?;
+        let (identity, seed) = self.own_leaf()?;
+        let key = SigningKey::from_seed(seed.clone())?;
         let (leaf, chain) = self.account.leaf_for(&key, Some(identity), now.day(), &mut rng);
         let profile_key = &self.account.keys.friendship.user_profile_key;
         let own = member_info(&self.chat, &leaf.verifying_key, &chain, profile_key, &mut rng);
         let aad = CommitAad { added: Vec::new(), own: Some(own), friendship_package: None };
 
-        if self.is_renewed {
-            chats::renew_leaf(self.connection, &self.chat.group, &self.chat.leaf_seed, now.0)?;
+        if let Some(other) = &self.other {
+            chats::renew_leaf(self.connection, &self.chat.group, &seed, now.0)?;
+            chats::set_leaf(self.connection, &self.chat.group, other.leaf)?;
         }
         mls::delete(&provider, &self.chat.group)?;
         let parameters = LeafNodeParameters::builder().with_capabilities(protocol::capabilities()).build();
@@ -323,6 +344,19 @@ impl Build<'_> {
             extra,
         };
         Ok(Compared::Back(outbox::insert(self.connection, new)?, events))
+    }
+}
+
+impl Build<'_> {
+    /// The identity that the own leaf has at the DS, and the seed of its signature key.
+    fn own_leaf(&self) -> Result<([u8; 32], Secret), ClientError> {
+        if let Some(EarlierLeaf { identity, seed, .. }) = &self.other {
+            return Ok((*identity, seed.clone()));
+        }
+        let known = chats::members(self.connection, &self.chat.group)?;
+        let own = known.iter().find(|member| member.leaf == self.chat.leaf);
+        let own = own.ok_or_else(|| ClientError::storage("the own leaf is not known"))?;
+        Ok((own.identity, self.chat.leaf_seed.clone()))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     base::{ClientId, Clock, Domain, Status, Timestamp},
     client::account::Keys,
-    crypto::{privacy_pass::Request, signature::SigningKey},
+    crypto::{privacy_pass::Request, sha256, signature::SigningKey},
     wire::{
         Method, SenderId, Token,
         authentication::{GetCredentials, IssueTokens, IssuerKey},
@@ -137,6 +138,23 @@ impl Tokens {
                 resync::went_back(connection, only)
             })
             .await
+    }
+
+    /// A token was refused: those go whose key the homeserver has no more, because it ended all that it had.
+    ///
+    /// Boxed: what is asked for that is a request too. It costs nothing.
+    pub fn drop_void<'a>(
+        &'a self,
+        network: &'a Network,
+        domain: &'a Domain,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send + 'a>> {
+        Box::pin(async move {
+            let (nobody, request) = (Sender::Nobody, GetCredentials {});
+            let now = network.call::<call::AsGetCredentials>(domain, Isolation::Anonymous, nobody, &request).await?;
+            let live: Vec<_> = now.issuer_keys.iter().map(|key| sha256(key.public_key.as_slice())).collect();
+            let domain = domain.clone();
+            self.database.run(move |connection| tokens::retain(connection, &domain, &live)).await
+        })
     }
 
     async fn take_stored(&self, domain: &Domain) -> Result<(Option<Token>, u32), ClientError> {

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     connector::Isolation,
     error::ClientError,
+    event::Event,
     network::{Network, Sender},
+    restored,
     state::Database,
 };
 use crate::{
@@ -80,7 +82,8 @@ impl Trust {
         let mut known = HashMap::new();
         while let Some(row) = rows.next()? {
             let domain: Domain = row.get::<_, String>(0)?.parse().map_err(ClientError::storage)?;
-            let credentials = Credentials::from_slice(&row.get::<_, Vec<u8>>(1)?)?;
+            // What an earlier version of this program stored is fetched again.
+            let Ok(credentials) = Credentials::from_slice(&row.get::<_, Vec<u8>>(1)?) else { continue };
             let fetched = Timestamp(row.get::<_, i64>(2)?.cast_unsigned());
             // What is no longer valid is fetched again when it is needed.
             let known_roots = pinned(connection, &domain)?;
@@ -145,17 +148,18 @@ impl Trust {
 
     /// Fetches the credentials of a domain, checks them against those seen before, and remembers them.
     pub async fn fetch(&self, domain: &Domain, network: &Network, database: &Database) -> Result<(), ClientError> {
-        self.fetch_within(domain, network, database, None).await
+        self.fetch_within(domain, network, database, None).await.map(drop)
     }
 
-    /// The same, with an answer that must come so soon.
+    /// The same, with an answer that must come so soon; gives what is to be told if the homeserver was restored since the last
+    /// time.
     pub async fn fetch_within(
         &self,
         domain: &Domain,
         network: &Network,
         database: &Database,
         limit: Option<Duration>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Vec<Event>, ClientError> {
         let request = GetCredentials {};
         let (isolation, nobody) = (Isolation::Anonymous, Sender::Nobody);
         let credentials = match limit {
@@ -166,7 +170,7 @@ impl Trust {
         };
         let now = self.clock.now();
         let name = domain.clone();
-        let authority = database
+        let (authority, events) = database
             .run(move |connection| {
                 let known = pinned(connection, &name)?;
                 let authority = Authority::verify(name, &credentials, &known, now);
@@ -176,13 +180,13 @@ impl Trust {
                     ),
                     error => error.into(),
                 })?;
-                remember(connection, &authority, &credentials, now)?;
-                Ok::<_, ClientError>(authority)
+                let events = remember(connection, &authority, &credentials, now)?;
+                Ok::<_, ClientError>((authority, events))
             })
             .await?;
         let known = Known { authority: Arc::new(authority), fetched: now, excused: Timestamp(0) };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), known);
-        Ok(())
+        Ok(events)
     }
 
     /// Verifies a client credential.
@@ -241,18 +245,26 @@ fn pinned(connection: &Connection, domain: &Domain) -> Result<Vec<[u8; 32]>, Cli
     Ok(roots)
 }
 
-/// Remembers what is believed of a domain.
+/// Remembers what is believed of a domain, and sees to it if its homeserver has another store than the last time.
 fn remember(
     connection: &Connection,
     authority: &Authority,
     credentials: &Credentials,
     now: Timestamp,
-) -> Result<(), ClientError> {
+) -> Result<Vec<Event>, ClientError> {
     let domain = authority.domain().as_str();
+    let before = "SELECT credentials FROM authorities WHERE domain = ?";
+    let before: Option<Vec<u8>> = connection.query_row(before, [domain], |row| row.get(0)).optional()?;
+    let before = before.and_then(|before| Credentials::from_slice(&before).ok());
     for root in authority.roots() {
         connection.execute("INSERT OR IGNORE INTO pins (domain, root) VALUES (?, ?)", (domain, root))?;
     }
     let sql = "INSERT OR REPLACE INTO authorities (domain, credentials, fetched) VALUES (?, ?, ?)";
     connection.execute(sql, (domain, credentials.to_vec(), now.0.cast_signed()))?;
-    Ok(())
+    match before {
+        Some(before) if before.incarnation != credentials.incarnation => {
+            restored::homeserver(connection, authority.domain(), now)
+        }
+        _ => Ok(Vec::new()),
+    }
 }

@@ -111,6 +111,34 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// SHA-256 of what comes bit by bit.
+pub struct Sha256(aws_lc_rs::digest::Context);
+
+impl Sha256 {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+    }
+
+    /// More comes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    /// Of all that came.
+    pub fn finish(self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(self.0.finish().as_ref());
+        hash
+    }
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// HMAC-SHA-256 of `data` under a key derived for `label`.
 pub fn mac(key: &Secret, label: crate::wire::label::KeyLabel, data: &[u8]) -> [u8; 32] {
     use aws_lc_rs::hmac;

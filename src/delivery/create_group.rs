@@ -143,7 +143,7 @@ pub async fn handle(
     let creator = Member::new(0, &credential, &request.queue_config, context.now.day());
     // Creating the group is its first commit.
     let creator = Member { active_epoch: Some(0), ..creator };
-    let mut group = Group::new(id, request.ear_key, connection, roles.admins, creator, context.rng);
+    let mut group = Group::new(id, request.ear_key, connection, roles.admins, creator, context);
     Tree::create(&mut group, &recorder, request.member, group_info, context, &mut batch)?;
     group.save(context, &mut batch)?;
     Ok(Outcome::write(batch, Done {}))

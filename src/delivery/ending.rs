@@ -15,7 +15,7 @@ use crate::{
     wire::{
         Encode, Opaque,
         delivery::CommitAccepted,
-        queue::{FanOut, FanOutContent},
+        queue::{FanOut, FanOutContent, Incarnation},
         queuing::ClientQueueConfig,
     },
 };
@@ -100,11 +100,29 @@ pub struct Telling<'a> {
 }
 
 impl Telling<'_> {
-    /// Tells whoever is behind `configs` (encoded [`ClientQueueConfig`]s); whether somebody's queue was found to be gone.
+    /// Tells whoever is behind `configs` (encoded [`ClientQueueConfig`]s) something, and before that, if it is the first since the
+    /// store was restored, that it was; whether the group's head has changed.
     ///
     /// # Errors
     /// `internal` if the store fails.
     pub async fn tell(
+        &mut self,
+        group: &mut Group,
+        context: &mut Context<'_>,
+        batch: &mut Batch,
+        content: FanOutContent,
+        configs: &[Bytes],
+    ) -> Result<bool, Refusal> {
+        let before = std::mem::replace(&mut group.head.incarnation, context.incarnation);
+        let news = before != context.incarnation;
+        if news && before != Incarnation::default() {
+            // Members may have gone on before the store was restored: they compare what they have with what there is here.
+            self.give(group, context, batch, FanOutContent::Restored(context.incarnation), configs).await?;
+        }
+        Ok(self.give(group, context, batch, content, configs).await? || news)
+    }
+
+    async fn give(
         &mut self,
         group: &mut Group,
         context: &mut Context<'_>,

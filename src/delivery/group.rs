@@ -6,20 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{Day, Domain, GroupId, Refusal, Secret, Status, Timestamp},
-    crypto::{Rng, aead, hpke::HpkePrivateKey, random_secret},
+    crypto::{aead, hpke::HpkePrivateKey, random_secret},
     service::{Context, damaged},
-    store::{Batch, Key, Table, record},
+    store::{
+        Batch, Key, Table,
+        record::{self, RecordError},
+    },
     wire::{
         Encode, Opaque,
         credential::{LeafCredential, SignaturePublicKey},
         delivery::{CurrentEpoch, GroupAccess},
         label::KeyLabel,
         padding::{STATE_FLOOR, pad, unpad},
+        queue::Incarnation,
         queuing::ClientQueueConfig,
     },
 };
 
-const HEAD_VERSION: u8 = 1;
+const HEAD_VERSION: u8 = 2;
 pub(super) const META_VERSION: u8 = 1;
 
 /// Sending a message counts as activity once in so many days: it writes the head then.
@@ -137,6 +141,19 @@ pub struct Head {
     pub month: u32,
     /// Private half of the key to which reports about this group are sealed.
     pub(super) report_key: [u8; 32],
+    /// The life of the store in which the group last told its members something; none if that is not known.
+    pub incarnation: Incarnation,
+}
+
+impl Head {
+    /// Decodes a head. One of version 1 does not say of which life of the store it is; that is none.
+    fn decode(row: &[u8]) -> Result<Self, RecordError> {
+        if record::version(row)? == 1 {
+            let body = row.get(1..).unwrap_or_default();
+            return record::decode(HEAD_VERSION, &[&[HEAD_VERSION], body, &Incarnation::default()].concat());
+        }
+        record::decode(HEAD_VERSION, row)
+    }
 }
 
 /// What is stored of a group in clear.
@@ -170,7 +187,7 @@ impl Group {
         connection: Connection,
         admins: Vec<[u8; 32]>,
         creator: Member,
-        rng: &mut dyn Rng,
+        context: &mut Context<'_>,
     ) -> Self {
         let head = Head {
             epoch: 0,
@@ -184,7 +201,8 @@ impl Group {
             oldest_row: 0,
             // Not a month that is: the first save writes the clear row.
             month: u32::MAX,
-            report_key: *random_secret(rng).expose(),
+            report_key: *random_secret(context.rng).expose(),
+            incarnation: context.incarnation,
         };
         Self { id, ear_key, head }
     }
@@ -202,7 +220,7 @@ impl Group {
         let label = KeyLabel::GroupHead;
         let padded = aead::open(&access.ear_key, label, &access.group.uuid, &sealed).map_err(|_| not_found())?;
         let record = unpad(padded, STATE_FLOOR).map_err(damaged)?;
-        let head = record::decode(HEAD_VERSION, &record).map_err(damaged)?;
+        let head = Head::decode(&record).map_err(damaged)?;
         Ok(Self { id: access.group.clone(), ear_key: access.ear_key.clone(), head })
     }
 

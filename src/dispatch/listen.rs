@@ -12,7 +12,7 @@ use crate::{
     base::{Refusal, Status, limits::MAX_DEQUEUE},
     service::{
         QueueId,
-        queue::{Found, read, read_entries},
+        queue::{Found, Overview, Part, read, read_entries},
     },
     store::Commit,
     transport::{Code, Frames, StreamError, Streaming, codes},
@@ -51,8 +51,9 @@ impl Drop for Listening {
 }
 
 impl Dispatcher {
-    /// Starts to listen: the header of the response, and what goes on from there. None if the client names another
-    /// incarnation than the queue's: it learns the right one from the header and asks again.
+    /// Starts to listen: the header of the response, and what goes on from there. None if the client is not in the part of the
+    /// queue to which entries are added: it learns from the header where it is to go on, or is given what there is of an earlier
+    /// part, and asks again.
     ///
     /// # Errors
     /// `not_found` if there is no such queue, `malformed` for a start beyond its head.
@@ -61,17 +62,22 @@ impl Dispatcher {
         id: QueueId,
         request: &Listen,
     ) -> Result<(QueueEntries, Option<Listening>), Refusal> {
-        let overview = self.overview(id).await?;
-        if overview.incarnation != request.incarnation {
-            return Ok((overview, None));
+        let part = self.part(id, request).await?;
+        if part.incarnation != request.incarnation {
+            return Ok((part.header(), None));
         }
         durable(self.acknowledge(id, request.start, None).await?).await?;
+        if !part.is_current {
+            let (known, start, durable) = (request.incarnation, request.start, self.parts.store.durable());
+            let found = read(id, known, start, MAX_DEQUEUE, &durable).await?;
+            return Ok((found.unwrap_or_else(|| part.header()), None));
+        }
         // Dropped, it takes itself out again.
         let mut listening = Listening {
             dispatcher: self.clone(),
             id,
             listener: self.queues.listen(id),
-            incarnation: overview.incarnation,
+            incarnation: part.incarnation,
             first: 0,
             next: request.start,
             head: 0,
@@ -79,10 +85,10 @@ impl Dispatcher {
             deleting: None,
         };
         // Looked at again once whoever adds an entry or ends the queue would tell this too.
-        let overview = self.overview(id).await?;
-        (listening.first, listening.head) = (overview.first, overview.head);
-        listening.next = listening.next.max(overview.first);
-        Ok((overview, Some(listening)))
+        let part = self.part(id, request).await?;
+        (listening.first, listening.head) = (part.first, part.end);
+        listening.next = listening.next.max(part.first);
+        Ok((part.header(), Some(listening)))
     }
 
     async fn acknowledge(&self, id: QueueId, next: u64, bytes: Option<u64>) -> Result<Option<Commit>, Refusal> {
@@ -91,10 +97,10 @@ impl Dispatcher {
         self.queues.acknowledge(id, next, bytes, &self.parts.store, &mut context).await
     }
 
-    async fn overview(&self, id: QueueId) -> Result<QueueEntries, Refusal> {
+    async fn part(&self, id: QueueId, request: &Listen) -> Result<Part, Refusal> {
         let (policy, mut rng) = (self.parts.policy.get(), (self.parts.entropy)());
         let mut context = context(&self.parts, &policy, self, rng.as_mut());
-        self.queues.overview(id, &self.parts.store, &mut context).await
+        self.queues.part(id, request.incarnation, request.start, &self.parts.store, &mut context).await
     }
 }
 
@@ -163,7 +169,8 @@ impl Listening {
     /// What was to be sent is not there: it was acknowledged in another exchange of the same client, or the queue is gone.
     async fn look_again(&mut self) -> Result<(), Code> {
         let durable = self.dispatcher.parts.store.durable();
-        let found = read(self.id, 0, 0, &durable).await.map_err(|_| codes::INTERNAL)?.ok_or(codes::DONE)?;
+        let found = Overview::of(self.id, &durable).await.map_err(|_| codes::INTERNAL)?.ok_or(codes::DONE)?;
+        let found = found.part(self.incarnation, self.next);
         if found.first <= self.next {
             return Err(codes::INTERNAL);
         }

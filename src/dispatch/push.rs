@@ -11,7 +11,7 @@ use crate::{
     crypto::push::VapidKey,
     push::{Counts, PushService, Recipients},
     queuing::records,
-    service::{Outcome, Push, QueueId, queue::read},
+    service::{Outcome, Push, QueueId, queue::Overview},
     store::Batch,
     wire::server::Done,
 };
@@ -34,8 +34,8 @@ impl Dispatcher {
 
     async fn sealed_push_token(&self, client: QsClientId) -> Result<Option<Vec<u8>>, Refusal> {
         // What was fetched and acknowledged in the meantime needs no push.
-        let waits = read(QueueId::client(client), 0, 0, &self.parts.store.durable()).await?;
-        if waits.is_none_or(|queue| queue.first == queue.head) {
+        let queue = Overview::of(QueueId::client(client), &self.parts.store.durable()).await?;
+        if queue.is_none_or(|queue| queue.is_empty()) {
             return Ok(None);
         }
         let record = records::client(&self.unlocked().context(), client).await?;

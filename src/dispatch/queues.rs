@@ -18,11 +18,11 @@ use crate::{
     base::{Cache, Refusal},
     service::{
         Append, Appended, Context, Push, QueueChange, QueueId,
-        queue::{Queue, QueueLimits, read},
+        queue::{Overview, Part, Queue, QueueLimits, read},
         store_failure,
     },
     store::{Batch, Commit, Store},
-    wire::queue::{Dequeue, QueueEntries},
+    wire::queue::{Dequeue, Incarnation, QueueEntries},
 };
 
 const SHARDS: usize = 64;
@@ -227,33 +227,36 @@ impl Queues {
         store: &Store,
         context: &mut Context<'_>,
     ) -> Result<QueueEntries, Refusal> {
-        let overview = self.overview(id, store, context).await?;
-        if overview.incarnation != request.incarnation {
-            return Ok(overview);
+        let part = self.part(id, request.incarnation, request.start, store, context).await?;
+        if part.incarnation != request.incarnation {
+            return Ok(part.header());
         }
         durable(self.acknowledge(id, request.start, None, store, context).await?).await?;
-        let found = read(id, request.start, request.max, &store.durable()).await?;
+        let found = read(id, request.incarnation, request.start, request.max, &store.durable()).await?;
         found.ok_or_else(no_queue)
     }
 
-    /// What a queue holds, without entries. One that was last used before the store was restored begins anew.
+    /// The part of a queue in which somebody goes on who knows it by an incarnation ([`Overview::part`]). One that was last used
+    /// before the store was restored begins anew.
     ///
     /// # Errors
     /// `not_found` if there is no such queue.
-    pub async fn overview(
+    pub async fn part(
         &self,
         id: QueueId,
+        known: Incarnation,
+        start: u64,
         store: &Store,
         context: &mut Context<'_>,
-    ) -> Result<QueueEntries, Refusal> {
-        let overview = async || read(id, 0, 0, &store.durable()).await?.ok_or_else(no_queue);
-        let found = overview().await?;
-        if found.incarnation == context.incarnation {
-            return Ok(found);
+    ) -> Result<Part, Refusal> {
+        let overview = async || Overview::of(id, &store.durable()).await?.ok_or_else(no_queue);
+        let mut found = overview().await?;
+        if found.incarnation() != context.incarnation {
+            // Nothing is before the first entry.
+            durable(self.acknowledge(id, 0, None, store, context).await?).await?;
+            found = overview().await?;
         }
-        // Nothing is before the first entry.
-        durable(self.acknowledge(id, 0, None, store, context).await?).await?;
-        overview().await
+        Ok(found.part(known, start))
     }
 
     /// Deletes everything before `next`, of which `bytes` is known as [`Queue::acknowledge`] has it: durably when what this

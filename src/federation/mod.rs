@@ -8,6 +8,7 @@ pub mod outbox;
 pub mod peers;
 pub mod rules;
 mod shares;
+mod window;
 
 use std::sync::Arc;
 

@@ -12,10 +12,10 @@ use super::known::{damaged, row_key};
 use crate::{
     base::{Cache, Domain, Timestamp},
     store::{Batch, Key, KeyRange, Limit, Row, Store, StoreError, Table, record},
-    wire::{federation::SealedForward, queuing::HpkeKeyId},
+    wire::{federation::SealedForward, queue::Incarnation, queuing::HpkeKeyId},
 };
 
-const HEAD_VERSION: u8 = 2;
+const HEAD_VERSION: u8 = 3;
 const ROW_VERSION: u8 = 1;
 
 /// Row of [`Table::Meta`]: see [`Outbox::unused`].
@@ -25,6 +25,9 @@ const SHARDS: usize = 16;
 
 /// Heads kept per shard, at least.
 const HEADS_PER_SHARD: usize = 256;
+
+/// Lives of the store of which something may wait, beside the current one.
+const MAX_EARLIER: usize = 8;
 
 /// Heads looked at in one go.
 const PAGE: usize = 1_000;
@@ -61,12 +64,15 @@ pub struct Head {
     pub expired: u64,
     /// Messages that the homeserver has acknowledged.
     pub delivered: u64,
+    /// Lives of the store from before it was restored of which something waits, each with the number after its last message, the
+    /// oldest first. The homeserver may have it already: it goes out under the incarnation that it had.
+    earlier: Vec<(Incarnation, u64)>,
 }
 
 impl Head {
     /// Of a homeserver that nothing was ever sent to, or that was forgotten since.
     const fn new(first: u64) -> Self {
-        Self { first, next: first, added: 0, removed: 0, expired: 0, delivered: 0 }
+        Self { first, next: first, added: 0, removed: 0, expired: 0, delivered: 0, earlier: Vec::new() }
     }
 
     /// How many wait.
@@ -77,6 +83,12 @@ impl Head {
     /// Their bytes.
     pub const fn bytes(&self) -> u64 {
         self.added - self.removed
+    }
+
+    /// The incarnation under which the oldest message goes out, and the number after the last one that does; none if that is the
+    /// store's, to whose messages there is no end.
+    pub fn earliest(&self) -> Option<(Incarnation, u64)> {
+        self.earlier.iter().find(|(_, end)| self.first < *end).copied()
     }
 
     fn takes(&self, limits: &Limits, is_handshake: bool) -> bool {
@@ -93,26 +105,8 @@ struct StoredHead {
     head: Head,
 }
 
-/// The same in version 1, where numbers began at 0.
-#[derive(Deserialize)]
-struct StoredHead1 {
-    domain: String,
-    first: u64,
-    next: u64,
-    added: u64,
-    removed: u64,
-    expired: u64,
-}
-
-impl StoredHead {
-    fn decode(row: &[u8]) -> Result<Self, StoreError> {
-        if record::version(row).map_err(damaged)? != 1 {
-            return record::decode(HEAD_VERSION, row).map_err(damaged);
-        }
-        let StoredHead1 { domain, first, next, added, removed, expired } = record::decode(1, row).map_err(damaged)?;
-        let delivered = first.saturating_sub(expired);
-        Ok(Self { domain, head: Head { first, next, added, removed, expired, delivered } })
-    }
+fn decode(row: &[u8]) -> Result<StoredHead, StoreError> {
+    record::decode(HEAD_VERSION, row).map_err(damaged)
 }
 
 /// A message, as stored.
@@ -217,10 +211,32 @@ impl Outbox {
             let Some(last) = rows.last() else { return Ok(heads) };
             range = KeyRange::from(last.key.successor()..);
             for row in rows {
-                let StoredHead { domain, head } = StoredHead::decode(&row.value)?;
+                let StoredHead { domain, head } = decode(&row.value)?;
                 heads.push((domain.parse().map_err(|_| damaged("a domain is none"))?, head));
             }
         }
+    }
+
+    /// The store goes on in another life than this one: what waits goes out as what it was.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store fails.
+    pub async fn end_life(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        for (domain, mut head) in self.heads().await? {
+            if head.waiting() == 0 {
+                continue;
+            }
+            if head.earlier.len() >= MAX_EARLIER {
+                // It may arrive twice, which is better than not at all.
+                head.earlier.remove(0);
+            }
+            head.earlier.push((incarnation, head.next));
+            let (mut batch, mut opened) = (Batch::new(), self.open(std::iter::once(&domain)).await);
+            opened.put(&domain, head, &mut batch)?;
+            self.store.submit(batch)?.await?;
+            opened.submitted();
+        }
+        Ok(())
     }
 
     /// Durable messages for a homeserver in order, from a number on, up to the limit.
@@ -259,6 +275,7 @@ impl Outbox {
         let last = last.ok_or_else(|| damaged("an outbox has a gap"))?;
         let last: StoredMessage = record::decode(ROW_VERSION, &last).map_err(damaged)?;
         let (gone, mut left) = (next - head.first, Head { first: next, removed: last.total, ..head });
+        left.earlier.retain(|(_, end)| *end > next);
         *(if is_loss { &mut left.expired } else { &mut left.delivered }) += gone;
         let mut batch = Batch::new();
         batch.delete_range(Table::FedOutbox, message_key(domain, head.first), message_key(domain, next));
@@ -280,7 +297,7 @@ impl Opened<'_> {
             return Ok(head.clone());
         }
         let row = self.outbox.store.pending().get(Table::FedHeads, &row_key(domain)).await?;
-        let stored = row.map(|row| StoredHead::decode(&row)).transpose()?;
+        let stored = row.map(|row| decode(&row)).transpose()?;
         let head = stored.map(|stored| stored.head).unwrap_or_default();
         heads.insert(domain.clone(), head.clone());
         Ok(head)
@@ -397,14 +414,6 @@ mod tests {
             let sequences = outbox.read(domain, 0, Limit::rows(9)).await.unwrap().into_iter().map(|row| row.sequence);
             assert_eq!((sequences.collect::<Vec<_>>(), outbox.head(domain).await.unwrap().waiting()), (vec![0, 1], 2));
         }
-    }
-
-    #[test]
-    fn heads_of_the_first_version_are_read() {
-        let row = record::encode(1, &("a.test", 7_u64, 9_u64, 300_u64, 200_u64, 2_u64)).unwrap();
-        let StoredHead { domain, head } = StoredHead::decode(&row).unwrap();
-        let expected = Head { first: 7, next: 9, added: 300, removed: 200, expired: 2, delivered: 5 };
-        assert_eq!((domain.as_str(), head), ("a.test", expected));
     }
 
     #[tokio::test]

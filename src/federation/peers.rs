@@ -3,7 +3,7 @@
 //! tried again, less and less often; nobody waits for anybody else.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt::Display,
     future::Future,
     sync::{
@@ -25,6 +25,7 @@ use super::{
     outbox::{Head, Outbox, Waiting},
     request,
     shares::Shares,
+    window::{FRAME_BYTES, Life, Window},
 };
 use crate::{
     base::{Clock, Domain, Timestamp, limits::MAX_RESPONSE, time::jittered},
@@ -75,15 +76,8 @@ impl Default for Settings {
     }
 }
 
-/// Messages and bytes under way to one homeserver.
-const WINDOW: usize = 1_024;
-const WINDOW_BYTES: usize = 8 << 20;
-
 /// How long a connection is kept that something is sent on: this homeserver may have another certificate by then.
 const CONNECTION_LIFE: Duration = Duration::from_secs(23 * 3_600);
-
-/// Bytes of one frame, unless one message alone has more.
-const FRAME_BYTES: usize = 1 << 20;
 
 /// Homeservers that begin to be dialled at a time, and how long each of them keeps the next one waiting.
 const DIALS: usize = 256;
@@ -193,7 +187,7 @@ struct Worker {
 }
 
 /// Why a delivery ended.
-enum Trouble {
+pub enum Trouble {
     /// The operator does not want it.
     Denied,
     /// Anything else.
@@ -201,7 +195,8 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn failed(why: impl Display) -> Self {
+    /// Anything else than that the operator does not want it.
+    pub fn failed(why: impl Display) -> Self {
         Self::Failed(why.to_string())
     }
 }
@@ -450,20 +445,22 @@ impl Delivery<'_> {
     async fn deliver(&self, connection: &Connection, failures: &mut u32) -> Result<(), Trouble> {
         let Parts { source, incarnation, outbox, known, federation, clock, settings, .. } = &self.shared.parts;
         let domain = &self.worker.domain;
+        let life = Life::of(&outbox.head(domain).await?, *incarnation);
         let keys = timeout(settings.patience, ask::<call::QsGetKeys>(connection, &GetQueuingKeys {})).await;
         let keys = keys.map_err(Trouble::failed)?.map_err(Trouble::Failed)?;
         known.learn(domain, keys, federation.rules.is_named(domain), clock.now()).await?;
 
         let exchange = connection.open().await.map_err(Trouble::failed)?;
-        let deliver = Deliver { source: source.clone(), destination: domain.clone(), incarnation: *incarnation };
+        let deliver = Deliver { source: source.clone(), destination: domain.clone(), incarnation: life.incarnation };
         let sender = SenderId::Homeserver(source.clone());
         let auth = vec![Authentication { sender, proof: Proof::Bound }];
         let request = request::<call::FedDeliver>(auth, &deliver);
         let (answer, frames) = exchange.streaming(request, MAX_RESPONSE).await.map_err(Trouble::failed)?;
         let Delivered { next } = accepted(answer).map_err(Trouble::Failed)?;
-        let head = outbox.head(domain).await?;
+        // Of an earlier life it may have more than was left when the store was restored.
+        let (next, head) = (next.min(life.end), outbox.head(domain).await?);
         // Nothing may ever have been sent, or it was forgotten by now.
-        if next > head.next && head != Head::default() {
+        if life.is_current() && next > head.next && head != Head::default() {
             return Err(Trouble::failed("it says that it has what was never sent"));
         }
         if next > head.first {
@@ -475,7 +472,7 @@ impl Delivery<'_> {
             // Nobody keeps a connection for nothing.
             return Ok(());
         }
-        let pump = self.pump(frames, Window::new(head.first.max(next)), failures);
+        let pump = self.pump(frames, Window::new(life, head.first.max(next)), failures);
         timeout(CONNECTION_LIFE, pump).await.unwrap_or_else(|_| {
             // What waits goes on another connection.
             self.worker.news.store(true, Ordering::Release);
@@ -488,6 +485,11 @@ impl Delivery<'_> {
         let Settings { patience, idle, .. } = self.shared.parts.settings;
         loop {
             self.worker.news.store(false, Ordering::Release);
+            if window.is_over() {
+                // What comes after it is of another life, and goes on another stream.
+                self.worker.news.store(true, Ordering::Release);
+                return Ok(());
+            }
             self.send(&mut *frames, &mut window).await?;
             let is_idle = window.under_way.is_empty();
             let end = window.moved + if is_idle { idle } else { patience };
@@ -515,11 +517,13 @@ impl Delivery<'_> {
     async fn send(&self, frames: &mut dyn Frames, window: &mut Window) -> Result<(), Trouble> {
         let Parts { outbox, key, .. } = &self.shared.parts;
         while let Some(room) = window.room() {
-            let waiting = outbox.read(&self.worker.domain, window.next, room).await?;
+            let mut waiting = outbox.read(&self.worker.domain, window.next, room).await?;
+            waiting.retain(|message| message.sequence < window.life.end);
             if waiting.is_empty() {
                 return Ok(());
             }
-            let messages: Vec<_> = waiting.into_iter().map(|message| self.message(message)).collect();
+            let messages: Vec<_> =
+                waiting.into_iter().map(|message| self.message(window.life.incarnation, message)).collect();
             messages.iter().for_each(|message| window.add(message));
             let tbs = QsToQsTbs { messages };
             let signature = key.get().sign(SignatureLabel::QsToQs, &tbs);
@@ -529,60 +533,8 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    fn message(&self, Waiting { sequence, payload, .. }: Waiting) -> QsToQsMessage {
-        let Parts { source, incarnation, .. } = &self.shared.parts;
-        let (source, destination) = (source.clone(), self.worker.domain.clone());
-        QsToQsMessage { source, destination, incarnation: *incarnation, sequence, payload }
-    }
-}
-
-/// What is under way to a homeserver.
-struct Window {
-    /// Number of the next message to send.
-    next: u64,
-    /// Everything before it is acknowledged.
-    acknowledged: u64,
-    /// Number and size of each message that is not.
-    under_way: VecDeque<(u64, usize)>,
-    bytes: usize,
-    /// When it was last acknowledged that something has arrived, or something was sent after there was nothing under way.
-    moved: Instant,
-}
-
-impl Window {
-    /// Nothing is under way; the next message is this one.
-    fn new(next: u64) -> Self {
-        Self { next, acknowledged: next, under_way: VecDeque::new(), bytes: 0, moved: Instant::now() }
-    }
-
-    /// How much may be sent now; none if nothing may.
-    fn room(&self) -> Option<Limit> {
-        let messages = WINDOW.saturating_sub(self.under_way.len()).min(MAX_FRAME_MESSAGES);
-        let bytes = WINDOW_BYTES.saturating_sub(self.bytes).min(FRAME_BYTES);
-        (messages > 0 && bytes > 0).then(|| Limit::rows(messages).bytes(bytes))
-    }
-
-    fn add(&mut self, message: &QsToQsMessage) {
-        let size = message.payload.ciphertext.as_slice().len();
-        if self.under_way.is_empty() {
-            self.moved = Instant::now();
-        }
-        self.under_way.push_back((message.sequence, size));
-        self.bytes += size;
-        self.next = message.sequence + 1;
-    }
-
-    /// Everything before `next` has arrived; whether that is something new.
-    fn acknowledge(&mut self, next: u64) -> Result<bool, Trouble> {
-        if next > self.next || next < self.acknowledged {
-            return Err(Trouble::failed("it acknowledges what was not sent, or takes an acknowledgement back"));
-        }
-        let before = self.acknowledged;
-        while let Some((sequence, size)) = self.under_way.front().copied().filter(|(sequence, _)| *sequence < next) {
-            self.under_way.pop_front();
-            self.bytes -= size;
-            (self.acknowledged, self.moved) = (sequence + 1, Instant::now());
-        }
-        Ok(self.acknowledged > before)
+    fn message(&self, incarnation: Incarnation, Waiting { sequence, payload, .. }: Waiting) -> QsToQsMessage {
+        let (source, destination) = (self.shared.parts.source.clone(), self.worker.domain.clone());
+        QsToQsMessage { source, destination, incarnation, sequence, payload }
     }
 }

@@ -2,6 +2,7 @@
 //! a result each, and at the end `{"done":true}` or `{"error":{...}}`.
 
 mod command;
+mod snapshot;
 
 use std::{
     fs, io,
@@ -13,8 +14,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::Semaphore,
     time::timeout,
 };
@@ -36,6 +40,7 @@ use crate::{
 };
 
 pub use command::{Command, RootKey, Rotation};
+pub use snapshot::{Snapshot, Snapshots};
 
 /// Longest request in bytes.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -123,6 +128,8 @@ pub struct Operator {
     pub clock: Arc<dyn Clock>,
     /// How it is, with its figures.
     pub condition: Condition,
+    /// The files of the database, for backups.
+    pub snapshots: Snapshots,
 }
 
 impl Operator {
@@ -131,7 +138,9 @@ impl Operator {
         let mut line = String::new();
         let mut reader = BufReader::new(reader.take(MAX_REQUEST));
         timeout(DEADLINE, reader.read_line(&mut line)).await??;
+        let mut held = None;
         let outcome = match serde_json::from_str(&line) {
+            Ok(Command::Snapshot {}) => self.snapshots.hold().await.map(|of| vec![held.insert(of).described()]),
             Ok(command) => self.carry_out(command).await,
             Err(error) => Err(Refusal::malformed(format!("this is no command: {error}"))),
         };
@@ -145,6 +154,11 @@ impl Operator {
         };
         answer += &format!("{last}\n");
         writer.write_all(answer.as_bytes()).await?;
+        if let Some(held) = held {
+            // Whoever has asked says nothing more, and goes when the files are copied.
+            let _ = reader.read_line(&mut line).await;
+            held.end().await;
+        }
         writer.shutdown().await
     }
 
@@ -172,6 +186,7 @@ impl Operator {
                 Ok(vec![json!({ "log": logging::current() })])
             }
             Command::Drain { undo } => self.drain(!undo).await,
+            Command::Snapshot {} => Err(Refusal::malformed("a snapshot is held for a connection")),
             Command::Figures {} => {
                 let figures = self.condition.json().await;
                 figures.map(|figures| vec![figures]).map_err(|why| Refusal::new(Status::Overloaded, why))
@@ -415,35 +430,53 @@ fn none(outcome: Result<(), Refusal>) -> Result<Vec<Value>, Refusal> {
     outcome.map(|()| Vec::new())
 }
 
+/// A command under way on a homeserver's admin socket.
+struct Asking {
+    path: PathBuf,
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    _writer: OwnedWriteHalf,
+}
+
+impl Asking {
+    /// Asks for a command.
+    async fn begin(path: &Path, command: &Command) -> Result<Self, NodeError> {
+        let failed = |error| NodeError::File { path: path.to_owned(), error };
+        let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => NodeError::NotRunning(path.to_owned()),
+            _ => failed(error),
+        })?;
+        let (reader, mut writer) = stream.into_split();
+        let line = serde_json::to_string(command).map_err(|error| failed(error.into()))?;
+        let line = Zeroizing::new(line + "\n");
+        writer.write_all(line.as_bytes()).await.map_err(failed)?;
+        Ok(Self { path: path.to_owned(), lines: BufReader::new(reader).lines(), _writer: writer })
+    }
+
+    /// The next result; none if there are no more.
+    async fn next(&mut self) -> Result<Option<Value>, NodeError> {
+        let failed = |error| NodeError::File { path: self.path.clone(), error };
+        let line = self.lines.next_line().await.map_err(failed)?;
+        let line = line.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
+        let value: Value = serde_json::from_str(&line).map_err(|error| failed(error.into()))?;
+        if let Some(error) = value.get("error") {
+            let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+            let status = Status::from_name(&text("status")).unwrap_or(Status::Internal);
+            return Err(NodeError::Refused(Refusal::new(status, text("message"))));
+        }
+        Ok(if value["done"] == true { None } else { Some(value) })
+    }
+}
+
 /// Asks a running homeserver; gives the results.
 ///
 /// # Errors
 /// [`NodeError::NotRunning`] if no homeserver answers on the socket, [`NodeError::File`] if the socket cannot be used, [`NodeError::Refused`] for what it refuses.
 pub async fn ask(path: &Path, command: &Command) -> Result<Vec<Value>, NodeError> {
-    let failed = |error| NodeError::File { path: path.to_owned(), error };
-    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => NodeError::NotRunning(path.to_owned()),
-        _ => failed(error),
-    })?;
-    let (reader, mut writer) = stream.into_split();
-    let broken = |error: serde_json::Error| failed(error.into());
-    let line = Zeroizing::new(serde_json::to_string(command).map_err(broken)? + "\n");
-    writer.write_all(line.as_bytes()).await.map_err(failed)?;
-    let mut lines = BufReader::new(reader).lines();
-    let mut results = Vec::new();
-    while let Some(line) = lines.next_line().await.map_err(failed)? {
-        let value: Value = serde_json::from_str(&line).map_err(broken)?;
-        if value["done"] == true {
-            return Ok(results);
-        }
-        if let Some(error) = value.get("error") {
-            let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-            let status = crate::base::Status::from_name(&text("status")).unwrap_or(crate::base::Status::Internal);
-            return Err(NodeError::Refused(Refusal::new(status, text("message"))));
-        }
+    let (mut asking, mut results) = (Asking::begin(path, command).await?, Vec::new());
+    while let Some(value) = asking.next().await? {
         results.push(value);
     }
-    Err(failed(io::ErrorKind::UnexpectedEof.into()))
+    Ok(results)
 }
 
 /// A time of the admin socket, for people.

@@ -2,11 +2,14 @@
 //! and nowhere else.
 
 pub mod admin;
+#[cfg(feature = "rocksdb")]
+pub mod backup;
 pub mod certificates;
 pub mod check;
 pub mod config;
 pub mod federation;
 mod jobs;
+pub mod life;
 pub mod logging;
 mod policy;
 mod reload;
@@ -33,14 +36,14 @@ use tokio::task::JoinSet;
 
 use crate::{
     base::{Clock, Refusal, Secret},
-    crypto::{RequestRng, at_rest::StorageKey, random, system_rng},
+    crypto::{RequestRng, at_rest::StorageKey},
     dispatch::{Dispatcher, Entropy, Parts, Service, connection_limits},
     federation::{Federation, Rules},
     push::{WebPush, web_push},
     service::work::Workers,
-    store::{Batch, Engine, Key, Store, StoreError, Table},
+    store::{Engine, Store, StoreError},
     transport::{Context, Endpoint, Settings, TlsError},
-    wire::{label::KeyLabel, queue::Incarnation},
+    wire::label::KeyLabel,
 };
 
 pub use config::Config;
@@ -152,7 +155,7 @@ impl Node {
         let reset_key = storage_key.derive(KeyLabel::StatelessReset);
 
         let store = Store::open(engine, crate::store::Options::new(stop_at_once))?;
-        check_storage_key(&store, &storage_key).await?;
+        life::check_storage_key(&store, &storage_key).await?;
         let listen_error = |error| NodeError::Listen { address: config.listen, error };
         let settings = Settings { reset_key: Some(reset_key), ..config.limits.transport() };
         let endpoint = Endpoint::bind(config.listen, settings).map_err(listen_error)?.on_clock(clock.clone());
@@ -160,7 +163,7 @@ impl Node {
         let dial = Arc::new(QuicDial::new(dialling.clone(), config.federation.routes(&config.domain)));
         let dispatcher = Dispatcher::start(Parts {
             domain: config.domain.clone(),
-            incarnation: incarnation(&store, config).await?,
+            incarnation: life::incarnation(&store, config).await?,
             store: store.clone(),
             storage_key,
             clock: clock.clone(),
@@ -187,6 +190,7 @@ impl Node {
             domain: config.domain.clone(),
             clock: clock.clone(),
             condition: watching.condition.clone(),
+            snapshots: admin::Snapshots::of(store.clone(), config.data.clone()),
         };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
         let jobs = tokio::spawn(jobs::run(store.clone(), clock.clone(), dispatcher.clone()));
@@ -297,19 +301,6 @@ fn push_service(
     Ok(dispatcher.push_key().map(service).transpose()?)
 }
 
-/// The key must be the one that wrapped what is in the database; a new database remembers it.
-async fn check_storage_key(store: &Store, key: &StorageKey) -> Result<(), NodeError> {
-    const PLACE: &[u8] = b"storage key check";
-    let row = Key::new().bytes(PLACE);
-    if let Some(wrapped) = store.durable().get(Table::Meta, &row).await? {
-        let wrong = |_| NodeError::Config("the storage key is not the one of this database".into());
-        return key.unwrap(PLACE, &wrapped).map(drop).map_err(wrong);
-    }
-    let mut batch = Batch::new();
-    batch.put(Table::Meta, row, key.wrap(PLACE, &[], &mut system_rng()));
-    Ok(store.submit(batch)?.await?)
-}
-
 /// Randomness that the operating system seeds for each request.
 pub fn system_entropy() -> Entropy {
     Arc::new(|| Box::new(RequestRng::default()))
@@ -319,32 +310,6 @@ pub fn system_entropy() -> Entropy {
 fn stop_at_once(error: &crate::store::EngineError) {
     tracing::error!(%error, "a write failed; stopping at once");
     std::process::exit(3);
-}
-
-/// The store's incarnation, drawn at first start. A database of another domain is refused.
-async fn incarnation(store: &Store, config: &Config) -> Result<Incarnation, NodeError> {
-    let (domain_key, incarnation_key) = (Key::new().bytes("domain"), Key::new().bytes("incarnation"));
-    let view = store.durable();
-    let stored = (view.get(Table::Meta, &domain_key).await?, view.get(Table::Meta, &incarnation_key).await?);
-    match stored {
-        (Some(domain), Some(incarnation)) if domain == config.domain.as_str() => {
-            Incarnation::try_from(&incarnation[..])
-                .map_err(|_| NodeError::Config("the database's incarnation is damaged".into()))
-        }
-        (None, None) => {
-            let incarnation: Incarnation = random(&mut system_rng());
-            let mut batch = Batch::new();
-            batch.put(Table::Meta, domain_key, config.domain.as_str().as_bytes().to_vec());
-            batch.put(Table::Meta, incarnation_key, incarnation.to_vec());
-            store.submit(batch)?.await?;
-            Ok(incarnation)
-        }
-        _ => Err(NodeError::Config(format!(
-            "the database in {} belongs to another domain than {}",
-            config.data.display(),
-            config.domain
-        ))),
-    }
 }
 
 fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, NodeError> {

@@ -99,7 +99,10 @@ impl Delivery {
 const fn pushes(content: &FanOutContent) -> bool {
     match content {
         FanOutContent::Application(_) | FanOutContent::Welcome(_) => true,
-        FanOutContent::Commit(_) | FanOutContent::Proposal(_) | FanOutContent::GroupDeleted(_) => false,
+        FanOutContent::Commit(_)
+        | FanOutContent::Proposal(_)
+        | FanOutContent::GroupDeleted(_)
+        | FanOutContent::Restored(_) => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     crypto::sha256,
     service::{Context, QueueChange, QueueId, damaged},
-    store::{Batch, Key, Table, record},
+    store::{Batch, Key, KeyRange, Limit, Store, StoreError, Table, record},
     wire::{
         credential::SignaturePublicKey,
         queuing::{QueuingClient, SEALED_PUSH_TOKEN},
@@ -136,6 +136,25 @@ fn client_key(client: QsClientId) -> Key {
 /// Where a client's KeyPackages are: those given out once, or the last-resort ones.
 pub fn package_prefix(client: QsClientId, last_resort: bool) -> Key {
     Key::new().bytes(client.0).u8(u8::from(last_resort))
+}
+
+/// Deletes all KeyPackages of a store but those of last resort; how many.
+///
+/// # Errors
+/// [`StoreError`] if the store fails.
+pub async fn withdraw_packages(store: &Store) -> Result<u64, StoreError> {
+    let (mut range, mut withdrawn) = (KeyRange::from(Key::new()..), 0);
+    loop {
+        let rows = store.pending().scan(Table::QsKeyPackages, range, Limit::rows(1_000)).await?;
+        let Some(last) = rows.last() else { return Ok(withdrawn) };
+        range = KeyRange::from(last.key.successor()..);
+        let mut batch = Batch::new();
+        for row in rows.into_iter().filter(|row| row.key.as_bytes().get(size_of::<QsClientId>()) == Some(&0)) {
+            batch.delete(Table::QsKeyPackages, row.key);
+            withdrawn += 1;
+        }
+        store.submit(batch)?.await?;
+    }
 }
 
 /// The last day of a stored KeyPackage, which comes first, so that it is known without decoding.

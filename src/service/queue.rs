@@ -5,32 +5,39 @@
 //! submitted, and forgets the state if it is not.
 
 mod depths;
+mod entries;
+mod overview;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Class, Context, Origin, damaged, store_failure};
 use crate::{
-    base::{ClientId, QsClientId, Refusal, Secret, limits::MAX_DEQUEUE},
+    base::{ClientId, QsClientId, Refusal, Secret},
     crypto::ratchet::{Ratchet, entry_aad},
-    store::{Batch, Key, Limit, Table, View, record},
+    store::{Batch, Key, Table, View, record},
     wire::{
-        Decode, Encode, Opaque, Reader,
+        Decode, Encode, Reader,
         credential::HpkePublicKey,
-        queue::{CurrentHead, EntryKind, Incarnation, QueueEntries, QueueEntry},
+        queue::{CurrentHead, EntryKind, Incarnation, QueueEntry},
         queuing::BlockedGroup,
     },
 };
 
 pub use depths::{Depths, depths};
+pub use entries::{Found, read_entries};
+pub use overview::{Overview, Part, read};
 
-const HEAD_VERSION: u8 = 1;
+use entries::StoredEntry;
+
+const HEAD_VERSION: u8 = 2;
 const TAIL_VERSION: u8 = 1;
 const BLOCKLIST_VERSION: u8 = 1;
 
-/// Entries that are read one by one: a range costs as much as these, and passes over what was deleted before them.
-const FEW: usize = 4;
+/// Lives of the store of which a queue may have entries, beside the current one. A queue that nobody has fetched from through so
+/// many restored backups loses what it held.
+const MAX_EARLIER: usize = 8;
 
 /// Most bytes of entries in one dequeue response or listen frame.
 pub const MAX_FRAME: usize = 1 << 20;
@@ -139,6 +146,16 @@ struct Head {
     wrapped: Vec<u8>,
     /// Whether an overflow entry was written since the queue was last below its limit.
     overflowed: bool,
+    /// Earlier lives of the store whose entries may not have been fetched, the oldest first.
+    earlier: Vec<Era>,
+}
+
+/// What a queue has from one life of the store.
+#[derive(Clone, Serialize, Deserialize)]
+struct Era {
+    incarnation: Incarnation,
+    /// Number after the last entry.
+    end: u64,
 }
 
 /// How fresh the randomness of a ratchet is.
@@ -188,6 +205,7 @@ impl Queue {
             bytes: 0,
             wrapped: Vec::new(),
             overflowed: false,
+            earlier: Vec::new(),
         };
         let mut queue = Self {
             id,
@@ -250,8 +268,8 @@ impl Queue {
         self.begin(queue_key, context, batch)
     }
 
-    /// A queue from an earlier life of the store goes on in this one: with a new secret, so that no key and no number is used
-    /// twice, and without what it held, which nobody can open under the new incarnation.
+    /// A queue from an earlier life of the store goes on in this one, with a new secret, so that no key and no number is used
+    /// twice. What it held can be fetched under the incarnation in which it was added.
     ///
     /// # Errors
     /// `internal` if the state cannot be written.
@@ -259,11 +277,17 @@ impl Queue {
         if self.head.incarnation == context.incarnation {
             return Ok(());
         }
-        batch.delete_range(Table::QueueEntries, self.id.entry_key(self.tail.first), self.id.entry_key(self.head.next));
-        self.tail = Tail { first: self.head.next, bytes: self.head.bytes };
-        self.head.incarnation = context.incarnation;
+        let (first, next) = (self.tail.first, self.head.next);
+        let earlier = std::mem::replace(&mut self.head.incarnation, context.incarnation);
+        if self.head.earlier.len() < MAX_EARLIER {
+            self.head.earlier.push(Era { incarnation: earlier, end: next });
+        } else {
+            batch.delete_range(Table::QueueEntries, self.id.entry_key(first), self.id.entry_key(next));
+            self.head.earlier.clear();
+            self.tail = Tail { first: next, bytes: self.head.bytes };
+            batch.put(Table::Queues, self.id.tail_key(), record::encode(TAIL_VERSION, &self.tail).map_err(damaged)?);
+        }
         self.head.overflowed = false;
-        batch.put(Table::Queues, self.id.tail_key(), record::encode(TAIL_VERSION, &self.tail).map_err(damaged)?);
         let queue_key = HpkePublicKey::from(&self.head.queue_key[..]);
         self.begin(&queue_key, context, batch)
     }
@@ -439,109 +463,10 @@ impl Queue {
         self.freshness.updated.encode(&mut state);
         self.freshness.entries.encode(&mut state);
         self.head.wrapped = context.storage_key.wrap(&self.id.place(), &state, context.rng);
+        // One that ends where the oldest entry is may be the one that the owner knows.
+        self.head.earlier.retain(|era| era.end >= self.tail.first);
         batch.put(Table::Queues, self.id.head_key(), record::encode(HEAD_VERSION, &self.head).map_err(damaged)?);
         Ok(())
-    }
-}
-
-/// Reads what a queue holds from `start` on: at most `max` entries and [`MAX_FRAME`] bytes, all of them durable. `None`
-/// if there is no such queue.
-///
-/// # Errors
-/// `internal` if the store fails.
-pub async fn read(id: QueueId, start: u64, max: u32, durable: &View) -> Result<Option<QueueEntries>, Refusal> {
-    let mut seen = None;
-    loop {
-        let get = async |key| durable.get(Table::Queues, &key).await.map_err(store_failure);
-        let (Some(head), Some(tail)) = (get(id.head_key()).await?, get(id.tail_key()).await?) else { return Ok(None) };
-        let head: Head = record::decode(HEAD_VERSION, &head).map_err(damaged)?;
-        let tail: Tail = record::decode(TAIL_VERSION, &tail).map_err(damaged)?;
-        if let Some(found) = read_entries(id, start.max(tail.first)..head.next, max, durable).await? {
-            let (incarnation, first, head, entries) = (head.incarnation, tail.first, head.next, found.entries);
-            return Ok(Some(QueueEntries { incarnation, first, head, entries }));
-        }
-        // What was there was acknowledged in between, in another exchange of the same client.
-        if seen.replace(tail.first) == Some(tail.first) {
-            return Err(damaged("a queue with a gap"));
-        }
-    }
-}
-
-/// Some entries of a queue.
-pub struct Found {
-    /// In order.
-    pub entries: Vec<QueueEntry>,
-    /// Bytes of all entries ever added, up to and with the last of these.
-    pub bytes: u64,
-}
-
-/// The entries with these numbers, as many as fit, all of them durable; none if there is a gap.
-///
-/// # Errors
-/// `internal` if the store fails.
-pub async fn read_entries(
-    id: QueueId,
-    numbers: Range<u64>,
-    max: u32,
-    durable: &View,
-) -> Result<Option<Found>, Refusal> {
-    let rows = numbers.end.saturating_sub(numbers.start).min(max.min(MAX_DEQUEUE).into()) as usize;
-    let mut found = Found { entries: Vec::with_capacity(rows), bytes: 0 };
-    let mut entry = |sequence, row: &bytes::Bytes| {
-        let StoredEntry { bytes, kind, ciphertext } = StoredEntry::decode(row)?;
-        found.entries.push(QueueEntry { sequence, kind, ciphertext });
-        found.bytes = bytes;
-        Ok(())
-    };
-    if rows <= FEW {
-        for sequence in numbers.take(rows) {
-            let row = durable.get(Table::QueueEntries, &id.entry_key(sequence)).await.map_err(store_failure)?;
-            let Some(row) = row else { return Ok(None) };
-            entry(sequence, &row)?;
-        }
-        return Ok(Some(found));
-    }
-    let (range, limit) = (id.entry_key(numbers.start)..id.entry_key(numbers.end), Limit::rows(rows).bytes(MAX_FRAME));
-    let page = durable.scan(Table::QueueEntries, range, limit).await.map_err(store_failure)?;
-    for (sequence, row) in (numbers.start..).zip(page) {
-        // Of the key only the number is not known.
-        if !row.key.as_bytes().ends_with(&sequence.to_be_bytes()) {
-            return Ok(None);
-        }
-        entry(sequence, &row.value)?;
-    }
-    Ok(Some(found))
-}
-
-/// An entry as stored.
-struct StoredEntry {
-    /// Bytes of all entries up to and with this one, by which deleting knows how much it freed.
-    bytes: u64,
-    kind: EntryKind,
-    ciphertext: Opaque,
-}
-
-impl StoredEntry {
-    const VERSION: u8 = 1;
-
-    fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(10 + self.ciphertext.as_slice().len());
-        row.push(Self::VERSION);
-        self.bytes.encode(&mut row);
-        self.kind.encode(&mut row);
-        row.extend_from_slice(self.ciphertext.as_slice());
-        row
-    }
-
-    fn decode(row: &bytes::Bytes) -> Result<Self, Refusal> {
-        let mut reader = Reader::new(row.clone());
-        if u8::decode(&mut reader).map_err(damaged)? != Self::VERSION {
-            return Err(damaged("a queue entry of an unknown version"));
-        }
-        let bytes = u64::decode(&mut reader).map_err(damaged)?;
-        let kind = EntryKind::decode(&mut reader).map_err(damaged)?;
-        let ciphertext = Opaque(reader.take(reader.remaining()).map_err(damaged)?);
-        Ok(Self { bytes, kind, ciphertext })
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     future::Future,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -37,6 +38,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Moves what the write-ahead log holds into sorted tables and drops the log, so that it no longer tells which rows
     /// were written together. May take long.
     fn flush(&self) -> Result<(), EngineError>;
+
+    /// Makes a directory with the files of the database as of one moment, on the same file system as it: files that never change
+    /// are shared, so that this is quick and takes little room, until they are gone from the database. It can be opened as a
+    /// database. May take as long as a flush.
+    fn snapshot(&self, _into: &Path) -> Result<(), EngineError> {
+        Err(EngineError::Io("this engine has no files".into()))
+    }
 
     /// Flushes, and rewrites the files of a table, so that what was overwritten or deleted in it before is in none of them.
     /// May take long.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
@@ -155,6 +156,10 @@ impl<E: Engine> Engine for Faulty<E> {
 
     fn flush(&self) -> Result<(), EngineError> {
         self.engine.flush()
+    }
+
+    fn snapshot(&self, into: &Path) -> Result<(), EngineError> {
+        self.engine.snapshot(into)
     }
 
     fn purge(&self, table: Table) -> Result<(), EngineError> {

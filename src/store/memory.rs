@@ -41,6 +41,12 @@ impl MemoryEngine {
         Self(Arc::new(Mutex::new(self.lock().clone())))
     }
 
+    /// Goes back to what another database holds now, as when that is its backup.
+    pub fn go_back_to(&self, other: &Self) {
+        let tables = other.lock().clone();
+        *self.lock() = tables;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tables> {
         // A poisoned lock means a panic elsewhere, which is what has to be reported; maps stay usable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -13,6 +13,8 @@ mod faults;
 mod key;
 mod memory;
 mod meters;
+#[cfg(any(feature = "rocksdb", test))]
+mod migration;
 mod overlay;
 pub mod record;
 #[cfg(feature = "rocksdb")]
@@ -22,7 +24,7 @@ mod tests;
 mod timed;
 mod view;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use batch::{Batch, Change, Operation};
 pub use catalogue::{Shape, Table};
@@ -33,7 +35,7 @@ pub use key::{Key, KeyError, KeyRange, KeyReader};
 pub use memory::MemoryEngine;
 pub use meters::Meters;
 #[cfg(feature = "rocksdb")]
-pub use rocks::{OpenError, RocksEngine, RocksOptions};
+pub use rocks::{OpenError, RESTORING, RocksEngine, RocksOptions};
 pub use timed::Timed;
 pub use view::View;
 
@@ -146,6 +148,18 @@ impl Store {
         let purged = tokio::task::spawn_blocking(move || store.0.engine().purge(table)).await;
         let unfinished = |error| EngineError::Io(format!("a purge did not finish: {error}"));
         Ok(purged.unwrap_or_else(|error| Err(unfinished(error)))?)
+    }
+
+    /// Makes a directory with the files of the database as of one moment (see [`Engine::snapshot`]): whatever is durable when this
+    /// is called is in it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the engine fails.
+    pub async fn snapshot(&self, into: PathBuf) -> Result<(), StoreError> {
+        let store = self.clone();
+        let made = tokio::task::spawn_blocking(move || store.0.engine().snapshot(&into)).await;
+        let unfinished = |error| EngineError::Io(format!("a snapshot did not finish: {error}"));
+        Ok(made.unwrap_or_else(|error| Err(unfinished(error)))?)
     }
 
     /// Refuses further batches, waits until what was submitted is durable, and ends the committer. Views stay readable.

@@ -11,17 +11,16 @@ use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBRecoveryMode, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions, WriteBatch,
-    WriteOptions, properties,
+    WriteOptions, checkpoint::Checkpoint, properties,
 };
 
-use super::{Change, Engine, EngineError, Figure, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table};
+use super::{
+    Change, Engine, EngineError, Figure, Key, KeyRange, Limit, Operation, Page, Read, Shape, Table,
+    migration::{self, FORMAT, FORMAT_KEY, OLDEST},
+};
 
-/// The format of the database as a whole: which tables there are and how keys are built. Records have versions of their
-/// own.
-const FORMAT: u32 = 2;
-
-/// Row of [`Table::Meta`] that holds the format, as a big-endian number.
-const FORMAT_KEY: &[u8] = b"format";
+/// Directory inside a data directory in which a database is put together from a backup.
+pub const RESTORING: &str = "restoring";
 
 /// Longer scans go to a blocking thread, shorter ones are as quick as point reads.
 const INLINE_ROWS: usize = 32;
@@ -100,6 +99,9 @@ pub enum OpenError {
     /// There is a file in its place.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
+    /// A restore into it has not ended.
+    #[error("a restore into {} was interrupted: run it again", .0.display())]
+    Interrupted(PathBuf),
     /// There is nothing, or only an empty directory, and nothing is to be created.
     #[error("there is no database in {}", .0.display())]
     Missing(PathBuf),
@@ -140,11 +142,16 @@ impl RocksEngine {
         let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
         let mut db = DB::open_cf_descriptors(&database, path, families).map_err(|error| open_error(path, &error))?;
         // Only now, so that a database of a newer format is left as it is.
-        check_format(&db, path)?;
+        let format = check_format(&db, path)?;
         for table in Table::ALL.iter().filter(|table| !names.iter().any(|name| name == table.name())) {
             db.create_cf(table.name(), &tuning.family(table.name())).map_err(|error| open_error(path, &error))?;
         }
-        Ok(Self(Arc::new(Tables { db })))
+        let engine = Self(Arc::new(Tables { db }));
+        migration::run(&engine, format).map_err(|error| match error {
+            EngineError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
+            EngineError::Io(reason) => OpenError::Io { path: path.to_owned(), reason },
+        })?;
+        Ok(engine)
     }
 }
 
@@ -212,6 +219,7 @@ fn prepare_directory(path: &Path, create: bool) -> Result<bool, OpenError> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => Err(OpenError::NotADirectory(path.to_owned())),
         Ok(_) if path.join("CURRENT").exists() => Ok(true),
+        Ok(_) if path.join(RESTORING).exists() => Err(OpenError::Interrupted(path.to_owned())),
         Ok(_) if fs::read_dir(path).map_err(failed)?.next().is_some() => Err(OpenError::NotADatabase(path.to_owned())),
         Ok(_) if create => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
@@ -231,8 +239,8 @@ fn create_private(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Refuses other formats; gives a database that is still empty this one.
-fn check_format(db: &DB, path: &Path) -> Result<(), OpenError> {
+/// The format, which is one that is understood; a database that is still empty is given the current one.
+fn check_format(db: &DB, path: &Path) -> Result<u32, OpenError> {
     let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.into() };
     let stored = match db.cf_handle(Table::Meta.name()) {
         Some(meta) => db.get_cf(meta, FORMAT_KEY).map_err(|error| open_error(path, &error))?,
@@ -248,10 +256,11 @@ fn check_format(db: &DB, path: &Path) -> Result<(), OpenError> {
         let meta = db.cf_handle(Table::Meta.name()).ok_or_else(|| damaged("it has no table `meta`"))?;
         return db
             .put_cf_opt(meta, FORMAT_KEY, FORMAT.to_be_bytes(), &synced())
+            .map(|()| FORMAT)
             .map_err(|error| open_error(path, &error));
     };
     match <[u8; 4]>::try_from(&stored[..]).map(u32::from_be_bytes) {
-        Ok(FORMAT) => Ok(()),
+        Ok(found @ OLDEST..=FORMAT) => Ok(found),
         Ok(found) if found > FORMAT => Err(OpenError::Newer { path: path.to_owned(), found }),
         Ok(_) => Err(OpenError::Development { path: path.to_owned() }),
         _ => Err(damaged("its format is not readable")),
@@ -376,6 +385,11 @@ impl Engine for RocksEngine {
 
     fn flush(&self) -> Result<(), EngineError> {
         self.0.flush().map_err(engine_error)
+    }
+
+    fn snapshot(&self, into: &Path) -> Result<(), EngineError> {
+        let checkpoint = Checkpoint::new(&self.0.db).map_err(engine_error)?;
+        checkpoint.create_checkpoint(into).map_err(engine_error)
     }
 
     fn purge(&self, table: Table) -> Result<(), EngineError> {

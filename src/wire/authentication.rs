@@ -38,6 +38,8 @@ wire_structs! {
         pub revoked: Vec<Revocation>,
         /// Privacy Pass issuer keys.
         pub issuer_keys: Vec<IssuerKey>,
+        /// Of the homeserver's store: another one than before means that it was restored from a backup.
+        pub incarnation: Incarnation,
     }
 
     /// A credential that is not to be believed, although it has not expired.

@@ -123,5 +123,7 @@ wire_selects! {
         Welcome(WelcomeBundle) = 4,
         /// The group is gone; the commit that removed everybody, or the SelfRemove that left nobody (MLSMessage).
         GroupDeleted(Opaque) = 5,
+        /// The DS was restored from a backup, since when this is the first that the group tells: the incarnation of its store.
+        Restored(Incarnation) = 6,
     }
 }

@@ -88,6 +88,7 @@ impl Chain {
             intermediates: vec![self.intermediate.clone()],
             revoked: Vec::new(),
             issuer_keys: Vec::new(),
+            incarnation: [0; 16],
         }
     }
 

@@ -24,6 +24,7 @@ fn credentials(keyring: &Keyring) -> Credentials {
         intermediates: keyring.intermediates().cloned().collect(),
         revoked: Vec::new(),
         issuer_keys: Vec::new(),
+        incarnation: [1; 16],
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{all, array, decoded, execute, first, meta};
+use super::{all, array, decoded, execute, first, history, meta};
 use crate::{
     base::{AliasId, GroupId, Secret, Timestamp, UserId},
     client::error::ClientError,
@@ -239,6 +239,7 @@ pub fn set_next_leaf(connection: &Connection, group: &GroupId, seed: Option<&Sec
 
 /// The leaf has a new signature key.
 pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret, now: u64) -> Result<(), ClientError> {
+    history::keep_leaf(connection, group, now)?;
     let sql = "UPDATE chats SET leaf_seed = ?, stale_leaf = 0, next_leaf = NULL, renewed = ? WHERE chat = ?";
     execute(connection, sql, (seed.expose(), now.cast_signed(), group.to_vec())).map(drop)
 }
@@ -246,6 +247,7 @@ pub fn renew_leaf(connection: &Connection, group: &GroupId, seed: &Secret, now: 
 /// Forgets a chat and its members.
 pub fn remove(connection: &Connection, group: &GroupId) -> Result<(), ClientError> {
     meta::remove(connection, &behind_in(group))?;
+    history::forget(connection, group)?;
     execute(connection, "DELETE FROM members WHERE chat = ?", [group.to_vec()])?;
     execute(connection, "DELETE FROM chats WHERE chat = ?", [group.to_vec()]).map(drop)
 }

@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod blocked;
 pub mod chats;
 pub mod contacts;
+pub mod history;
 pub mod inbox;
 pub mod keys;
 pub mod meta;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Version of the tables below, in SQLite's `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -56,6 +56,11 @@ CREATE TABLE members (
     chat BLOB NOT NULL, leaf INTEGER NOT NULL, key BLOB NOT NULL, identity BLOB NOT NULL, user BLOB, profile_key BLOB,
     credential BLOB, signer BLOB, until INTEGER, quarantined INTEGER NOT NULL, claim BLOB,
     PRIMARY KEY (chat, leaf)) WITHOUT ROWID;
+-- What this client's leaves were before, should a DS be restored that knows nothing newer; and who was removed since.
+CREATE TABLE earlier_leaves (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, leaf INTEGER NOT NULL, seed BLOB NOT NULL,
+    identity BLOB NOT NULL, replaced INTEGER NOT NULL);
+CREATE TABLE removed (chat BLOB NOT NULL, identity BLOB NOT NULL, PRIMARY KEY (chat, identity)) WITHOUT ROWID;
 -- What was received; the content goes when it has been read, the rest stays a while so that repeats are noticed.
 CREATE TABLE messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, sender BLOB NOT NULL, id BLOB NOT NULL,
@@ -91,6 +96,14 @@ CREATE TABLE strangers (
 CREATE TABLE aside (
     number INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL, queue TEXT NOT NULL, chat BLOB, content BLOB NOT NULL,
     received INTEGER NOT NULL);
+";
+
+/// From version 4: what was before is remembered.
+const FROM_4: &str = "
+CREATE TABLE earlier_leaves (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, leaf INTEGER NOT NULL, seed BLOB NOT NULL,
+    identity BLOB NOT NULL, replaced INTEGER NOT NULL);
+CREATE TABLE removed (chat BLOB NOT NULL, identity BLOB NOT NULL, PRIMARY KEY (chat, identity)) WITHOUT ROWID;
 ";
 
 /// Opens `home/client.db`, with its tables.
@@ -155,6 +168,13 @@ pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
                 transaction.execute(sql, [home.as_str()])?;
             }
             transaction.execute_batch("DROP TABLE old_tokens")?;
+            transaction.execute_batch(FROM_4)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            Ok(transaction.commit()?)
+        }
+        4 => {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(FROM_4)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             Ok(transaction.commit()?)
         }

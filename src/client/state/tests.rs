@@ -244,6 +244,7 @@ fn a_state_of_version_3_keeps_its_tokens() {
     let home: Domain = "a.test".parse().unwrap();
     meta::put(&connection, "domain", &home).unwrap();
     let old = "DROP TABLE tokens; DROP TABLE strangers; DROP TABLE aside; PRAGMA user_version = 3;
+        DROP TABLE earlier_leaves; DROP TABLE removed;
         CREATE TABLE tokens (nonce BLOB PRIMARY KEY, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;";
     connection.execute_batch(old).unwrap();
     let token = crate::wire::Token {

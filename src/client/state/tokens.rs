@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::{decoded, execute, first};
+use super::{all, decoded, execute, first};
 use crate::{
     base::Domain,
     client::error::ClientError,
@@ -36,6 +36,18 @@ pub fn take(connection: &Connection, domain: &Domain, now: u64) -> Result<(Optio
 /// All go, or those of one homeserver: they may have been used.
 pub fn forget(connection: &Connection, only: Option<&Domain>) -> Result<(), ClientError> {
     execute(connection, "DELETE FROM tokens WHERE ?1 IS NULL OR domain = ?1", [only.map(Domain::as_str)]).map(drop)
+}
+
+/// Only those of a homeserver stay that were issued under one of these keys.
+pub fn retain(connection: &Connection, domain: &Domain, keys: &[[u8; 32]]) -> Result<(), ClientError> {
+    let sql = "SELECT token FROM tokens WHERE domain = ?";
+    let stored = all(connection, sql, [domain.as_str()], |row| {
+        decoded::<Token>(row.get_ref(0)?.as_blob().map_err(ClientError::storage)?)
+    })?;
+    for token in stored.iter().filter(|token| !keys.contains(&token.token_key_id)) {
+        execute(connection, "DELETE FROM tokens WHERE nonce = ?", [token.nonce])?;
+    }
+    Ok(())
 }
 
 /// How many of a homeserver wait.

@@ -66,9 +66,7 @@ impl People {
     /// Waits until no homeserver has anything for another.
     async fn delivered(&self) {
         for server in &self.servers {
-            while server.dispatcher().federation_peers().await.unwrap().iter().any(|peer| peer.head.waiting() > 0) {
-                tokio::task::yield_now().await;
-            }
+            server.delivered().await;
         }
     }
 

@@ -6,6 +6,8 @@ mod across;
 mod aliases;
 mod blocking;
 mod federation;
+#[cfg(feature = "rocksdb")]
+mod fixtures;
 mod flows;
 mod forks;
 mod groups;
@@ -21,6 +23,7 @@ mod push;
 mod quic;
 mod records;
 mod refusals;
+mod restored;
 mod rules;
 mod stops;
 mod tokens;
@@ -42,8 +45,9 @@ use crate::{
     base::{Refusal, Secret},
     crypto::{Rng, at_rest::StorageKey, system_rng},
     dispatch::{Dispatcher, Parts, Service, Session, connection_limits},
+    node::life,
     service::{policy::Policy, queue::QueueLimits, work::Workers},
-    store::{Faults, MemoryEngine, Options as StoreOptions, Store},
+    store::{Change, Engine as _, Faults, Key, MemoryEngine, Operation, Options as StoreOptions, Store, Table},
     transport::{Connection, Handler, MethodRules, PeerInfo, Reply, Settings, memory::Host},
     wire::{Decode, Encode as _, Method, Request, Response, queue::Incarnation},
 };
@@ -212,6 +216,7 @@ struct Homeserver {
     handler: Arc<Lossy>,
     host: Host<Lossy>,
     clock: Arc<dyn Clock>,
+    incarnation: Mutex<Incarnation>,
 }
 
 /// From a start to a stop or a crash.
@@ -248,9 +253,22 @@ impl Homeserver {
         policy: Policy,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        let engine = MemoryEngine::new();
+        Self::resume(world, domain, MemoryEngine::new(), INCARNATION, queue_limits, policy, clock).await
+    }
+
+    /// Starts on what is stored.
+    async fn resume(
+        world: Arc<World>,
+        domain: Domain,
+        engine: MemoryEngine,
+        incarnation: Incarnation,
+        queue_limits: QueueLimits,
+        policy: Policy,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let life = Life::begin(&engine);
         let parts = Self::parts(&world, &domain, &life.store, queue_limits, policy, &clock);
+        let parts = Parts { incarnation, ..parts };
         let dispatcher = Dispatcher::start(parts).await.unwrap();
         let handler = Arc::new(Lossy {
             dispatcher: RwLock::new(dispatcher),
@@ -265,7 +283,8 @@ impl Homeserver {
             tokens: Mutex::default(),
         });
         let (life, host) = (Mutex::new(life), Host::new(handler.clone(), Settings::default()));
-        Arc::new(Self { domain, world, engine, life, host, handler, clock })
+        let incarnation = Mutex::new(incarnation);
+        Arc::new(Self { domain, world, engine, life, host, handler, clock, incarnation })
     }
 
     fn store(&self) -> Store {
@@ -274,12 +293,13 @@ impl Homeserver {
 
     /// Starts anew on what is stored: nothing is left of what was in memory, connections included.
     async fn restart(&self) {
-        self.restart_as(INCARNATION).await;
+        self.restart_as(self.incarnation()).await;
     }
 
     /// The same, as after a restored backup if the incarnation is another.
     async fn restart_as(&self, incarnation: Incarnation) {
-        self.end_exchanges(|| async move { Parts { incarnation, ..self.parts_now() } }).await;
+        *self.incarnation.lock().unwrap() = incarnation;
+        self.end_exchanges(|| async move { self.parts_now() }).await;
     }
 
     /// Kills it: requests under way are never answered, and what is not durable is lost. Another starts on what is left.
@@ -289,6 +309,53 @@ impl Homeserver {
             // Whatever is being written now is written, or not.
             let _ = self.store().barrier().await;
             *self.life.lock().unwrap() = Life::begin(&self.engine);
+            self.parts_now()
+        })
+        .await;
+    }
+
+    /// Nothing waits for other homeservers any more.
+    async fn delivered(&self) {
+        while self.dispatcher().federation_peers().await.unwrap().iter().any(|peer| peer.head.waiting() > 0) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing waits for this one any more.
+    async fn delivered_to(&self, domain: &Domain) {
+        let waits = |peer: &crate::federation::peers::Peer| peer.domain == *domain && peer.head.waiting() > 0;
+        while self.dispatcher().federation_peers().await.unwrap().iter().any(waits) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Everything that is durable now.
+    fn backup(&self) -> MemoryEngine {
+        let backup = self.engine.snapshot();
+        let row = |key: &str, value: Vec<u8>| Operation {
+            table: Table::Meta,
+            key: Key::new().bytes(key),
+            change: Change::Put(value.into()),
+        };
+        let domain = self.domain.as_str().as_bytes().to_vec();
+        backup.write(&[row("domain", domain), row("incarnation", self.incarnation().to_vec())]).unwrap();
+        backup
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock().unwrap()
+    }
+
+    /// Destroys it, and restores a backup.
+    async fn restore(&self, backup: &MemoryEngine) {
+        self.end_exchanges(|| async {
+            self.life.lock().unwrap().faults.crash();
+            let _ = self.store().barrier().await;
+            self.engine.go_back_to(backup);
+            *self.life.lock().unwrap() = Life::begin(&self.engine);
+            life::begin_another(&self.store()).await.unwrap();
+            let (_, incarnation) = life::identity(&self.store()).await.unwrap().unwrap();
+            *self.incarnation.lock().unwrap() = incarnation;
             self.parts_now()
         })
         .await;
@@ -305,7 +372,8 @@ impl Homeserver {
 
     fn parts_now(&self) -> Parts {
         let (limits, policy) = (QueueLimits::default(), Policy::default());
-        Self::parts(&self.world, &self.domain, &self.store(), limits, policy, &self.clock)
+        let parts = Self::parts(&self.world, &self.domain, &self.store(), limits, policy, &self.clock);
+        Parts { incarnation: self.incarnation(), ..parts }
     }
 
     fn parts(

@@ -67,6 +67,20 @@ impl World {
         server
     }
 
+    /// Starts a homeserver on what is stored.
+    pub async fn resume(
+        self: &Arc<Self>,
+        domain: &Domain,
+        engine: MemoryEngine,
+        incarnation: Incarnation,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Homeserver> {
+        let (limits, policy) = (QueueLimits::default(), Policy::default());
+        let server = Homeserver::resume(self.clone(), domain.clone(), engine, incarnation, limits, policy, clock).await;
+        self.places.lock().unwrap().insert(domain.clone(), Arc::downgrade(&server));
+        server
+    }
+
     /// Starts homeservers as they are by default.
     pub async fn start_all<const N: usize>(self: &Arc<Self>, domains: [&str; N]) -> [Arc<Homeserver>; N] {
         let mut servers = Vec::new();

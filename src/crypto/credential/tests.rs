@@ -39,6 +39,7 @@ fn chain() -> Chain {
         intermediates: vec![intermediate],
         revoked: vec![],
         issuer_keys: vec![],
+        incarnation: [1; 16],
     };
     Chain { root_key, intermediate_key, client_key, credentials, client }
 }

@@ -64,6 +64,7 @@ fn credentials() -> Vec<Vector> {
         intermediates: vec![intermediate.clone()],
         revoked: Vec::new(),
         issuer_keys: Vec::new(),
+        incarnation: [1; 16],
     };
     let now = Timestamp(NOW * 1_000);
     let authority = chain::Authority::verify(domain(), &credentials, &[], now).unwrap();

@@ -222,9 +222,9 @@ impl Dispatcher {
             Method::ServerInfo => call.anonymous().map(|server::GetServerInfo {}| self.server_info().to_vec()),
             Method::Bind => call.anonymous().and_then(|request| call.session.bind(request)).map(|done| done.to_vec()),
 
-            Method::AsGetCredentials => {
-                call.anonymous().map(|GetCredentials {}| self.authentication.credentials().to_vec())
-            }
+            Method::AsGetCredentials => call
+                .anonymous()
+                .map(|GetCredentials {}| self.authentication.credentials(self.parts.incarnation).to_vec()),
             Method::AsInitRegistration => self.init_registration(call).await,
             Method::AsFinishRegistration => self.finish_registration(call).await,
             Method::AsUpdateUserProfile => self.update_user_profile(call).await,

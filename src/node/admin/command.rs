@@ -64,6 +64,8 @@ pub enum Command {
         /// Whether everybody.
         undo: bool,
     },
+    /// Holds the files of the database as of this moment, until whoever has asked goes away.
+    Snapshot {},
     /// Gives what the page shows.
     Figures {},
     /// Makes an invitation code.

@@ -26,13 +26,13 @@ use crate::{
     federation::{Mode, Rule, peers::State},
     node::{
         Config, Node, NodeError,
-        admin::{Command, Operator},
+        admin::{Command, Operator, Snapshots},
         certificates,
         setup::{Setup, create},
         watch::Condition,
     },
     push::tests::endpoint::{Endpoint, Subscriber, status},
-    store::MemoryEngine,
+    store::{MemoryEngine, Options, Store},
     transport::{Context, Route, Settings, memory, tls},
     wire::{
         method::call,
@@ -338,7 +338,9 @@ async fn the_operator_is_told_how_much_waits_for_others_and_what_holds_for_all_o
     let a = home.start().await;
     let (domain, clock) = (home.domain().clone(), Arc::new(SystemClock));
     let condition = Condition::starting(0);
-    let operator = Operator { dispatcher: a.dispatcher.clone(), domain, clock, condition };
+    let snapshots =
+        Snapshots::of(Store::open(MemoryEngine::new(), Options::new(|_| ())).unwrap(), home.config.data.clone());
+    let operator = Operator { dispatcher: a.dispatcher.clone(), domain, clock, condition, snapshots };
     let counts = async || {
         let stats = operator.carry_out(Command::Stats {}).await.unwrap().remove(0);
         ["peers_waited_for", "peer_messages_waiting", "peer_messages_dropped"].map(|key| stats[key].as_u64().unwrap())

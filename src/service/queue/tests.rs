@@ -6,7 +6,7 @@ use crate::{
     base::{Domain, Timestamp},
     crypto::{at_rest::StorageKey, hpke::HpkePrivateKey, system_rng},
     service::{NoOthers, policy::Policy, work::Workers},
-    store::{MemoryEngine, Options, Row, Store},
+    store::{Limit, MemoryEngine, Options, Row, Store},
 };
 
 struct World {
@@ -103,7 +103,7 @@ impl World {
     }
 
     async fn entries(&self) -> Vec<QueueEntry> {
-        read(self.id, 0, 1_000, &self.store.durable()).await.unwrap().unwrap().entries
+        read(self.id, INCARNATION, 0, 1_000, &self.store.durable()).await.unwrap().unwrap().entries
     }
 
     /// The ratchet as whoever has the disk and the storage key finds it now.

@@ -79,6 +79,7 @@ fn credentials(root: &AsCredential, signer: &AsIntermediateCredential, revoked: 
         intermediates: vec![signer.clone()],
         revoked,
         issuer_keys: Vec::new(),
+        incarnation: [1; 16],
     }
 }
 
