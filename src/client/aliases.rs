@@ -102,6 +102,8 @@ impl Core {
             (Queue::Direct, Err(error)) if error.is_unproven() => {
                 self.fetch_authority(self.domain()).await?;
                 self.keep_credential().await?;
+                // What it says is said once more when the queue is asked for.
+                let _ = self.renew_again().await;
                 let gone = "the homeserver does not take this client any more: its user was deleted or disabled";
                 match self.drain(queue).await {
                     Err(error) if error.is_unproven() => Err(ClientError::Refused(Refusal::unauthenticated(gone))),

@@ -129,8 +129,9 @@ impl Core {
                 }
                 // Who certified this client may have been revoked.
                 Err(error) if queue == Queue::Direct && error.is_unproven() => {
-                    let renewed =
-                        self.fetch_authority(self.domain()).await.is_ok() && self.keep_credential().await.is_ok();
+                    let renewed = self.fetch_authority(self.domain()).await.is_ok()
+                        && self.keep_credential().await.is_ok()
+                        && self.renew_again().await.is_ok();
                     if !renewed {
                         let _ = events.send(Event::Problem(error.to_string())).await;
                     }

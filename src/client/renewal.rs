@@ -73,6 +73,28 @@ impl Core {
         self.resume(true).await
     }
 
+    /// The homeserver does not know the current credential: it was restored from a backup that is older. If it has the one before, it
+    /// grants the same renewal once more, which the key before has signed.
+    pub async fn renew_again(self: &Arc<Self>) -> Result<(), ClientError> {
+        let _turn = self.lane(LANE).await;
+        let account = self.account();
+        let request = account.credential.request.clone();
+        if request.predecessor_signature.is_none() {
+            return Ok(());
+        }
+        let key = &account.keys.identity;
+        let sender = Sender::Renewing(account.identity(), key, key);
+        let renew = RenewCredential { request: request.clone() };
+        let CredentialRenewed { credential } =
+            self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, &renew).await?;
+        if credential.request != request {
+            return Err(ClientError::untrusted("the AS certified something else than was asked for"));
+        }
+        self.verify_client(&credential).await?;
+        self.database.run(move |connection| meta::put(connection, "credential", &credential)).await?;
+        self.reload_account().await
+    }
+
     /// Goes on with a renewal that is stored.
     pub async fn resume_renewal(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(LANE).await;

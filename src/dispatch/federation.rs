@@ -23,7 +23,7 @@ use crate::{
     store::{Batch, Table, record},
     transport::{Code, Frames, Reply, Streaming, codes},
     wire::{
-        Authentication, Decode, Encode, Proof, SenderId,
+        Authentication, Decode, Encode, Method, Proof, SenderId,
         federation::{
             Deliver, Delivered, Forward, ForwardedFanOut, MAX_FRAME_MESSAGES, MAX_RECIPIENTS, QsToQsFrame,
             QsToQsMessage, QsToQsTbs, QueueGone, QueueGoneTbs,
@@ -249,6 +249,7 @@ impl Dispatcher {
 
     /// Takes messages in, as many as fit into one batch and at most so many; gives the next wanted number.
     async fn take_in(&self, of: &Receiving, messages: &[QsToQsMessage], most: usize) -> Result<u64, Refusal> {
+        self.room.check(Method::FedDeliver)?;
         let mut scope = self.peer(&of.source).await;
         let mut inbox = self.inbox(&of.source, of.incarnation).await?;
         let (mut batch, mut delivery, mut forwards) = (Batch::new(), Delivery::default(), Vec::new());

@@ -10,6 +10,7 @@ mod meters;
 mod push;
 mod queues;
 mod rates;
+mod room;
 mod routes;
 mod run;
 mod session;
@@ -56,6 +57,7 @@ pub use session::Session;
 use locks::Locks;
 use queues::Queues;
 use rates::Counters;
+use room::Room;
 use turns::Turns;
 
 /// Where randomness comes from: the operating system, or a seed in simulations.
@@ -112,6 +114,7 @@ pub struct Dispatcher {
     outbox: Arc<Outbox>,
     peers: Peers,
     authorities: Authorities,
+    room: Room,
 }
 
 impl Dispatcher {
@@ -165,7 +168,13 @@ impl Dispatcher {
             outbox,
             peers,
             authorities,
+            room: Room::default(),
         }))
+    }
+
+    /// Whether there is room on the disk: whoever looks at that tells it.
+    pub const fn room(&self) -> &Room {
+        &self.room
     }
 
     /// What it has measured.

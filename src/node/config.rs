@@ -119,7 +119,7 @@ pub struct Limits {
     pub max_wait: u64,
     /// Seconds that exchanges in flight have at shutdown.
     pub shutdown_grace: u64,
-    /// Bytes that are to stay free on the disk of the database: below, the homeserver says that it is not ready.
+    /// Bytes that are to stay free on the disk of the database: below, it takes nothing in that adds to it.
     pub disk_reserve: u64,
     /// Entries of a queue up to which application messages are taken.
     pub queue_entries: u64,

@@ -14,6 +14,7 @@ pub mod logging;
 mod policy;
 mod reload;
 mod renewal;
+mod room;
 pub mod setup;
 mod supervisor;
 #[cfg(test)]
@@ -129,7 +130,7 @@ impl Node {
             let options = crate::store::RocksOptions { create: true, ..Default::default() };
             crate::store::RocksEngine::open(data, &options)
         };
-        let opened = tokio::task::spawn_blocking(open).await;
+        let opened = supervisor::while_starting(tokio::task::spawn_blocking(open)).await;
         let engine = opened.map_err(|error| NodeError::Config(format!("the database was not opened: {error}")))??;
         Self::start_watched(config, engine, Arc::new(crate::base::SystemClock), watching).await
     }
@@ -194,6 +195,7 @@ impl Node {
         };
         let admin = tokio::spawn(AdminSocket::bind(&config.admin_socket)?.serve(operator));
         let jobs = tokio::spawn(jobs::run(store.clone(), clock.clone(), dispatcher.clone()));
+        watching.tasks.spawn(room::keep(config.data.clone(), config.limits.disk_reserve, dispatcher.clone()));
         if let Some(reload) = Reload::new(config, dispatcher.clone(), dial) {
             watching.tasks.spawn(reload.run());
         }

@@ -143,7 +143,7 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # idle_timeout = {idle_timeout}           # seconds\n\
          # max_wait = {max_wait}               # milliseconds until there is time for a request: \"overloaded\" if it stays longer\n\
          # shutdown_grace = {shutdown_grace}       # seconds for exchanges in flight\n\
-         # disk_reserve = {disk_reserve}    # bytes free on the disk: /readyz says that it is not ready below\n\
+         # disk_reserve = {disk_reserve}    # bytes free on the disk: with less, nothing is taken in that adds to it\n\
          # queue_entries = {queue_entries}         # messages waiting for one client\n\
          # queue_bytes = {queue_bytes}             # and their bytes\n\
          # queue_key_update_entries = {updates}    # fresh randomness for a queue's ratchet after so many\n\

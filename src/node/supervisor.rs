@@ -8,9 +8,29 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::store::Store;
 
+#[cfg(feature = "rocksdb")]
+/// By how much the time that starting may take is extended.
+const STARTING: Duration = Duration::from_secs(60);
+
 /// Tells that the homeserver answers.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
+}
+
+/// Does something before it is ready that may take long, and tells as long as it does that there is more to be done: bringing a database
+/// to another format takes the time that it takes.
+#[cfg(feature = "rocksdb")]
+pub async fn while_starting<T>(work: impl Future<Output = T>) -> T {
+    let (mut ticks, mut work) = (interval(STARTING / 3), std::pin::pin!(work));
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => {
+                let micros = u32::try_from(STARTING.as_micros()).unwrap_or(u32::MAX);
+                tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+            }
+        }
+    }
 }
 
 /// Tells that it ends, which may take that long.

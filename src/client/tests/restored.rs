@@ -105,6 +105,9 @@ async fn what_was_in_the_backup_goes_on_and_what_came_after_it_is_told_to_be_los
     let second = alice.client.create_group("Second").await.unwrap();
     alice.client.invite(&second, &[bob.id()]).await.unwrap();
     alice.client.set_name("Alicia").await.unwrap();
+    let identity = bob.client.0.account().keys.identity.verifying_key();
+    bob.client.0.renew_credential().await.unwrap();
+    assert_ne!(bob.client.0.account().keys.identity.verifying_key(), identity);
     let erin = server.register("Erin").await;
     people.settle().await;
     assert_eq!(members(alice, group).await, sorted([alice, bob, dave]));
@@ -131,6 +134,8 @@ async fn what_was_in_the_backup_goes_on_and_what_came_after_it_is_told_to_be_los
         assert_eq!(user.state(chat).await, ChatState::Removed, "{} in {chat}", user.id());
         assert!(user.problem("does not have this client in it any more").await, "{}", user.id());
     }
+    // The AS has certified Bob's key once more, and nobody takes him for somebody else.
+    assert!(!alice.problem("another identity key").await);
     let error = erin.client.sync().await.unwrap_err();
     assert!(error.is_unproven(), "{error}");
     let again = befriend(alice, dave).await;

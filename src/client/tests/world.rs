@@ -68,6 +68,7 @@ impl World {
     }
 
     /// Starts a homeserver on what is stored.
+    #[cfg(feature = "rocksdb")]
     pub async fn resume(
         self: &Arc<Self>,
         domain: &Domain,

@@ -6,6 +6,7 @@ use super::{Answer, Call};
 use crate::{
     authentication as auth,
     base::{ClientId, Refusal},
+    crypto::credential::is_renewal_of,
     dispatch::{Dispatcher, admin::INVITATIONS, credit::DOMAINS, run::Scope},
     service::{QueueId, policy::Rate, proof},
     store::Table,
@@ -61,7 +62,12 @@ impl Dispatcher {
         if request.request.payload.client != *client {
             return Err(Refusal::unauthenticated("the sender is not whom the credential request names"));
         }
-        let sender = presented.prove_renewing(client.clone(), old_key, new_key)?;
+        let proven = presented.prove_renewing(client.clone(), old_key, new_key);
+        // In a request that this homeserver has granted before, and has forgotten since it was restored from a backup, the old key has
+        // signed for the new one; the client need not have it any more.
+        let again =
+            || is_renewal_of(&request.request, old).then(|| presented.prove_renewing(client.clone(), None, new_key));
+        let sender = proven.or_else(|refusal| again().unwrap_or(Err(refusal)))?;
         self.authentication.check_own(&stored, self.parts.clock.now())?;
         call.charge()?;
         let service = &self.authentication;

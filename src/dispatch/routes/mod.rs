@@ -198,6 +198,8 @@ impl Dispatcher {
     async fn route(self: Arc<Self>, call: &Call<'_>) -> Result<Reply, Refusal> {
         let unknown = || Refusal::new(Status::UnknownMethod, "there is no such method here");
         let method = Method::from_code(call.request.method).ok_or_else(unknown)?;
+        // Before a token is spent in vain.
+        self.room.check(method)?;
         self.redeem(call.session, method, call.request.token.as_ref()).await?;
         let mut learnt = Vec::new();
         loop {

@@ -533,6 +533,12 @@ async fn a_queue_of_a_restored_store_begins_with_a_new_secret_and_no_number_is_u
         assert_eq!(world.send(&config, &group(1)).await, 0);
     }
     let world = world.restored().await;
+    // What was in it is there under the incarnation in which it came, in parts too.
+    let before = world.entries(&owner, [1; 16], 0).await;
+    assert_eq!((before.incarnation, before.first, before.head, before.entries.len()), ([1; 16], 0, 4, 4));
+    assert_eq!(readable(&owner.queue_key, &before, 0), 3);
+    let rest = world.entries(&owner, [1; 16], 2).await;
+    assert_eq!((rest.first, rest.head, rest.entries.len()), (2, 4, 2));
     // Whoever asks for the old life is told of the new one, whether or not something has come since.
     let overview = world.entries(&owner, [1; 16], 4).await;
     assert_eq!((overview.incarnation, overview.first, overview.head), ([2; 16], 4, 5));
@@ -558,4 +564,18 @@ async fn a_client_that_is_silent_for_ninety_days_goes_unless_it_listens() {
     assert!(world.is_client(&active).await && world.is_client(&listens).await);
     assert_eq!([world.rows(Table::QsUsers).await, world.rows(Table::QsTokens).await], [2, 2]);
     drop(listener);
+}
+
+#[tokio::test]
+async fn without_room_on_the_disk_a_queue_can_be_emptied_and_nothing_is_added_to_it() {
+    let world = World::start().await;
+    let owner = world.create().await;
+    world.dispatcher.room().set_short(true);
+    let update = UpdateBlocklist { blocked: Vec::new() };
+    let refused = world.ask::<call::QsUpdateBlocklist>(owner.as_client(), &update).await.unwrap_err();
+    assert_eq!((refused.status, refused.retry_after.is_some()), (Status::Overloaded, true));
+    assert_eq!(world.entries(&owner, [1; 16], 0).await.entries.len(), 1);
+    assert_eq!(world.entries(&owner, [1; 16], 1).await.first, 1);
+    world.dispatcher.room().set_short(false);
+    world.ask::<call::QsUpdateBlocklist>(owner.as_client(), &update).await.unwrap();
 }
