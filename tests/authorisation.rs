@@ -1051,8 +1051,13 @@ async fn a_hostile_member_changes_nothing_that_it_may_not(world: World) {
     assert_eq!(send(Method::DsRemoveUsers, alice, &replay.to_vec()).await, Status::WrongEpoch);
 
     // Bob was removed; the EAR key and his old leaf are of no use to him.
-    let message =
-        SendMessage { access: bob.access.clone(), idempotency_key: [8; 16], message: vec![0].into(), no_push: false };
+    let message = SendMessage {
+        access: bob.access.clone(),
+        idempotency_key: [8; 16],
+        message: vec![0].into(),
+        context_hash: [0; 8],
+        no_push: false,
+    };
     assert_eq!(send(Method::DsSendMessage, &bob, &message.to_vec()).await, Status::Unauthenticated);
     let info = GetExternalCommitInfo { access: bob.access.clone() }.to_vec();
     assert_eq!(send(Method::DsExternalCommitInfo, &bob, &info).await, Status::Unauthenticated);

@@ -215,3 +215,60 @@ async fn what_goes_wrong_is_told_and_changes_nothing() {
     assert!(good, "{error}");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_moves_to_another_machine_and_address_by_a_backup() {
+    let mut server = Server::start().await;
+    let set = server.path("backups");
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    let chat = connect(&alice, &bob).await;
+    say(&alice, &chat, "on the way").await.unwrap();
+    // Nobody new is taken in, and what is taken in by those who are there is in the backup.
+    let config = server.config();
+    let (drained, _, error) = said(&run(&["admin", "--config", config.to_str().unwrap(), "drain"], &[]).await);
+    assert!(drained, "{error}");
+    back_up(&server, &set).await;
+    server.stop().await;
+    drop((alice, bob));
+
+    // What the documents say to keep elsewhere comes along; the data is restored.
+    let (old, new) = (config.parent().unwrap(), server.path("new machine"));
+    for name in ["keys", "certs"] {
+        fs::create_dir_all(new.join(name)).unwrap();
+        for entry in fs::read_dir(old.join(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), new.join(name).join(entry.file_name())).unwrap();
+        }
+    }
+    let listen = format!("listen = \"{}\"", server.address());
+    let moved = fs::read_to_string(&config).unwrap().replacen(&listen, "listen = \"127.0.0.1:0\"", 1);
+    fs::write(new.join("bennu.toml"), moved).unwrap();
+    let new_config = new.join("bennu.toml");
+    let (restored, _, error) = said(&run(&["restore", "--config", new_config.to_str().unwrap()], &[&set]).await);
+    assert!(restored, "{error}");
+    let mut process = command()
+        .args(["serve", "--config"])
+        .arg(&new_config)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stdout.take().unwrap()));
+    let line = within("the line that says ready", lines.next_line()).await.unwrap().unwrap();
+    let place = line.strip_prefix("a.test is ready on ").unwrap().to_owned();
+    assert_ne!(place, server.address().to_string());
+    // What an SRV record says to others.
+    for name in ["Alice", "Bob"] {
+        let domain = server.domain().parse().unwrap();
+        Client::set_place(&server.path(name), domain, Some(place.clone())).await.unwrap();
+    }
+    let (alice, bob) = (server.open("Alice").await, server.open("Bob").await);
+    assert_eq!(heard(&bob).await, ["on the way"]);
+    within("a sync", alice.sync()).await.unwrap();
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        say(from, &chat, "is it you?").await.unwrap();
+        assert_eq!(heard(to).await, ["is it you?"]);
+    }
+    support::terminate(&process).await;
+    assert!(within("the end of the homeserver", process.wait()).await.unwrap().success());
+}

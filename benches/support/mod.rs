@@ -434,7 +434,14 @@ impl Group {
     pub fn prepare_of(&mut self, length: usize) -> SendMessage {
         let message = self.state.create_message(&self.provider, &self.key, &vec![7; length]).unwrap();
         let (access, idempotency_key) = (self.access.clone(), random(&mut system_rng()));
-        SendMessage { access, idempotency_key, message: message.to_bytes().unwrap().into(), no_push: false }
+        let context_hash = protocol::context_hash(self.state.public_group().group_context()).unwrap();
+        SendMessage {
+            access,
+            idempotency_key,
+            message: message.to_bytes().unwrap().into(),
+            context_hash,
+            no_push: false,
+        }
     }
 
     /// Sends a message; how long it takes until it is acknowledged.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     base::GroupId,
-    crypto::{random, system_rng},
+    crypto::{mls as protocol, random, system_rng},
     wire::{
         Decode, Encode, Method,
         content::{ApplicationMessage, Content},
@@ -122,10 +122,12 @@ fn prepare(
     }
     let padded = pad_value(message, MESSAGE_FLOOR);
     let encrypted = state.create_message(&provider, &mls::signer(&chat)?, &padded).map_err(mls::failed)?;
+    let context_hash = protocol::context_hash(state.public_group().group_context())?;
     let request = SendMessage {
         access: GroupAccess { group: group.clone(), ear_key: chat.ear_key },
         idempotency_key: random(&mut system_rng()),
         message: encrypted.to_bytes().map_err(mls::failed)?.into(),
+        context_hash,
         no_push: false,
     };
     let new = New {

@@ -1,6 +1,7 @@
 //! What the protocol asks of MLS (RFC 9420) beyond OpenMLS: our credential type and extensions, the capabilities every
 //! member must have, and reading them out of MLS objects (`wire-spec/mls.md`).
 
+use openmls::group::GroupContext;
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, Extension, ExtensionType, Extensions, ExternalSender,
     GroupId as MlsGroupId, KeyPackage, KeyPackageIn, LeafNode, ProposalType, ProtocolVersion,
@@ -8,9 +9,9 @@ use openmls::prelude::{
     group_info::GroupInfo,
 };
 pub use openmls_rust_crypto::RustCrypto;
-use tls_codec::{DeserializeBytes as _, Size as _};
+use tls_codec::{DeserializeBytes as _, Serialize as _, Size as _};
 
-use super::CryptoError;
+use super::{CryptoError, sha256};
 use crate::{
     base::{Day, GroupId, limits::MAX_GROUP_INFO_EXTENSIONS},
     wire::{
@@ -21,6 +22,16 @@ use crate::{
         registry::{GROUP_DATA_EXTENSION, LEAF_CREDENTIAL, QUEUE_CONFIG_EXTENSION, ROLES_EXTENSION},
     },
 };
+
+/// What tells an epoch from one of the same number in another history of the group: the first octets of the SHA-256 of its GroupContext
+/// (`wire-spec/delivery.md`, "Sending").
+///
+/// # Errors
+/// [`CryptoError::Form`] if it has no encoding, which holds for none that OpenMLS has accepted.
+pub fn context_hash(context: &GroupContext) -> Result<[u8; 8], CryptoError> {
+    let encoded = context.tls_serialize_detached().map_err(|_| CryptoError::Form)?;
+    sha256(&encoded).first_chunk().copied().ok_or(CryptoError::Form)
+}
 
 /// The one ciphersuite.
 pub const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;

@@ -72,6 +72,7 @@ impl Changing {
         let grows = !placed.is_empty() || !by_member;
         self.tree.check_size(&self.group.head.rows, if grows { ROOM_TO_GROW } else { ROOM })?;
 
+        self.group.head.context_hash = mls::context_hash(&group_context).map_err(damaged)?;
         self.verify_group_info(group_context, confirmation_tag, &group_info, signer)?;
         self.group.head.epoch = epoch;
         self.waiting = Waiting::default();

@@ -37,6 +37,7 @@ pub struct Validated {
     credential: LeafCredential,
     roles: Roles,
     group_info: GroupInfoUpdate,
+    context_hash: [u8; 8],
 }
 
 impl Validated {
@@ -89,7 +90,8 @@ pub fn validate(service: &Delivery, context: &Context<'_>, request: CreateGroup)
     let signature = info.signature().tls_serialize_detached().map_err(damaged)?;
     let signature = Signature(Opaque::from_slice(&signature).map_err(damaged)?);
     let group_info = GroupInfoUpdate { extensions: extensions.into(), signature };
-    Ok(Validated { recorder, credential, roles, group_info, request })
+    let context_hash = mls::context_hash(group.group_context()).map_err(damaged)?;
+    Ok(Validated { recorder, credential, roles, context_hash, group_info, request })
 }
 
 /// The group context has what every group must have.
@@ -124,7 +126,7 @@ pub async fn handle(
     _sender: Verified<Leaf>,
     group: Validated,
 ) -> Result<Outcome<Done>, Refusal> {
-    let Validated { request, recorder, credential, roles, group_info } = group;
+    let Validated { request, recorder, credential, roles, context_hash, group_info } = group;
     let id = request.ticket.group;
     let taken = || Refusal::already_exists("the group id is in use, or was until lately");
     if context.get(Table::DsHeads, &head_key(&id)).await?.is_some() {
@@ -143,7 +145,7 @@ pub async fn handle(
     let creator = Member::new(0, &credential, &request.queue_config, context.now.day());
     // Creating the group is its first commit.
     let creator = Member { active_epoch: Some(0), ..creator };
-    let mut group = Group::new(id, request.ear_key, connection, roles.admins, creator, context);
+    let mut group = Group::new(id, request.ear_key, connection, roles.admins, creator, context_hash, context);
     Tree::create(&mut group, &recorder, request.member, group_info, context, &mut batch)?;
     group.save(context, &mut batch)?;
     Ok(Outcome::write(batch, Done {}))

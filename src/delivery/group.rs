@@ -143,14 +143,16 @@ pub struct Head {
     pub(super) report_key: [u8; 32],
     /// The life of the store in which the group last told its members something; none if that is not known.
     pub incarnation: Incarnation,
+    /// Of the current epoch's GroupContext ([`context_hash`](crate::crypto::mls::context_hash)); zero if that is not known.
+    pub context_hash: [u8; 8],
 }
 
 impl Head {
-    /// Decodes a head. One of version 1 does not say of which life of the store it is; that is none.
+    /// Decodes a head. Version 1 ends before the incarnation.
     fn decode(row: &[u8]) -> Result<Self, RecordError> {
         if record::version(row)? == 1 {
             let body = row.get(1..).unwrap_or_default();
-            return record::decode(HEAD_VERSION, &[&[HEAD_VERSION], body, &Incarnation::default()].concat());
+            return record::decode(HEAD_VERSION, &[&[HEAD_VERSION], body, &[0; 16 + 8]].concat());
         }
         record::decode(HEAD_VERSION, row)
     }
@@ -187,6 +189,7 @@ impl Group {
         connection: Connection,
         admins: Vec<[u8; 32]>,
         creator: Member,
+        context_hash: [u8; 8],
         context: &mut Context<'_>,
     ) -> Self {
         let head = Head {
@@ -203,6 +206,7 @@ impl Group {
             month: u32::MAX,
             report_key: *random_secret(context.rng).expose(),
             incarnation: context.incarnation,
+            context_hash,
         };
         Self { id, ear_key, head }
     }
@@ -309,11 +313,24 @@ impl Group {
     /// # Errors
     /// `wrong_epoch` with the current one.
     pub fn check_epoch(&self, epoch: u64) -> Result<(), Refusal> {
-        if epoch == self.head.epoch {
-            return Ok(());
+        if epoch == self.head.epoch { Ok(()) } else { Err(self.wrong_epoch()) }
+    }
+
+    /// Checks that a message of the current epoch is of this history of the group.
+    ///
+    /// # Errors
+    /// `wrong_epoch` with the current one.
+    pub fn check_context(&self, hash: [u8; 8]) -> Result<(), Refusal> {
+        if hash == self.head.context_hash || self.head.context_hash == [0; 8] {
+            Ok(())
+        } else {
+            Err(self.wrong_epoch())
         }
+    }
+
+    fn wrong_epoch(&self) -> Refusal {
         let current = CurrentEpoch { epoch: self.head.epoch };
-        Err(Refusal::new(Status::WrongEpoch, "the message is not of the current epoch").with_detail(current.to_vec()))
+        Refusal::new(Status::WrongEpoch, "the message is not of the current epoch").with_detail(current.to_vec())
     }
 
     /// Where the members' messages go, but for those of the leaves that `skip` names: encoded [`ClientQueueConfig`]s.

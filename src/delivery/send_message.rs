@@ -32,6 +32,7 @@ pub async fn handle(
         return Ok(Outcome::unchanged(first));
     }
     group.check_epoch(epoch_of(&group, &request.message)?)?;
+    group.check_context(request.context_hash)?;
 
     let mut batch = Batch::new();
     let configs = group.queue_configs(|member| member == leaf);

@@ -93,6 +93,9 @@ wire_structs! {
         pub idempotency_key: IdempotencyKey,
         /// MLSMessage with a PrivateMessage of the current epoch and empty AAD.
         pub message: Opaque,
+        /// The first octets of the SHA-256 of the epoch's GroupContext (RFC 9420 section 8.1): two histories of a group have epochs of
+        /// the same number.
+        pub context_hash: [u8; 8],
         /// Whether to leave devices that are not listening asleep.
         pub no_push: bool,
     }

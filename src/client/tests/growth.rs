@@ -98,13 +98,16 @@ async fn message(user: &User, chat: &Chat) -> SendMessage {
     let chat = chat.clone();
     let encrypt = move |connection: &rusqlite::Connection| {
         let provider = Provider::new(connection);
-        let message = mls::load(&provider, &chat.group)?.create_message(&provider, &mls::signer(&chat)?, &[7; 300]);
+        let mut state = mls::load(&provider, &chat.group)?;
+        let context_hash = crate::crypto::mls::context_hash(state.public_group().group_context())?;
+        let message = state.create_message(&provider, &mls::signer(&chat)?, &[7; 300]);
         let message = message.map_err(mls::failed)?.to_bytes().map_err(mls::failed)?.into();
         let access = GroupAccess { group: chat.group, ear_key: chat.ear_key };
         Ok::<_, ClientError>(SendMessage {
             access,
             idempotency_key: random(&mut system_rng()),
             message,
+            context_hash,
             no_push: false,
         })
     };

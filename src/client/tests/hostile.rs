@@ -437,7 +437,13 @@ async fn whoever_is_no_member_any_more_can_do_nothing_with_the_keys_it_has() {
     users[0].client.remove(&group, &[users[1].id()]).await.unwrap();
     let before = everything(&server).await;
     let unproven = Status::Unauthenticated;
-    let send = SendMessage { access: access(), idempotency_key: [1; 16], message: vec![1].into(), no_push: false };
+    let send = SendMessage {
+        access: access(),
+        idempotency_key: [1; 16],
+        message: vec![1].into(),
+        context_hash: [0; 8],
+        no_push: false,
+    };
     assert_eq!(mallory.send::<call::DsSendMessage>(&send).await.unwrap_err().status, unproven);
     assert_eq!(mallory.send::<call::DsUpdateClient>(&honest).await.unwrap_err().status, unproven);
     let read = GetExternalCommitInfo { access: access() };

@@ -12,6 +12,7 @@ use mls_rs::{
     },
     group::{ExportedTree, ReceivedMessage, proposal::ProposalType},
     identity::{Credential, CredentialType, CustomCredential, SigningIdentity, basic::BasicCredential},
+    mls_rs_codec::MlsEncode as _,
     mls_rules::{CommitOptions, DefaultMlsRules, EncryptionOptions},
     time::MlsTime,
 };
@@ -286,7 +287,9 @@ impl<C: MlsConfig> Other<'_, C> {
         let message = membership.state.encrypt_application_message(&padded, Vec::new()).unwrap();
         let message = message.to_bytes().unwrap().into();
         let access = membership.access.clone();
-        let request = SendMessage { access, idempotency_key: random(&mut rng), message, no_push: false };
+        let context = membership.state.context().mls_encode_to_vec().unwrap();
+        let context_hash = *crate::crypto::sha256(&context).first_chunk().unwrap();
+        let request = SendMessage { access, idempotency_key: random(&mut rng), message, context_hash, no_push: false };
         assert_eq!(self.call::<call::DsSendMessage>(membership, &request).await.unwrap().unreached, 0);
     }
 

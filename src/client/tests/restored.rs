@@ -205,6 +205,11 @@ async fn members_elsewhere_of_a_group_that_went_back_in_time_come_back_into_it()
         } else {
             carol.client.0.change(group, Intent::Update).await.unwrap();
             carol.say(group, "can you hear me?").await;
+            // The DS is in an epoch of the same number as he is. He comes back, and then he is heard.
+            assert_eq!(alice.epoch(group).await, bob.epoch(group).await);
+            bob.say(group, "I was elsewhere").await;
+            delivered(servers).await;
+            assert_eq!(alice.hear().await.last(), Some(&said("Bob", "I was elsewhere")));
         }
         people.settle().await;
         for user in people.all() {

@@ -147,7 +147,13 @@ fn services() -> Vec<Case> {
     let member = SenderId::DsLeaf(LeafId { group: group.clone(), leaf: 0 });
     let of_another = UserId { domain: "b.test".parse().unwrap(), ..user(0x11) };
     let registration = InitRegistration { user: of_another, request: vec![0; 32].into(), invitation: None };
-    let message = SendMessage { access: access(), idempotency_key: [0; 16], message: vec![1].into(), no_push: false };
+    let message = SendMessage {
+        access: access(),
+        idempotency_key: [0; 16],
+        message: vec![1].into(),
+        context_hash: [0; 8],
+        no_push: false,
+    };
     let case = |about, request: Request, status| Case { about, request: request.to_vec(), status };
     let token = GetAddPackages { friendship_token: Secret::new([0x11; 32]) };
     let mut cases = vec![
