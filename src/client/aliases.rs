@@ -104,7 +104,8 @@ impl Core {
                 self.keep_credential().await?;
                 // What it says is said once more when the queue is asked for.
                 let _ = self.renew_again().await;
-                let gone = "the homeserver does not take this client any more: its user was deleted or disabled";
+                let gone = "the homeserver does not take this client any more: its user was deleted or disabled, or was made after the \
+                            backup that the homeserver was restored from";
                 match self.drain(queue).await {
                     Err(error) if error.is_unproven() => Err(ClientError::Refused(Refusal::unauthenticated(gone))),
                     outcome => outcome,
