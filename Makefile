@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb cargo-deb package-test deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -90,12 +90,7 @@ DIST := $(abspath $(TARGET))/dist
 release: patience ## Builds the program for others, with manual pages, completions and the list of licences (dist in the target directory).
 	@$(CARGO) build --quiet
 	$(rocksdb) $(CARGO) build --profile dist
-	@rm -rf $(DIST)/manual $(DIST)/completions && mkdir -p $(DIST)/completions
-	@$(DIST)/bennu manual $(DIST)/manual
-	@$(DIST)/bennu completions bash >$(DIST)/completions/bennu.bash
-	@$(DIST)/bennu completions zsh >$(DIST)/completions/_bennu
-	@$(DIST)/bennu completions fish >$(DIST)/completions/bennu.fish
-	@$(CARGO) tree --edges normal,build --prefix none --format '{p}: {l}' | sed 's/ (\*)$$//; s/ (proc-macro)//; s/ (\/.*):/:/' | sort -u >$(DIST)/licences.txt
+	@CARGO="$(CARGO)" sh scripts/accompany.sh $(DIST)/bennu $(DIST)
 	@ls -l $(DIST)/bennu
 
 # Tools that are built once, of a certain version.
@@ -111,6 +106,13 @@ $(CARGO_DENY):
 
 deb: release $(CARGO_DEB) ## Makes a Debian package of it (dist in the target directory).
 	@$(CARGO_DEB) --no-build --no-strip --profile dist --output $(DIST)/
+
+cargo-deb: $(CARGO_DEB)
+	@echo $(CARGO_DEB)
+
+# With PACKAGE_TEST=--if-possible it is no failure where there is no Debian, no root, or a Bennu that is used.
+package-test: ## Packages the program of the tests, installs it, runs it, and takes it away again (as root on Debian; PROGRAM names another).
+	@CARGO="$(CARGO)" packaging/test $(PACKAGE_TEST) $(PROGRAM)
 
 deny: $(CARGO_DENY) ## Holds the dependencies against what they may be (deny.toml).
 	$(CARGO_DENY) --all-features check bans licenses sources

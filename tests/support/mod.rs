@@ -4,6 +4,7 @@
 
 pub mod forwarder;
 pub mod land;
+pub mod markdown;
 pub mod network;
 pub mod raw;
 pub mod talk;
