@@ -177,11 +177,10 @@ fn every_command_and_option_exists() {
             for span in cell.split('`').skip(1).step_by(2) {
                 let words: Vec<_> = ["admin"].into_iter().chain(span.split(' ')).map(str::to_owned).collect();
                 let in_group: Vec<_> = group.iter().cloned().chain(words[1..].iter().cloned()).collect();
-                let alone = helps.complaint(&words);
-                if alone.is_none() {
-                    group = words[..words.len() - 1].to_vec();
-                } else if group.is_empty() || helps.complaint(&in_group).is_some() {
-                    complaints.add(document, *line, &alone.unwrap());
+                match helps.complaint(&words) {
+                    None => group = words[..words.len() - 1].to_vec(),
+                    Some(_) if !group.is_empty() && helps.complaint(&in_group).is_none() => {}
+                    Some(complaint) => complaints.add(document, *line, &complaint),
                 }
                 seen += 1;
             }
