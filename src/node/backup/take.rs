@@ -59,7 +59,7 @@ pub fn take(
     }
     let known = known(&set, &names, source.incarnation);
     let found = files_of(source.files)?;
-    let mut progress = Progress { done: 0, of: found.iter().map(|(_, size)| size).sum() };
+    let mut progress = Progress { done: 0, of: found.values().sum() };
     let (mut files, mut new_bytes) = (Vec::new(), 0);
     for (name, size) in found {
         // Such a file never changes, and within one life of a store no other is ever called so.

@@ -11,7 +11,13 @@ use std::{
 
 use tempfile::tempdir;
 
-use super::{super::*, get, key, numbers, open, put};
+use super::{
+    super::{
+        migration::{FORMAT, OLDEST},
+        *,
+    },
+    get, key, numbers, open, put,
+};
 
 /// Names the directory for [`child`].
 const CHILD_DIRECTORY: &str = "BENNU_TEST_CHILD_DIRECTORY";
@@ -74,15 +80,16 @@ fn a_second_opening_is_told_that_the_directory_is_in_use() {
 
 #[test]
 fn another_format_is_refused_and_left_alone() {
-    for (format, said) in [(3u32, "newer than format 2 of this bennu"), (1, "development version")] {
+    let newer = format!("newer than format {FORMAT} of this bennu");
+    for (format, said) in [(FORMAT + 1, &newer[..]), (OLDEST - 1, "development version")] {
         let directory = tempdir().unwrap();
         let change = Change::Put(format.to_be_bytes().to_vec().into());
         let other = Operation { table: Table::Meta, key: Key::new().bytes("format"), change };
         create(directory.path()).unwrap().write(&[other]).unwrap();
         for _ in 0..2 {
             match create(directory.path()) {
-                Err(OpenError::Newer { found: 3, .. }) if format == 3 => {}
-                Err(OpenError::Development { .. }) if format == 1 => {}
+                Err(OpenError::Newer { found, .. }) if found == format && format > FORMAT => {}
+                Err(OpenError::Development { .. }) if format < OLDEST => {}
                 _ => panic!("format {format} is not refused as such"),
             }
         }
@@ -108,7 +115,7 @@ async fn a_creation_that_was_cut_short_is_finished() {
     create(directory.path()).unwrap().write(&[format]).unwrap();
     drop(reopen(directory.path()).unwrap());
     let format = reopen(directory.path()).unwrap().get(Table::Meta, b"format").await.unwrap();
-    assert_eq!(format.unwrap()[..], 2u32.to_be_bytes());
+    assert_eq!(format.unwrap()[..], FORMAT.to_be_bytes());
 }
 
 #[test]
