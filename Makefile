@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb cargo-deb package-test deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test test-otlp lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb cargo-deb package-test deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -32,6 +32,10 @@ demo: patience ## Starts two homeservers and people on both, and shows them at w
 test: patience ## Runs all tests.
 	$(CARGO) test
 
+# What is off by default has tests of its own, without RocksDB.
+test-otlp: deps ## Runs the tests of traces, which need the feature otlp.
+	$(CARGO) test --no-default-features --features client,otlp --test otlp
+
 lint: fmt clippy clippy-parts doc deny ## Formatting, clippy on every set of features, documentation, dependencies; warnings are errors.
 
 fmt:
@@ -41,11 +45,13 @@ fmt:
 clippy: patience
 	$(CARGO) clippy --all-targets -- -D warnings
 
-# What others build: the codec alone, the server over the in-memory engine, the client SDK. None includes RocksDB.
+# What others build: the codec alone, the server over the in-memory engine, the client SDK; and traces with their test. None includes
+# RocksDB.
 clippy-parts: deps
 	$(CARGO) clippy --no-default-features -- -D warnings
 	$(CARGO) clippy --no-default-features --features server -- -D warnings
 	$(CARGO) clippy --no-default-features --features client -- -D warnings
+	$(CARGO) clippy --no-default-features --features client,otlp --lib --test otlp -- -D warnings
 
 doc: patience
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps

@@ -1,7 +1,7 @@
 //! Bennu: a QUIC-native, federated homeserver for end-to-end encrypted messaging.
 //!
 //! Without features the crate is the wire codec alone ([`base`] and [`wire`]). `server` adds the three services over any
-//! store engine, `rocksdb` the durable engine, `client` the SDK, `cli` the program. `CONTRIBUTING` in the README
+//! store engine, `rocksdb` the durable engine, `client` the SDK, `cli` the program, `otlp` traces. `CONTRIBUTING` in the README
 //! describes the rooms and the way of a request through them; `tests/tidy.rs` holds the layers.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

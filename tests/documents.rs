@@ -373,7 +373,12 @@ fn complaint_about(settings: &Settings, config: &Path) -> Option<String> {
         if !table.is_empty() {
             text += &format!("[{table}]\n");
         }
-        settings.iter().for_each(|(key, value)| text += &format!("{key} = {value}\n"));
+        for (key, value) in settings {
+            // A program that is built without the feature has nothing for it.
+            if cfg!(feature = "otlp") || (table.as_str(), key.as_str()) != ("log", "otlp") {
+                text += &format!("{key} = {value}\n");
+            }
+        }
     }
     fs::write(config, &text).unwrap();
     let mut check = Command::new(BENNU);

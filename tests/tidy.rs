@@ -64,7 +64,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose types stay in one room.
-const CONFINED: &[(&str, &[&str])] = &[("rocksdb", &["store"]), ("quinn", &["transport", "node"])];
+const CONFINED: &[(&str, &[&str])] =
+    &[("rocksdb", &["store"]), ("quinn", &["transport", "node"]), ("opentelemetry", &["node"])];
 
 /// Most lines of a file that are not tests.
 const MAX_LINES: usize = 600;

@@ -26,7 +26,7 @@ impl Serve {
     /// If the homeserver cannot start.
     pub async fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config)?;
-        logging::start(&config.log)?;
+        let log = logging::start(&config)?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = Node::start(&config).await?;
@@ -44,6 +44,8 @@ impl Serve {
                 _ = interrupt.recv() => {}
             }
         };
-        Ok(node.run(stop).await?)
+        let ended = node.run(stop).await;
+        log.finish().await;
+        Ok(ended?)
     }
 }

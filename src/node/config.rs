@@ -2,12 +2,17 @@
 //! to the file.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use serde::Deserialize;
+use hyper::Uri;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
     NodeError,
@@ -47,6 +52,8 @@ pub struct Config {
     pub watch: Option<SocketAddr>,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
+    /// Who is told of requests, by OTLP over HTTP, if anybody.
+    pub otlp: Option<Uri>,
     /// Limits.
     pub limits: Limits,
     /// Who may register, what tokens buy, and how often.
@@ -67,8 +74,8 @@ struct File {
     storage_key: PathBuf,
     #[serde(default = "default_admin_socket")]
     admin_socket: PathBuf,
-    #[serde(default = "default_log")]
-    log: String,
+    #[serde(default, deserialize_with = "filter_or_table")]
+    log: Log,
     tls: Tls,
     #[serde(default)]
     watch: Watch,
@@ -102,6 +109,56 @@ struct Tls {
 #[serde(deny_unknown_fields)]
 struct Watch {
     listen: Option<SocketAddr>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Log {
+    filter: String,
+    otlp: Option<String>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "bennu=info".into(), otlp: None }
+    }
+}
+
+impl Log {
+    fn collector(&self) -> Result<Option<Uri>, NodeError> {
+        let Some(otlp) = &self.otlp else { return Ok(None) };
+        if cfg!(not(feature = "otlp")) {
+            return Err(NodeError::Config("log.otlp: this bennu was built without the feature otlp".into()));
+        }
+        let is_usable = |uri: &Uri| {
+            let names_somebody = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+            uri.scheme_str() == Some("http") && uri.query().is_none() && !names_somebody
+        };
+        let uri = otlp.parse().ok().filter(is_usable);
+        let none = || NodeError::Config(format!("log.otlp: \"{otlp}\" is no address as http://127.0.0.1:4318"));
+        uri.ok_or_else(none).map(Some)
+    }
+}
+
+/// `log = "bennu=info"` stands for a table with that filter and nothing else.
+fn filter_or_table<'de, D: Deserializer<'de>>(setting: D) -> Result<Log, D::Error> {
+    struct FilterOrTable;
+    impl<'de> Visitor<'de> for FilterOrTable {
+        type Value = Log;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("what is logged, or a table")
+        }
+
+        fn visit_str<E>(self, filter: &str) -> Result<Log, E> {
+            Ok(Log { filter: filter.to_owned(), ..Log::default() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Log, A::Error> {
+            Log::deserialize(MapAccessDeserializer::new(table))
+        }
+    }
+    setting.deserialize_any(FilterOrTable)
 }
 
 /// Limits that an operator chooses.
@@ -256,7 +313,8 @@ impl Config {
             authority: file.tls.authority.map(|path| base.join(path)),
             admin_socket: base.join(file.admin_socket),
             watch: file.watch.listen,
-            log: file.log,
+            otlp: file.log.collector()?,
+            log: file.log.filter,
             limits: file.limits,
             policy,
             federation,
@@ -280,6 +338,7 @@ impl Config {
             ("tls.key", self.certificate_key != other.certificate_key),
             ("tls.authority", self.authority != other.authority),
             ("watch.listen", self.watch != other.watch),
+            ("log.otlp", self.otlp != other.otlp),
             ("limits", format!("{:?}", self.limits) != format!("{:?}", other.limits)),
             ("push", push(self) != push(other)),
             ("federation", peers(self) != peers(other)),
@@ -331,10 +390,6 @@ fn default_admin_socket() -> PathBuf {
     "admin.sock".into()
 }
 
-fn default_log() -> String {
-    "bennu=info".into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,10 +414,32 @@ mod tests {
             (MINIMAL.replace("a.test", "localhost"), "line 1: domain"),
             (format!("{MINIMAL}[federation.peers]\n\"a.test\" = \"127.0.0.1:1\"\n"), "line 6: federation.peers"),
             (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "line 6"),
+            (format!("{MINIMAL}[log]\nlevels = \"info\"\n"), "line 6"),
+            (format!("{MINIMAL}[log]\n\notlp = \"udp://127.0.0.1\"\n"), "line 7: log.otlp"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Config::load(&path).unwrap_err().to_string();
             assert!(error.contains(line), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_logged_is_a_setting_or_one_of_a_table() {
+        let log = |text: &str| Config::parse(text, Path::new("")).unwrap().log;
+        assert_eq!(log(MINIMAL), "bennu=info");
+        assert_eq!(log(&format!("log = \"bennu=debug\"\n{MINIMAL}")), "bennu=debug");
+        assert_eq!(log(&format!("{MINIMAL}[log]\nfilter = \"bennu=debug\"\n")), "bennu=debug");
+        assert!(Config::parse(&format!("log = 7\n{MINIMAL}"), Path::new("")).is_err());
+    }
+
+    #[test]
+    fn a_collector_of_traces_needs_a_program_with_the_feature() {
+        let parsed = Config::parse(&format!("{MINIMAL}[log]\notlp = \"http://127.0.0.1:4318\"\n"), Path::new(""));
+        if cfg!(feature = "otlp") {
+            assert_eq!(parsed.unwrap().otlp.unwrap(), "http://127.0.0.1:4318");
+        } else {
+            let error = parsed.unwrap_err().to_string();
+            assert_eq!(error, "log.otlp: this bennu was built without the feature otlp");
         }
     }
 

@@ -19,6 +19,8 @@ pub mod setup;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "otlp")]
+pub mod traces;
 pub mod watch;
 pub mod wipe;
 

@@ -127,10 +127,14 @@ fn settings(setup: &Setup, tls: &str) -> String {
          # Where the operator's commands (bennu admin) are answered: a Unix socket for this user alone.\n\
          # admin_socket = \"admin.sock\"\n\
          \n\
-         # What is logged (as in RUST_LOG, which overrides it).\n\
-         # log = \"bennu=info\"\n\
-         \n\
          {tls}\n\
+         [log]\n\
+         # What is logged (as in RUST_LOG, which overrides it).\n\
+         # filter = \"bennu=info\"\n\
+         # The collector that is told how long requests took, by OTLP over HTTP: method, number, status, and nothing of who made\n\
+         # them. It needs a program with the cargo feature otlp. Without an address nobody is told.\n\
+         # otlp = \"http://127.0.0.1:4318\"\n\
+         \n\
          [watch]\n\
          # Where people and programs can see over HTTP how it is: a page with charts, /metrics for Prometheus, /healthz and\n\
          # /readyz. Nothing in it is about one user, but whoever reaches it can read it: keep it on this machine, or behind\n\

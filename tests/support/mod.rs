@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test uses its part of this.
 
 pub mod forwarder;
+pub mod known;
 pub mod land;
 pub mod markdown;
 pub mod network;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{Dispatcher, Session, encode};
 use crate::{
@@ -164,10 +164,10 @@ const fn is_for_groups(method: Method) -> bool {
 
 impl Dispatcher {
     /// What is logged of a request has its number, which says nothing about who made it. It costs something only where details are
-    /// logged.
+    /// logged, or traces are collected.
     fn next_span(&self) -> (u64, Span) {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        (number, tracing::debug_span!("request", number))
+        (number, tracing::debug_span!("request", number, method = Empty, status = Empty))
     }
 
     /// Answers one request.
@@ -176,6 +176,9 @@ impl Dispatcher {
         let (number, span) = self.next_span();
         let request = Request::from_bytes(bytes).map_err(malformed);
         let method = request.as_ref().ok().and_then(|request| Method::from_code(request.method));
+        if let Some(method) = method {
+            span.record("method", method.name());
+        }
         let reply = match &request {
             Ok(request) => {
                 let charged = AtomicBool::new(false);
@@ -185,6 +188,7 @@ impl Dispatcher {
             Err(refusal) => Err(refusal.clone()),
         };
         let status = reply.as_ref().err().map_or(Status::Ok, |refusal| refusal.status);
+        span.record("status", status.name());
         self.meters.answered(method, status, read.elapsed());
         if status == Status::Internal {
             tracing::error!(number, ?method, "a request has failed");
