@@ -850,7 +850,14 @@ async fn a_renewal_needs_both_keys_and_the_word_of_the_old_one(world: World) {
     unknown.request.payload.signer = [7; 32];
     assert_eq!(send(&unknown, both).await, Status::Malformed, "the old key has not signed that");
 
-    assert_eq!(send(&right, both).await, Status::Ok);
+    let again = &[&new, &new][..];
+    let by_another = renew(client.clone(), validity.clone(), &other);
+    assert_eq!(send(&by_another, again).await, Status::Unauthenticated, "the old key has not signed for the new one");
+    assert_eq!(
+        send(&right, again).await,
+        Status::Ok,
+        "granted before, and forgotten: the old key has signed for the new one"
+    );
     assert_eq!(send(&right, both).await, Status::Ok, "a repeat, after a lost reply");
     let profile = UpdateUserProfile { profile: vec![9; 64].into() }.to_vec();
     for (key, wanted) in [(&old, Status::Unauthenticated), (&new, Status::Ok)] {

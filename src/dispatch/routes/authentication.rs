@@ -64,9 +64,11 @@ impl Dispatcher {
         }
         let proven = presented.prove_renewing(client.clone(), old_key, new_key);
         // In a request that this homeserver has granted before, and has forgotten since it was restored from a backup, the old key has
-        // signed for the new one; the client need not have it any more.
-        let again =
-            || is_renewal_of(&request.request, old).then(|| presented.prove_renewing(client.clone(), None, new_key));
+        // signed for the new one; the client need not have it any more, and proves the new one twice.
+        let again = || {
+            let by_new = || presented.prove_renewing(client.clone(), Some(new_key), new_key);
+            is_renewal_of(&request.request, old).then(by_new)
+        };
         let sender = proven.or_else(|refusal| again().unwrap_or(Err(refusal)))?;
         self.authentication.check_own(&stored, self.parts.clock.now())?;
         call.charge()?;
