@@ -62,8 +62,10 @@ pub async fn restore(config: &Config, set: &Set, name: Option<&str>, tell: Tell<
     refuse_if_taken(data)?;
     clear(data)?;
     let free = Disk::of(data).map_or(u64::MAX, |disk| disk.free);
-    if free < list.size().saturating_add(MARGIN) {
-        return Err(wrong(data, format!("has room for {free} bytes, and {} are needed", list.size() + MARGIN)));
+    // Sizes in a list may be anything.
+    let needed = list.size().saturating_add(MARGIN);
+    if free < needed {
+        return Err(wrong(data, format!("has room for {free} bytes, and {needed} are needed")));
     }
     let staging = data.join(RESTORING);
     make_directory(&staging)?;
