@@ -248,3 +248,19 @@ fn read_through(
         pass(&chunk[..read])?;
     }
 }
+
+/// Copies a file to one that is for this user only, and on the disk when this returns; gives its SHA-256 and its size.
+fn copy(from: &Path, to: &Path, progress: &mut Progress, tell: Tell<'_>) -> Result<([u8; 32], u64), NodeError> {
+    let failed = |error| NodeError::File { path: to.to_owned(), error };
+    let mut read = Err(wrong(from, "was not read"));
+    let written = write_new(to, |file| {
+        read = read_through(from, |chunk| {
+            file.write_all(chunk).map_err(failed)?;
+            progress.done += chunk.len() as u64;
+            tell(*progress);
+            Ok(())
+        });
+        Ok(())
+    });
+    written.map_err(failed).and(read)
+}

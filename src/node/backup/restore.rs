@@ -3,12 +3,11 @@
 
 use std::{
     fs, io,
-    io::Write as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use super::{List, Lock, NodeError, Progress, Set, Tell, make_directory, read_through, sync, write_new, wrong};
+use super::{List, Lock, NodeError, Progress, Set, Tell, copy, make_directory, sync, wrong};
 use crate::{
     crypto::at_rest::StorageKey,
     node::{
@@ -105,18 +104,7 @@ fn copy_all(set: &Set, list: &List, to: &Path, tell: Tell<'_>) -> Result<(), Nod
     let mut progress = Progress { done: 0, of: list.size() };
     for entry in &list.files {
         let (from, to) = (set.file(entry), to.join(&entry.name));
-        let failed = |error| NodeError::File { path: to.clone(), error };
-        let mut read = Err(wrong(&from, "was not read"));
-        let written = write_new(&to, |file| {
-            read = read_through(&from, |chunk| {
-                progress.done += chunk.len() as u64;
-                tell(progress);
-                file.write_all(chunk).map_err(failed)
-            });
-            Ok(())
-        });
-        let (hash, size) = read?;
-        written.map_err(failed)?;
+        let (hash, size) = copy(&from, &to, &mut progress, tell)?;
         entry.check(hash, size).map_err(|what| wrong(&from, what))?;
     }
     sync(to)

@@ -3,11 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    io::Write as _,
     path::Path,
 };
 
-use super::{Entry, List, Lock, NodeError, Progress, Set, Tell, list, read_through, sync, write_new, wrong};
+use super::{Entry, List, Lock, NodeError, Progress, Set, Tell, list, sync, wrong};
 use crate::{
     base::{Domain, Timestamp, hex},
     wire::queue::Incarnation,
@@ -118,17 +117,7 @@ fn copy(
 ) -> Result<Entry, NodeError> {
     let begun = set.files().join("begun");
     let failed = |error| NodeError::File { path: begun.clone(), error };
-    let mut read = Err(wrong(from, "was not read"));
-    let written = write_new(&begun, |to| {
-        read = read_through(from, |chunk| {
-            to.write_all(chunk).map_err(failed)?;
-            progress.done += chunk.len() as u64;
-            tell(*progress);
-            Ok(())
-        });
-        Ok(())
-    });
-    let result = read.and_then(|read| written.map(|()| read).map_err(failed));
+    let result = super::copy(from, &begun, progress, tell);
     let (hash, size) = result.inspect_err(|_| _ = fs::remove_file(&begun))?;
     let entry = Entry { name, size, hash };
     let to = set.file(&entry);
