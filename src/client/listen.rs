@@ -17,7 +17,7 @@ use super::{
     core::{Core, MAX_EVENTS},
     error::ClientError,
     event::Event,
-    network::{Retries, Sender},
+    network::{Retries, Sender, jittered},
     state::{
         outbox,
         queues::{self, Queue},
@@ -204,16 +204,11 @@ impl Core {
             let is_idle = |connection: &rusqlite::Connection| {
                 Ok::<_, ClientError>(outbox::lanes(connection)?.is_empty() && outbox::chores(connection)?.is_empty())
             };
-            let longest = if matches!(self.database.run(is_idle).await, Ok(true)) {
-                pause = FIRST_PAUSE;
-                UPKEEP
-            } else {
-                // A homeserver that could not be reached tells nobody when it can.
-                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-                pause
-            };
+            let is_idle = matches!(self.database.run(is_idle).await, Ok(true));
             // At times without a reason too: credentials expire and are revoked, and offers run out.
-            let _ = timeout(longest, self.chores.notified()).await;
+            let longest = if is_idle { UPKEEP } else { jittered(pause) };
+            let is_called = timeout(longest, self.chores.notified()).await.is_ok();
+            pause = next_pause(pause, is_idle || is_called);
             let outcome = async {
                 self.keep_credential().await?;
                 self.flush().await?;
@@ -225,6 +220,12 @@ impl Core {
             let _ = outcome.await;
         }
     }
+}
+
+/// A homeserver that could not be reached tells nobody when it can. Only waiting in vain makes the next wait longer: what is sent
+/// and received meanwhile, however much, does not.
+fn next_pause(pause: Duration, has_news: bool) -> Duration {
+    if has_news { FIRST_PAUSE } else { pause.saturating_mul(2).min(LONGEST_PAUSE) }
 }
 
 async fn next_batch(frames: &mut dyn Frames) -> Result<Result<QueueEntries, Ended>, ClientError> {
@@ -241,5 +242,19 @@ fn ended(error: &StreamError) -> Ended {
             Ended::Replaced
         }
         _ => Ended::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_nothing_happens_and_what_is_received_puts_nothing_off() {
+        let in_vain = std::iter::successors(Some(FIRST_PAUSE), |pause| Some(next_pause(*pause, false)));
+        let pauses: Vec<_> = in_vain.take(12).collect();
+        assert!(pauses.windows(2).all(|pair| pair[0] < pair[1] || pair == [LONGEST_PAUSE; 2]), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&LONGEST_PAUSE));
+        assert_eq!(next_pause(LONGEST_PAUSE, true), FIRST_PAUSE);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bennu::{
     base::{GroupId, UserId},
-    client::{Client, ClientError},
+    client::{Client, ClientError, Events},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -36,7 +36,7 @@ pub struct Talk {
     shares: BTreeMap<UserId, u64>,
     count: Arc<watch::Sender<u64>>,
     senders: JoinSet<Sent>,
-    receivers: JoinSet<(UserId, Received)>,
+    receivers: JoinSet<(UserId, Received, Events)>,
 }
 
 impl Talk {
@@ -49,7 +49,7 @@ impl Talk {
             senders.spawn(send_all(client.clone(), chat.clone(), share, count.clone()));
             let expected = shares.iter().sum::<u64>() - share;
             let (client, chat) = (client.clone(), chat.clone());
-            receivers.spawn(async move { (user(&client), receive_all(client, chat, expected as usize).await) });
+            receivers.spawn(receive_all(client, chat, expected as usize));
         }
         let shares = clients.iter().map(user).zip(shares.iter().copied()).collect();
         Self { clients: clients.to_vec(), shares, count, senders, receivers }
@@ -73,18 +73,16 @@ impl Talk {
             all.delayed += sent.delayed;
             all.slowest = all.slowest.max(sent.slowest);
         }
-        for client in &self.clients {
-            // What was not acknowledged waits in its sender's state, and goes out with the next command.
-            within("sending what was left", client.sync()).await.unwrap();
-        }
-        let mut orders = BTreeMap::new();
+        // What was not acknowledged waits in its sender's state, and goes out while it listens.
+        let (mut orders, mut listening) = (BTreeMap::new(), Vec::new());
         loop {
             let received = match tokio::time::timeout(2 * PATIENCE, self.receivers.join_next()).await {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(_) => panic!("not everybody has received everything:{}", self.state().await),
             };
-            let (receiver, received) = received.unwrap();
+            let (receiver, received, events) = received.unwrap();
+            listening.push(events);
             for (sender, share) in self.shares.iter().filter(|(sender, _)| **sender != receiver) {
                 let from_sender: Vec<_> =
                     received.iter().filter(|(from, _)| from == sender).map(|(_, text)| text.as_str()).collect();
@@ -109,7 +107,8 @@ impl Talk {
         let mut text = String::new();
         for client in &self.clients {
             let (problems, chats) = (client.problems().await.unwrap(), client.chats().await.unwrap());
-            text += &format!("\n{}: {problems:?} {chats:?}", user(client));
+            let unread = read(client).await;
+            text += &format!("\n{}: {problems:?}, not told of: {unread:?}, {chats:?}", user(client));
         }
         text
     }
@@ -134,8 +133,9 @@ async fn send_all(client: Client, chat: GroupId, share: u64, count: Arc<watch::S
     sent
 }
 
-/// Listens, and gives every message of the chat in the order in which it came, when there are `expected`.
-async fn receive_all(client: Client, chat: GroupId, expected: usize) -> Received {
+/// Listens, and gives every message of the chat in the order in which it came, when there are `expected`; and what has to be kept
+/// so that the client goes on listening.
+async fn receive_all(client: Client, chat: GroupId, expected: usize) -> (UserId, Received, Events) {
     let mut events = client.events();
     let mut received = Received::new();
     while received.len() < expected {
@@ -143,7 +143,7 @@ async fn receive_all(client: Client, chat: GroupId, expected: usize) -> Received
         let messages = read(&client).await;
         received.extend(messages.into_iter().filter(|(of, ..)| *of == chat).map(|(_, from, text)| (from, text)));
     }
-    received
+    (user(&client), received, events)
 }
 
 /// Holds that there is one order of all messages in which everybody received those of the others.
