@@ -255,6 +255,12 @@ async fn receive_waits_for_messages_and_stops_at_the_most_wanted() {
     assert!(within("the end", process.wait()).await.unwrap().success());
     alice.run(&["send", &chat, "5"]).await.one();
     alice.run(&["send", &chat, "6"]).await.one();
+    // Whoever reads no more, as in a pipeline, ends it without a word, and nothing counts as read.
+    let (unread, out) = std::io::pipe().unwrap();
+    drop(unread);
+    let process = bob.command(["receive"]).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+    let said = within("the end", process.wait_with_output()).await.unwrap();
+    assert_eq!((said.status.code(), String::from_utf8(said.stderr).unwrap().as_str()), (Some(141), ""));
     assert_eq!(texts(bob.run(&["receive", "--max", "1"]).await.all()), ["5"]);
     assert_eq!(texts(bob.run(&["receive", "--wait", "1"]).await.all()), ["6"]);
 }

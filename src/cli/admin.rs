@@ -363,7 +363,7 @@ fn sign(root: &Path, request: &Path, out: &Path, output: Output) -> Result<(), F
     let [from, until] = [asked.validity.not_before, asked.validity.not_after].map(|time| rfc3339(admin::at(time)));
     let done = format!("the signed credential is in {}", out.display());
     let signed = format!("signed an intermediate for {} from {from} until {until}", asked.domain);
-    Ok(output.line(
+    output.line(
         || format!("{signed}\n  root        {signer}\n  credential  {name}\n{done}"),
         || {
             json!({
@@ -375,7 +375,7 @@ fn sign(root: &Path, request: &Path, out: &Path, output: Output) -> Result<(), F
                 "fingerprint": name,
             })
         },
-    )?)
+    )
 }
 
 /// The request, and the root that it is for: a line each.
@@ -417,7 +417,7 @@ fn text(found: &[Value], name: &str) -> Result<String, Failure> {
 }
 
 fn done(output: Output, what: &str) -> Result<(), Failure> {
-    Ok(output.line(|| what.to_owned(), || json!({ "done": what }))?)
+    output.line(|| what.to_owned(), || json!({ "done": what }))
 }
 
 fn show(output: Output, results: &[Value], line: impl Fn(&Value) -> String) -> Result<(), Failure> {

@@ -94,13 +94,13 @@ impl Take {
         });
         let Taken { name, files, bytes, new_bytes, deleted } = taken.await?;
         let (all, new) = (size(bytes), size(new_bytes));
-        Ok(output.line(
+        output.line(
             || {
                 let gone = if deleted > 0 { format!("; {deleted} older deleted") } else { String::new() };
                 format!("backup {name}: {files} files, {all}, of which {new} are new{gone}")
             },
             || json!({ "backup": name, "files": files, "bytes": bytes, "new_bytes": new_bytes, "deleted": deleted }),
-        )?)
+        )
     }
 }
 
@@ -153,7 +153,7 @@ impl Restore {
         told.end();
         let Restored { name, bytes, withdrawn } = restored?;
         let (packages, connections) = (withdrawn.key_packages, withdrawn.connection_packages);
-        Ok(output.line(
+        output.line(
             || {
                 format!(
                     "restored backup {name}, {}, into {}\n\
@@ -171,7 +171,7 @@ impl Restore {
                     "key_packages_withdrawn": packages, "connection_packages_withdrawn": connections,
                 })
             },
-        )?)
+        )
     }
 }
 
@@ -194,10 +194,10 @@ fn list(set: &Set, output: Output) -> Result<(), Failure> {
 
 fn good(verified: &Verified, output: Output) -> Result<(), Failure> {
     let Verified { name, files, bytes } = verified;
-    Ok(output.line(
+    output.line(
         || format!("backup {name} is good: {files} files, {}", size(*bytes)),
         || json!({ "backup": name, "files": files, "bytes": bytes }),
-    )?)
+    )
 }
 
 /// Reads and writes that take long are nobody else's business.

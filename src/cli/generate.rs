@@ -1,15 +1,11 @@
 //! `bennu completions` and `bennu manual`: what packages bring along, made from the command line itself, so that it is never behind.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::output::Failure;
+use super::output::{Failure, print};
 
 /// For which shell.
 #[derive(Args)]
@@ -23,11 +19,11 @@ impl Completions {
     /// Prints them.
     ///
     /// # Errors
-    /// If standard output is closed.
+    /// As [`print`].
     pub fn run(self, mut command: Command) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "bennu", &mut script);
-        Ok(io::stdout().lock().write_all(&script)?)
+        print(script)
     }
 }
 

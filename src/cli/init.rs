@@ -9,7 +9,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{output::Failure, typed::typed};
+use super::{
+    output::{Failure, print},
+    typed::typed,
+};
 use crate::{
     base::{Domain, limits::DEFAULT_PORT},
     node::setup::{Admission, Created, Mode, Setup, create},
@@ -182,8 +185,7 @@ impl Init {
             ..Setup::new(domain, listen)
         };
         let created = create(&dir, &setup)?;
-        tell(&dir, &setup, &created);
-        Ok(())
+        print(told(&dir, &setup, &created))
     }
 
     /// Asks for everything that was not given.
@@ -268,21 +270,24 @@ fn beside(listen: SocketAddr) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()))
 }
 
-/// Says what was set up, and what to do next.
-fn tell(dir: &std::path::Path, setup: &Setup, Created { config, authority }: &Created) {
-    println!("{} is set up in {}", setup.domain, dir.display());
-    println!("look at it: bennu check --config {}", config.display());
-    println!("start it:   bennu serve --config {}", config.display());
-    let reach = match authority {
-        Some(authority) => {
-            println!("The certificate is one for development: clients must be given {}.", authority.display());
-            let host =
-                if setup.listen.ip().is_unspecified() { "127.0.0.1".into() } else { setup.listen.ip().to_string() };
-            format!(" --at {host}:{} --ca {}", setup.listen.port(), authority.display())
-        }
-        None => String::new(),
-    };
-    println!("first user: bennu client --home ./alice register --domain {}{reach} --name Alice", setup.domain);
+/// What was set up, and what to do next.
+fn told(dir: &std::path::Path, setup: &Setup, Created { config, authority }: &Created) -> String {
+    let (domain, config) = (&setup.domain, config.display());
+    let mut lines = vec![
+        format!("{domain} is set up in {}", dir.display()),
+        format!("look at it: bennu check --config {config}"),
+        format!("start it:   bennu serve --config {config}"),
+    ];
+    let mut reach = String::new();
+    if let Some(authority) = authority {
+        let authority = authority.display();
+        lines.push(format!("The certificate is one for development: clients must be given {authority}."));
+        let ip = setup.listen.ip();
+        let host = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
+        reach = format!(" --at {} --ca {authority}", SocketAddr::new(host, setup.listen.port()));
+    }
+    lines.push(format!("first user: bennu client --home ./alice register --domain {domain}{reach} --name Alice"));
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -10,6 +10,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{base::Timestamp, client::ClientError, node::NodeError};
 
+/// Status of a failure that nobody is told of: nobody reads standard output any more.
+const UNREAD: &str = "unread";
+
+/// Exit code of a program in a pipeline that ended because of that: 128 and the number of SIGPIPE.
+const PIPE: u8 = 141;
+
 /// Why a command failed.
 pub struct Failure {
     status: String,
@@ -60,20 +66,21 @@ impl Output {
     /// Prints one result, in either form, as one line that is flushed.
     ///
     /// # Errors
-    /// If standard output is closed.
-    pub fn line(self, human: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> io::Result<()> {
+    /// As [`print`].
+    pub fn line(self, human: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<(), Failure> {
         let line = match self {
             Self::Human => human(),
             Self::Json => json().to_string(),
         };
-        let mut out = io::stdout().lock();
-        writeln!(out, "{line}")?;
-        out.flush()
+        print(line + "\n")
     }
 
-    /// Prints a failure; gives the exit code.
+    /// Prints a failure, but that of whoever has read enough, as in `bennu ... | head`; gives the exit code.
     pub fn failure(self, failure: &Failure) -> ExitCode {
         let Failure { status, message } = failure;
+        if status == UNREAD {
+            return ExitCode::from(PIPE);
+        }
         let line = match self {
             Self::Human => format!("error: {message}"),
             Self::Json => json!({ "error": { "status": status, "message": message } }).to_string(),
@@ -82,6 +89,18 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{line}");
         ExitCode::FAILURE
     }
+}
+
+/// Prints to standard output, at once.
+///
+/// # Errors
+/// If standard output is closed, or nobody reads it any more.
+pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::new(UNREAD, error),
+        _ => error.into(),
+    })
 }
 
 /// Text from other people as it may be shown on a terminal: without control characters.

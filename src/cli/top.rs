@@ -1,7 +1,7 @@
 //! `bennu admin top`: the essentials of a running homeserver, again and again.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::Path,
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::output::{Failure, Output, word};
+use super::output::{Failure, Output, print, word};
 use crate::node::admin::{self, Command as Ask};
 
 /// Clears the terminal and begins at its top.
@@ -38,11 +38,7 @@ impl Top {
             let figures = figures.first().ok_or_else(|| Failure::new("internal", "the homeserver says nothing"))?;
             match output {
                 Output::Json => output.line(String::new, || figures.clone())?,
-                Output::Human => {
-                    let mut out = io::stdout().lock();
-                    write!(out, "{}{}", if again { HOME } else { "" }, text(figures))?;
-                    out.flush()?;
-                }
+                Output::Human => print(String::from(if again { HOME } else { "" }) + &text(figures))?,
             }
             if !again {
                 return Ok(());

@@ -33,7 +33,7 @@ impl Wipe {
         let paths: Vec<_> = belongings.paths().iter().map(|path| path.display().to_string()).collect();
         belongings.delete()?;
         let done = format!("{} is deleted", config.domain);
-        Ok(output.line(|| done.clone(), || json!({ "done": done, "deleted": paths }))?)
+        output.line(|| done.clone(), || json!({ "done": done, "deleted": paths }))
     }
 }
 

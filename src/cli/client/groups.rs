@@ -96,7 +96,7 @@ impl Group {
         match self {
             Self::Create { name } => {
                 let chat = client.create_group(&name).await?;
-                Ok(output.line(|| format!("the chat is {chat}"), || json!({ "chat": chat.to_string() }))?)
+                output.line(|| format!("the chat is {chat}"), || json!({ "chat": chat.to_string() }))
             }
             Self::Invite { chat, users } => {
                 client.invite(&chat, &users).await?;
@@ -108,12 +108,12 @@ impl Group {
             }
             Self::Leave { chat } => {
                 client.leave(&chat).await?;
-                Ok(output.line(|| "you have left".into(), || json!({ "chat": chat.to_string(), "left": true }))?)
+                output.line(|| "you have left".into(), || json!({ "chat": chat.to_string(), "left": true }))
             }
             Self::Rename { chat, name } => {
                 client.rename(&chat, &name).await?;
                 let json = || json!({ "chat": chat.to_string(), "name": name });
-                Ok(output.line(|| format!("the group is called {} now", printable(&name)), json)?)
+                output.line(|| format!("the group is called {} now", printable(&name)), json)
             }
             Self::Admin { action: Admin::Add { chat, users } } => {
                 client.add_admins(&chat, &users).await?;
@@ -126,7 +126,7 @@ impl Group {
             Self::Members { chat } => members(client, &chat, output).await,
             Self::Delete { chat } => {
                 client.delete_group(&chat).await?;
-                Ok(output.line(|| "deleted".into(), || json!({ "chat": chat.to_string(), "deleted": true }))?)
+                output.line(|| "deleted".into(), || json!({ "chat": chat.to_string(), "deleted": true }))
             }
         }
     }
@@ -135,7 +135,7 @@ impl Group {
 fn done(output: Output, what: &str, chat: &GroupId, users: &[UserId]) -> Result<(), Failure> {
     let users: Vec<_> = users.iter().map(ToString::to_string).collect();
     let json = || json!({ "chat": chat.to_string(), what: users });
-    Ok(output.line(|| format!("{} {}", what.replace('_', " "), users.join(", ")), json)?)
+    output.line(|| format!("{} {}", what.replace('_', " "), users.join(", ")), json)
 }
 
 async fn members(client: &Client, chat: &GroupId, output: Output) -> Result<(), Failure> {

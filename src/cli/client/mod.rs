@@ -124,7 +124,7 @@ impl Arguments {
             Command::Register(command) => return command.run(&self.home, output).await,
             Command::Place { domain, place } => {
                 Client::set_place(&self.home, domain, place).await?;
-                return Ok(output.line(|| "done".into(), || serde_json::json!({ "done": "done" }))?);
+                return output.line(|| "done".into(), || serde_json::json!({ "done": "done" }));
             }
             command => command,
         };

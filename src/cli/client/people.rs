@@ -47,8 +47,7 @@ impl FromStr for Target {
 /// If standard output is closed.
 pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
     let (user, name) = client.whoami();
-    Ok(output
-        .line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))?)
+    output.line(|| format!("{user}  {}", printable(&name)), || json!({ "user_id": user.to_string(), "name": name }))
 }
 
 /// Says how many tokens are left.
@@ -57,7 +56,7 @@ pub fn whoami(client: &Client, output: Output) -> Result<(), Failure> {
 /// If the state cannot be read.
 pub async fn tokens(client: &Client, output: Output) -> Result<(), Failure> {
     let left = client.tokens().await?;
-    Ok(output.line(|| format!("{left} tokens left"), || json!({ "tokens": left }))?)
+    output.line(|| format!("{left} tokens left"), || json!({ "tokens": left }))
 }
 
 /// Changes the display name.
@@ -66,7 +65,7 @@ pub async fn tokens(client: &Client, output: Output) -> Result<(), Failure> {
 /// What the homeserver refused.
 pub async fn rename(client: &Client, name: &str, output: Output) -> Result<(), Failure> {
     client.set_name(name).await?;
-    Ok(output.line(|| format!("you are called {}", printable(name)), || json!({ "name": name }))?)
+    output.line(|| format!("you are called {}", printable(name)), || json!({ "name": name }))
 }
 
 /// Changes the password.
@@ -75,7 +74,7 @@ pub async fn rename(client: &Client, name: &str, output: Output) -> Result<(), F
 /// What the homeserver refused.
 pub async fn change_password(client: &Client, output: Output) -> Result<(), Failure> {
     client.change_password(&register::password()?, &register::new_password("BENNU_NEW_PASSWORD")?).await?;
-    Ok(output.line(|| "the password is changed".into(), || json!({ "changed": true }))?)
+    output.line(|| "the password is changed".into(), || json!({ "changed": true }))
 }
 
 /// Deletes the user.
@@ -84,7 +83,7 @@ pub async fn change_password(client: &Client, output: Output) -> Result<(), Fail
 /// What the homeserver refused.
 pub async fn delete_account(client: &Client, output: Output) -> Result<(), Failure> {
     client.delete_account(&register::password()?).await?;
-    Ok(output.line(|| "the user is deleted".into(), || json!({ "deleted": true }))?)
+    output.line(|| "the user is deleted".into(), || json!({ "deleted": true }))
 }
 
 /// Offers to connect.
@@ -100,7 +99,7 @@ pub async fn connect(client: &Client, target: &Target, output: Output) -> Result
         }
     };
     let human = || format!("offered; once it is accepted the chat is {chat}");
-    Ok(output.line(human, || json!({ "chat": chat.to_string() }))?)
+    output.line(human, || json!({ "chat": chat.to_string() }))
 }
 
 /// Lists requests.
@@ -122,7 +121,7 @@ pub async fn requests(client: &Client, output: Output) -> Result<(), Failure> {
 /// What the homeserver refused.
 pub async fn accept(client: &Client, request: &str, output: Output) -> Result<(), Failure> {
     let chat = client.accept(request).await?;
-    Ok(output.line(|| format!("connected; the chat is {chat}"), || json!({ "chat": chat.to_string() }))?)
+    output.line(|| format!("connected; the chat is {chat}"), || json!({ "chat": chat.to_string() }))
 }
 
 /// Declines a request.
@@ -131,7 +130,7 @@ pub async fn accept(client: &Client, request: &str, output: Output) -> Result<()
 /// What the homeserver refused.
 pub async fn decline(client: &Client, request: &str, output: Output) -> Result<(), Failure> {
     client.decline(request).await?;
-    Ok(output.line(|| "declined".into(), || json!({ "request": request, "declined": true }))?)
+    output.line(|| "declined".into(), || json!({ "request": request, "declined": true }))
 }
 
 /// Lists contacts.
@@ -154,7 +153,7 @@ pub async fn contacts(client: &Client, output: Output) -> Result<(), Failure> {
 /// What the homeserver refused.
 pub async fn block(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
     client.block(user).await?;
-    Ok(output.line(|| format!("{user} is blocked"), || json!({ "user_id": user.to_string(), "blocked": true }))?)
+    output.line(|| format!("{user} is blocked"), || json!({ "user_id": user.to_string(), "blocked": true }))
 }
 
 /// Unblocks a user.
@@ -163,10 +162,8 @@ pub async fn block(client: &Client, user: &UserId, output: Output) -> Result<(),
 /// What the homeserver refused.
 pub async fn unblock(client: &Client, user: &UserId, output: Output) -> Result<(), Failure> {
     client.unblock(user).await?;
-    Ok(output.line(
-        || format!("{user} is not blocked any more"),
-        || json!({ "user_id": user.to_string(), "blocked": false }),
-    )?)
+    output
+        .line(|| format!("{user} is not blocked any more"), || json!({ "user_id": user.to_string(), "blocked": false }))
 }
 
 /// Lists blocked users.

@@ -55,7 +55,7 @@ impl Send {
             0 => "sent".into(),
             unreached => format!("sent; {unreached} members could not be reached"),
         };
-        Ok(output.line(human, || json!({ "sent": true, "unreached": receipt.unreached }))?)
+        output.line(human, || json!({ "sent": true, "unreached": receipt.unreached }))
     }
 }
 
