@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 CARGO ?= cargo
-# Where cargo puts what it builds. Demo, tests and lints share it, so that RocksDB is compiled once.
+# Where cargo puts what it builds. Demo, tests and lints share it, and RocksDB is compiled once for all (scripts/rocksdb.sh).
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Seconds for which `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
@@ -23,7 +23,8 @@ deps: ## Checks what the build needs, and installs it on Debian and Ubuntu.
 
 patience: deps
 	@ls -d $(TARGET)/debug/build/librocksdb-sys-*/output >/dev/null 2>&1 || \
-		echo "The first build takes 15 to 25 minutes on two cores, most of it for RocksDB. Later ones take seconds." >&2
+		echo "The first build takes about 10 minutes on two cores. Later ones take seconds." >&2
+	@CARGO="$(CARGO)" sh scripts/rocksdb.sh
 
 demo: patience ## Starts two homeservers and people on both, and shows them at work.
 	@$(CARGO) build
@@ -76,11 +77,8 @@ page: patience browser ## Looks at the page with charts in Chromium; pictures go
 vectors: deps ## Makes the test vectors in wire-spec/vectors/ anew.
 	BENNU_BLESS=1 $(CARGO) test --no-default-features --features server,client --lib vectors_
 
-# Other profiles link the RocksDB of the development profile, which is as optimised as that of any other, so that it is compiled once.
-rocksdb = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$$(dirname $$(ls -t $(abspath $(TARGET))/debug/build/librocksdb-sys-*/out/librocksdb.a | head -1))
-
 # What is measured.
-load = $(CARGO) build --quiet && $(rocksdb) $(CARGO) bench --quiet --bench load -- --json $(abspath $(TARGET))/bench.json
+load = $(CARGO) bench --quiet --bench load -- --json $(abspath $(TARGET))/bench.json
 
 bench: patience ## Measures what the homeserver costs, each figure beside its floor (benches/README.md).
 	@$(load)
@@ -94,8 +92,7 @@ bench-soak: patience ## Ten minutes at half of what the homeserver can carry: do
 DIST := $(abspath $(TARGET))/dist
 
 release: patience ## Builds the program for others, with manual pages, completions and the list of licences (dist in the target directory).
-	@$(CARGO) build --quiet
-	$(rocksdb) $(CARGO) build --profile dist
+	$(CARGO) build --profile dist
 	@CARGO="$(CARGO)" sh scripts/accompany.sh $(DIST)/bennu $(DIST)
 	@ls -l $(DIST)/bennu
 
