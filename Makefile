@@ -13,7 +13,7 @@ RUST_TEST_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/
 export RUST_TEST_THREADS
 
 .DEFAULT_GOAL := help
-.PHONY: help deps patience demo test test-otlp lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb cargo-deb package-test deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
+.PHONY: help deps patience demo test test-otlp lint fmt clippy clippy-parts doc fuzz vectors interop interop-tools page browser release deb cargo-deb package-test system-test deny audit bench bench-quick bench-soak bench-micro bench-instructions valgrind
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1~\2/p' $(MAKEFILE_LIST) | awk -F'~' '{ printf "%-25s %s\n", $$1, $$2 }'
@@ -116,6 +116,10 @@ cargo-deb: $(CARGO_DEB)
 # With PACKAGE_TEST=--if-possible it is no failure where there is no Debian, no root, or a Bennu that is used.
 package-test: ## Packages the program of the tests, installs it, runs it, and takes it away again (as root on Debian; PROGRAM names another).
 	@CARGO="$(CARGO)" packaging/test $(PACKAGE_TEST) $(PROGRAM)
+
+# The same where systemd runs, in a container: nothing of this system changes.
+system-test: ## Boots a Debian in a container, and installs, starts, watches, upgrades and purges the package there (as root on Debian).
+	@CARGO="$(CARGO)" packaging/system-test $(PACKAGE_TEST) $(PROGRAM)
 
 deny: $(CARGO_DENY) ## Holds the dependencies against what they may be (deny.toml).
 	$(CARGO_DENY) --all-features check bans licenses sources
