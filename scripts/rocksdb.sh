@@ -55,7 +55,7 @@ if [ -f "$made/librocksdb.a" ]; then
 fi
 
 cd "$top"
-$cargo fetch --locked --quiet
+$cargo fetch --locked
 sources=$($cargo metadata --locked --offline --format-version 1 | tr ',' '\n' |
     sed -n 's|.*"manifest_path":"\(.*/librocksdb-sys-[^/]*\)/Cargo.toml".*|\1|p' | head -1)
 if [ ! -f "$sources/rocksdb_lib_sources.txt" ]; then
