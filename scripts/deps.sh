@@ -29,6 +29,10 @@ check_rust() {
         exit 1
     fi
     version=$(cargo --version | cut -d ' ' -f 2)
+    if [ -z "$version" ]; then
+        say "cargo is there, but does not run: see above."
+        exit 1
+    fi
     if ! at_least "$version" "$MIN_RUST"; then
         say "Rust $version is too old; Bennu needs $MIN_RUST or newer:"
         say "    rustup update stable"

@@ -174,6 +174,7 @@ async fn what_goes_wrong_is_told_and_changes_nothing() {
         (other.clone(), "holds something else than backups"),
         (other.join("photo.jpg"), "Not a directory"),
         (server.path("not/there"), "No such file or directory"),
+        (data(&server).join("backups"), "is in the data directory"),
     ] {
         let (done, _, error) = said(&run(&["admin", "--config", config, "backup"], &[&path]).await);
         assert!(!done && error.contains(what), "{error}");

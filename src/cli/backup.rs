@@ -85,6 +85,7 @@ impl Take {
     /// # Errors
     /// If it does not run, or what [`backup::take`] has.
     pub async fn run(self, config: &Config, output: Output) -> Result<(), Failure> {
+        backup::refuse_inside(&self.directory, &config.data)?;
         let held = Snapshot::ask(&config.admin_socket).await?;
         let (directory, keep) = (self.directory, self.keep.map(|keep| keep as usize));
         let taken = on_thread(move || {

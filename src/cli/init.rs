@@ -97,6 +97,26 @@ impl Choice for PathBuf {
     }
 }
 
+/// A file that can be read.
+struct Readable(PathBuf);
+
+impl Choice for Readable {
+    fn read(text: &str) -> Result<Self, String> {
+        let opened = std::fs::File::open(text).map_err(|error| format!("{text}: {error}"))?;
+        let is_file = opened.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_file { Ok(Self(text.into())) } else { Err(format!("{text}: it is no file")) }
+    }
+}
+
+/// A certificate chain, or none.
+struct Chain(Option<PathBuf>);
+
+impl Choice for Chain {
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { Readable::read(text).map(|Readable(path)| Self(Some(path))) }
+    }
+}
+
 impl Choice for SocketAddr {
     fn read(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "this is no address with a port, as in 192.0.2.1:9420 or [::]:9420".into())
@@ -252,11 +272,8 @@ fn ask_for_certificate<R: BufRead, W: Write>(
 ) -> Result<(Option<PathBuf>, Option<PathBuf>), Failure> {
     let why = "The certificate chain for the domain (a PEM file, as from Let's Encrypt: fullchain.pem). \
                \"none\" makes one for trying things out, which clients have to be told to trust.";
-    let certificate: PathBuf = questions.ask("Certificate", why, Some("none"))?;
-    if certificate.as_os_str() == "none" {
-        return Ok((None, None));
-    }
-    let key = questions.ask("Private key", "The private key of the certificate (PEM).", None)?;
+    let Chain(Some(certificate)) = questions.ask("Certificate", why, Some("none"))? else { return Ok((None, None)) };
+    let Readable(key) = questions.ask("Private key", "The private key of the certificate (PEM).", None)?;
     Ok((Some(certificate), Some(key)))
 }
 
@@ -329,12 +346,21 @@ mod tests {
     #[test]
     fn an_answer_that_is_none_is_asked_for_again_and_what_was_given_is_not_asked_for() {
         let given = Init { domain: Some("a.test".parse().unwrap()), ..nothing() };
-        let answers = "home\nsomewhere\n0.0.0.0:1\nchain.pem\nkey.pem\nfriends\ninvitation\nallowlist\nnever\noff\n";
-        let (completed, shown) = answered(given, answers);
+        let directory = tempfile::tempdir().unwrap();
+        let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
+        std::fs::write(&chain, "").and_then(|()| std::fs::write(&key, "")).unwrap();
+        let answers = format!(
+            "home\nsomewhere\n0.0.0.0:1\nnowhere.pem\n{}\n{}\n{}\nfriends\ninvitation\nallowlist\nnever\noff\n",
+            chain.display(),
+            directory.path().display(),
+            key.display()
+        );
+        let (completed, shown) = answered(given, &answers);
         let completed = completed.ok().unwrap();
         assert!(!shown.contains("Domain:") && shown.contains("no address with a port"), "{shown}");
         assert!(shown.contains("neither an address with a port nor \"off\""), "{shown}");
-        assert_eq!(completed.certificate.zip(completed.key).unwrap(), ("chain.pem".into(), "key.pem".into()));
+        assert!(shown.contains("nowhere.pem: No such file") && shown.contains("it is no file"), "{shown}");
+        assert_eq!(completed.certificate.zip(completed.key).unwrap(), (chain, key));
         assert!(matches!(
             (completed.registration, completed.federation),
             (Some(Who::Invitation), Some(Others::Allowlist))

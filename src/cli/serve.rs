@@ -1,15 +1,13 @@
 //! `bennu serve`: runs a homeserver.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::Args;
+use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::Failure;
-use crate::node::{Config, Node, logging};
+use super::output::{Failure, print};
+use crate::node::{Config, Node, check, logging};
 
 /// What to run.
 #[derive(Args)]
@@ -27,17 +25,22 @@ impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config)?;
         let log = logging::start(&config)?;
+        // What the homeserver makes is for its user alone, whatever the mask of whoever starts it.
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+        check::warn_of_files(&config);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let node = Node::start(&config).await?;
-        let mut out = io::stdout().lock();
-        writeln!(out, "{} is ready on {}", config.domain, node.local_addr()?)?;
-        if let Some(address) = node.watch_addr() {
-            // Whoever waits for the first line may have left.
-            let _ = writeln!(out, "figures are on http://{address}/");
+        let (domain, address) = (&config.domain, node.local_addr()?);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), %domain, %address, "ready");
+        // A homeserver is there for others than whoever reads this.
+        let told = print(format!("{domain} is ready on {address}\n")).and_then(|()| match node.watch_addr() {
+            Some(address) => print(format!("figures are on http://{address}/\n")),
+            None => Ok(()),
+        });
+        if told.is_err() {
+            tracing::warn!("standard output takes nothing");
         }
-        out.flush()?;
-        drop(out);
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -27,6 +27,9 @@ use crate::{
     transport::Settings,
 };
 
+/// Most bytes of the path of a Unix socket on Linux (unix(7)); the last octet is a zero.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// The configuration of a homeserver.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -293,6 +296,17 @@ impl Config {
         super::policy::check_groups(&file.groups)?;
         super::policy::check_queues(&file.queues)?;
         super::policy::check_push(&file.push)?;
+        super::logging::check(&file.log.filter).map_err(|why| NodeError::Config(format!("log.filter: {why}")))?;
+        if file.data.as_os_str().is_empty() {
+            return Err(NodeError::Config("data: a directory is needed".into()));
+        }
+        let admin_socket = base.join(file.admin_socket);
+        if admin_socket.as_os_str().len() > MAX_SOCKET_PATH {
+            let why = format!(
+                "admin_socket: with its directory it has more than {MAX_SOCKET_PATH} bytes, which no socket may"
+            );
+            return Err(NodeError::Config(why));
+        }
         let federation = file.federation.check(&domain)?;
         let policy = Policy {
             registration: file.registration.policy(),
@@ -311,7 +325,7 @@ impl Config {
             certificate: base.join(file.tls.certificate),
             certificate_key: base.join(file.tls.key),
             authority: file.tls.authority.map(|path| base.join(path)),
-            admin_socket: base.join(file.admin_socket),
+            admin_socket,
             watch: file.watch.listen,
             otlp: file.log.collector()?,
             log: file.log.filter,
@@ -416,6 +430,9 @@ mod tests {
             (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "line 6"),
             (format!("{MINIMAL}[log]\nlevels = \"info\"\n"), "line 6"),
             (format!("{MINIMAL}[log]\n\notlp = \"udp://127.0.0.1\"\n"), "line 7: log.otlp"),
+            (format!("{MINIMAL}[log]\nfilter = \"bennu=loud\"\n"), "line 6: log.filter"),
+            (format!("data = \"\"\n{MINIMAL}"), "line 1: data"),
+            (format!("admin_socket = \"{}\"\n{MINIMAL}", "x".repeat(150)), "line 1: admin_socket"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Config::load(&path).unwrap_err().to_string();

@@ -1,14 +1,16 @@
 //! The lives of a store: which domain it is of, which storage key it needs, and under which incarnation it is now. When it is
 //! restored from a backup another life begins, in which nothing is used that may have been used before.
 
-use super::{Config, NodeError};
+use bytes::Bytes;
+
+use super::{Config, NodeError, read_storage_key};
 use crate::{
     authentication,
     base::Domain,
     crypto::{at_rest::StorageKey, random, system_rng},
     federation::{Outbox, outbox},
     queuing,
-    store::{Batch, Key, Store, Table},
+    store::{Batch, Engine as _, Key, RocksEngine, Store, StoreError, Table},
     wire::queue::Incarnation,
 };
 
@@ -26,8 +28,7 @@ fn row(name: &str) -> Key {
 pub async fn check_storage_key(store: &Store, key: &StorageKey) -> Result<(), NodeError> {
     let row = Key::new().bytes(KEY_CHECK);
     if let Some(wrapped) = store.durable().get(Table::Meta, &row).await? {
-        let wrong = |_| NodeError::Config("the storage key is not the one of this database".into());
-        return key.unwrap(KEY_CHECK, &wrapped).map(drop).map_err(wrong);
+        return opens(key, &wrapped);
     }
     let mut batch = Batch::new();
     batch.put(Table::Meta, row, key.wrap(KEY_CHECK, &[], &mut system_rng()));
@@ -39,9 +40,18 @@ pub async fn check_storage_key(store: &Store, key: &StorageKey) -> Result<(), No
 /// # Errors
 /// [`NodeError::Config`] if they are damaged.
 pub async fn identity(store: &Store) -> Result<Option<(Domain, Incarnation)>, NodeError> {
-    let damaged = || NodeError::Config("the database does not say whose it is".into());
     let view = store.durable();
-    match (view.get(Table::Meta, &row("domain")).await?, view.get(Table::Meta, &row("incarnation")).await?) {
+    decoded(view.get(Table::Meta, &row("domain")).await?, view.get(Table::Meta, &row("incarnation")).await?)
+}
+
+fn opens(key: &StorageKey, wrapped: &[u8]) -> Result<(), NodeError> {
+    let wrong = |_| NodeError::Config("the storage key is not the one of this database".into());
+    key.unwrap(KEY_CHECK, wrapped).map(drop).map_err(wrong)
+}
+
+fn decoded(domain: Option<Bytes>, incarnation: Option<Bytes>) -> Result<Option<(Domain, Incarnation)>, NodeError> {
+    let damaged = || NodeError::Config("the database does not say whose it is".into());
+    match (domain, incarnation) {
         (None, None) => Ok(None),
         (Some(domain), Some(incarnation)) => {
             let domain =
@@ -52,6 +62,30 @@ pub async fn identity(store: &Store) -> Result<Option<(Domain, Incarnation)>, No
     }
 }
 
+fn other(config: &Config, domain: &Domain) -> NodeError {
+    let (data, own) = (config.data.display(), &config.domain);
+    NodeError::Config(format!("the database in {data} belongs to another domain than {own}: to {domain}"))
+}
+
+/// Whether a database that nobody has open is the one of a configuration, and its storage key the one that is configured. Nothing is
+/// written.
+///
+/// # Errors
+/// [`NodeError`] if not, or if it cannot be read.
+pub fn look_at(config: &Config) -> Result<(), NodeError> {
+    let engine = RocksEngine::open_read_only(&config.data)?;
+    let get = |key: Key| engine.get_now(Table::Meta, key.as_bytes()).map_err(StoreError::from);
+    if let Some((domain, _)) = decoded(get(row("domain"))?, get(row("incarnation"))?)?
+        && domain != config.domain
+    {
+        return Err(other(config, &domain));
+    }
+    match get(Key::new().bytes(KEY_CHECK))? {
+        Some(wrapped) => opens(&read_storage_key(&config.storage_key)?, &wrapped),
+        None => Ok(()),
+    }
+}
+
 /// The store's incarnation, drawn at first start.
 ///
 /// # Errors
@@ -59,11 +93,7 @@ pub async fn identity(store: &Store) -> Result<Option<(Domain, Incarnation)>, No
 pub async fn incarnation(store: &Store, config: &Config) -> Result<Incarnation, NodeError> {
     match identity(store).await? {
         Some((domain, incarnation)) if domain == config.domain => Ok(incarnation),
-        Some((domain, _)) => Err(NodeError::Config(format!(
-            "the database in {} belongs to another domain than {}: to {domain}",
-            config.data.display(),
-            config.domain
-        ))),
+        Some((domain, _)) => Err(other(config, &domain)),
         None => {
             let incarnation: Incarnation = random(&mut system_rng());
             let mut batch = Batch::new();

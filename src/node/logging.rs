@@ -47,7 +47,7 @@ impl Log {
 /// [`NodeError::Config`] if the filter is none, or the process logs already.
 pub fn start(config: &Config) -> Result<Log, NodeError> {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
-    let filter = parse(&filter).map_err(NodeError::Config)?;
+    let filter = parse(&filter).map_err(|why| NodeError::Config(format!("RUST_LOG, or log.filter: {why}")))?;
     let (filter, levels) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = if io::stderr().is_terminal() { lines.boxed() } else { lines.json().boxed() };
@@ -86,7 +86,15 @@ pub fn current() -> Option<String> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| format!("log: \"{filter}\" is no filter: {error}"))
+    EnvFilter::try_new(filter).map_err(|error| format!("\"{filter}\" is no filter: {error}"))
+}
+
+/// Whether this says what is logged.
+///
+/// # Errors
+/// Why it does not.
+pub fn check(filter: &str) -> Result<(), String> {
+    parse(filter).map(drop)
 }
 
 #[cfg(test)]

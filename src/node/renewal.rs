@@ -2,7 +2,11 @@
 //! change or on SIGHUP. What has changed is looked at twice before it counts, because files are not written at once; what is
 //! not usable is refused with a warning, and what was there before stays.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
@@ -78,13 +82,26 @@ impl Files {
     }
 
     fn check(&self, contents: &Contents) -> Result<Loaded, NodeError> {
-        let identity = tls::Identity::from_pem(&contents.certificate, &contents.key)?;
-        identity.check_name(&self.domain)?;
+        let identity = identity(&self.domain, &contents.certificate, &contents.key)?;
         let authorities = contents.authority.as_deref().map(tls::certificates).transpose()?.unwrap_or_default();
         let (roots, source) = tls::roots_and_source(&authorities)?;
         tracing::info!(public = %source, configured = authorities.len(), "certification authorities");
         Ok(Loaded { identity, roots, state: Ok(contents.hash()) })
     }
+}
+
+/// Looks whether a homeserver of a domain could use these files.
+///
+/// # Errors
+/// [`NodeError::File`] and [`NodeError::Certificate`].
+pub fn look_at(domain: &Domain, certificate: &Path, key: &Path) -> Result<(), NodeError> {
+    identity(domain, &read(certificate)?, &Zeroizing::new(read(key)?)).map(drop)
+}
+
+fn identity(domain: &Domain, certificate: &[u8], key: &[u8]) -> Result<tls::Identity, NodeError> {
+    let identity = tls::Identity::from_pem(certificate, key)?;
+    identity.check_name(domain)?;
+    Ok(identity)
 }
 
 impl Contents {
@@ -172,7 +189,6 @@ mod tests {
     use std::{
         fs,
         net::SocketAddr,
-        path::Path,
         time::{Duration, SystemTime},
     };
 

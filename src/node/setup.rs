@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{NodeError, certificates};
+use super::{NodeError, certificates, renewal};
 use crate::{
     base::Domain,
     crypto::{random_secret, system_rng},
@@ -60,7 +60,8 @@ pub struct Created {
 /// Sets a homeserver's directory up.
 ///
 /// # Errors
-/// [`NodeError::File`] if something cannot be written, or is there already.
+/// [`NodeError::File`] if something cannot be written, or is there already; [`NodeError::Certificate`] if the certificate is not one for
+/// the domain.
 pub fn create(directory: &Path, setup: &Setup) -> Result<Created, NodeError> {
     let config = directory.join("bennu.toml");
     if config.exists() {
@@ -91,7 +92,11 @@ fn fill(directory: &Path, setup: &Setup, config: &Path, made: &mut Vec<PathBuf>)
     write_new(&directory.join("keys/storage.key"), storage_key.expose(), true)?;
 
     let (tls, authority) = match &setup.certificate {
-        Some((chain, key)) => (tls_section(&absolute(chain)?, &absolute(key)?, None), None),
+        Some((chain, key)) => {
+            let section = tls_section(&absolute(chain)?, &absolute(key)?, None);
+            renewal::look_at(&setup.domain, chain, key)?;
+            (section, None)
+        }
         None => {
             make_directory(&directory.join("certs"))?;
             let fresh = certificates::generate(&setup.domain, SystemTime::now())
@@ -256,6 +261,29 @@ mod tests {
         assert_eq!(fs::read(&obstacle).unwrap(), b"mine", "nothing is overwritten");
         fs::remove_file(obstacle).unwrap();
         create(directory.path(), &setup()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_or_for_another_domain_is_refused_and_nothing_is_set_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
+        let home = directory.path().join("home");
+        let with = || Setup { certificate: Some((chain.clone(), key.clone())), ..setup() };
+        let install = |domain: &str| {
+            let made = certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap();
+            fs::write(&chain, &made.server_chain).unwrap();
+            fs::write(&key, made.server_key.as_bytes()).unwrap();
+        };
+        assert!(matches!(create(&home, &with()), Err(NodeError::File { .. })));
+        install("other.test");
+        assert!(create(&home, &with()).is_err());
+        install(setup().domain.as_str());
+        let right = fs::read(&key).unwrap();
+        fs::write(&key, "no key").unwrap();
+        assert!(create(&home, &with()).is_err());
+        assert!(!home.join("bennu.toml").exists() && !home.join("keys/storage.key").exists());
+        fs::write(&key, right).unwrap();
+        create(&home, &with()).unwrap();
     }
 
     #[test]

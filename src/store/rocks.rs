@@ -153,6 +153,22 @@ impl RocksEngine {
         })?;
         Ok(engine)
     }
+
+    /// Opens a database to look at it: it is neither made, nor brought up to this program's format, nor written to in any way.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it cannot be read, or is of a newer format.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let (path, options) = (path.as_ref(), RocksOptions::default());
+        let tuning = Tuning::new(&options);
+        let database = tuning.database(&options);
+        let failed = |error| open_error(path, &error);
+        let names = DB::list_cf(&database, path).map_err(failed)?;
+        let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, tuning.family(name)));
+        let db = DB::open_cf_descriptors_read_only(&database, path, families, false).map_err(failed)?;
+        check_format(&db, path)?;
+        Ok(Self(Arc::new(Tables { db })))
+    }
 }
 
 /// Options that the tables share.

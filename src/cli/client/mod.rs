@@ -8,7 +8,7 @@ mod receive;
 mod register;
 mod send;
 
-use std::path::PathBuf;
+use std::{io::Write as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -17,7 +17,7 @@ use super::{
     typed::typed,
 };
 use crate::{
-    base::{Domain, GroupId, UserId},
+    base::{Clock as _, Domain, GroupId, SystemClock, Timestamp, UserId},
     client::Client,
 };
 
@@ -134,9 +134,24 @@ impl Arguments {
             Command::Tokens => return people::tokens(&client, output).await,
             _ => {}
         }
+        let begun = (!matches!(command, Command::Problems) && output == Output::Human).then(|| SystemClock.now());
         let result = command.run(&client, output).await;
+        if let Some(begun) = begun {
+            tell_of_problems(&client, begun).await;
+        }
         client.close().await;
         result
+    }
+}
+
+/// Says where people find what went wrong meanwhile, such as what a homeserver has lost that was restored from a backup.
+async fn tell_of_problems(client: &Client, since: Timestamp) {
+    let problems = client.problems().await.unwrap_or_default();
+    let count = problems.iter().filter(|(time, _)| *time >= since).count();
+    if count > 0 {
+        // Where standard error is closed there is nobody to tell.
+        let _ =
+            writeln!(std::io::stderr(), "something went wrong meanwhile ({count}): `bennu client problems` says what");
     }
 }
 

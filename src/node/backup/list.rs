@@ -1,10 +1,10 @@
 //! The list of one backup: lines of text, for people too, and at the end the SHA-256 of what comes before.
 
-use std::{fmt::Write as _, fs, io::Read as _, path::Path};
+use std::{fmt::Write as _, io::Read as _, path::Path};
 
 use time::OffsetDateTime;
 
-use super::{NodeError, wrong};
+use super::{NodeError, open, wrong};
 use crate::{
     base::{Domain, Timestamp, hex},
     crypto::sha256,
@@ -93,7 +93,7 @@ impl List {
     pub fn read(path: &Path, name: &str) -> Result<Self, NodeError> {
         let failed = |error| NodeError::File { path: path.to_owned(), error };
         let mut text = Vec::new();
-        fs::File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(failed)?;
+        open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(failed)?;
         let damaged = || wrong(path, "is damaged: it is not what its checksum says");
         let text = std::str::from_utf8(&text).map_err(|_| damaged())?;
         if text.starts_with("bennu backup list ") && !text.starts_with(&format!("{FIRST}\n")) {

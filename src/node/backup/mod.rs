@@ -32,7 +32,7 @@ use crate::{
 
 pub use list::{Entry, List};
 pub use restore::{Restored, restore};
-pub use take::{Source, Taken, take};
+pub use take::{Source, Taken, refuse_inside, take};
 pub use verify::{Verified, verify};
 
 /// First line of the file that says what a directory is.
@@ -40,6 +40,9 @@ const MARK: &str = "bennu backup 1";
 
 /// Name of that file.
 const MARK_FILE: &str = "bennu-backup";
+
+/// Most bytes of that file.
+const MAX_MARK: u64 = 1_024;
 
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 20;
@@ -73,13 +76,15 @@ impl Set {
     /// [`NodeError`] if it is none, or cannot be read.
     pub fn open(directory: &Path) -> Result<Self, NodeError> {
         let mark = directory.join(MARK_FILE);
-        let content = match fs::read_to_string(&mark) {
-            Ok(content) => content,
+        let mut content = String::new();
+        let read = open(&mark).and_then(|file| file.take(MAX_MARK).read_to_string(&mut content));
+        match read {
+            Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 return Err(wrong(directory, "is no directory of backups"));
             }
             Err(error) => return Err(NodeError::File { path: mark, error }),
-        };
+        }
         let mut lines = content.lines();
         let domain = match (lines.next(), lines.next()) {
             (Some(MARK), Some(domain)) => domain.parse().ok(),
@@ -228,13 +233,22 @@ fn write_new(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io
     file.sync_all()
 }
 
-/// Reads a file to its end, through `pass`; gives its SHA-256 and its size.
+/// Opens a file to read it. A directory of backups comes from elsewhere: nothing else is waited for, or read without end.
+fn open(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    File::open(path)
+}
+
+/// Reads a file to its end, or one byte beyond `most`, through `pass`; gives the SHA-256 and the size of what was read.
 fn read_through(
     path: &Path,
+    most: u64,
     mut pass: impl FnMut(&[u8]) -> Result<(), NodeError>,
 ) -> Result<([u8; 32], u64), NodeError> {
     let failed = |error| NodeError::File { path: path.to_owned(), error };
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open(path).map_err(failed)?.take(most.saturating_add(1));
     let (mut chunk, mut hash, mut size) = (vec![0; CHUNK], Sha256::new(), 0);
     loop {
         let read = match file.read(&mut chunk) {
@@ -249,12 +263,19 @@ fn read_through(
     }
 }
 
-/// Copies a file to one that is for this user only, and on the disk when this returns; gives its SHA-256 and its size.
-fn copy(from: &Path, to: &Path, progress: &mut Progress, tell: Tell<'_>) -> Result<([u8; 32], u64), NodeError> {
+/// Copies a file, up to one byte beyond `most`, to one that is for this user only, and on the disk when this returns; gives the SHA-256
+/// and the size of what was copied.
+fn copy(
+    from: &Path,
+    to: &Path,
+    most: u64,
+    progress: &mut Progress,
+    tell: Tell<'_>,
+) -> Result<([u8; 32], u64), NodeError> {
     let failed = |error| NodeError::File { path: to.to_owned(), error };
     let mut read = Err(wrong(from, "was not read"));
     let written = write_new(to, |file| {
-        read = read_through(from, |chunk| {
+        read = read_through(from, most, |chunk| {
             file.write_all(chunk).map_err(failed)?;
             progress.done += chunk.len() as u64;
             tell(*progress);

@@ -104,7 +104,7 @@ fn copy_all(set: &Set, list: &List, to: &Path, tell: Tell<'_>) -> Result<(), Nod
     let mut progress = Progress { done: 0, of: list.size() };
     for entry in &list.files {
         let (from, to) = (set.file(entry), to.join(&entry.name));
-        let (hash, size) = copy(&from, &to, &mut progress, tell)?;
+        let (hash, size) = copy(&from, &to, entry.size, &mut progress, tell)?;
         entry.check(hash, size).map_err(|what| wrong(&from, what))?;
     }
     sync(to)

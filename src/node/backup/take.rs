@@ -53,8 +53,12 @@ pub fn take(
     let _lock = Lock::take(&directory.join("lock"), "another backup into this directory")?;
     let name = list::name_of(now);
     let names = set.names()?;
-    if names.last().is_some_and(|last| *last >= name) {
-        return Err(wrong(directory, "has a backup of this second, or of a later one: is the clock right?"));
+    match names.last() {
+        Some(last) if *last == name => return Err(wrong(directory, "has a backup of this very second: try again")),
+        Some(last) if *last > name => {
+            return Err(wrong(directory, format!("has a backup of a later time, {last}: is the clock right?")));
+        }
+        _ => {}
     }
     let known = known(&set, &names, source.incarnation);
     let found = files_of(source.files)?;
@@ -78,6 +82,20 @@ pub fn take(
     set.write(&set.lists().join(&list.name), list.encode().as_bytes())?;
     let deleted = keep.map_or(Ok(0), |keep| prune(&set, keep.max(1)))?;
     Ok(Taken { bytes: list.size(), files: list.files.len(), name: list.name, new_bytes, deleted })
+}
+
+/// Refuses a directory that is in the data directory.
+///
+/// # Errors
+/// [`NodeError::Config`] if it is: whatever becomes of the database would become of its backups.
+pub fn refuse_inside(directory: &Path, data: &Path) -> Result<(), NodeError> {
+    let parents = directory.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let place = parents.filter_map(|path| fs::canonicalize(path).ok()).next();
+    let is_inside = fs::canonicalize(data).is_ok_and(|data| place.is_some_and(|place| place.starts_with(data)));
+    match is_inside {
+        true => Err(wrong(directory, "is in the data directory, with which it would be lost: choose another")),
+        false => Ok(()),
+    }
 }
 
 /// The files that earlier backups of the same life have, and that are there with as many bytes as they should have.
@@ -117,7 +135,7 @@ fn copy(
 ) -> Result<Entry, NodeError> {
     let begun = set.files().join("begun");
     let failed = |error| NodeError::File { path: begun.clone(), error };
-    let result = super::copy(from, &begun, progress, tell);
+    let result = super::copy(from, &begun, u64::MAX, progress, tell);
     let (hash, size) = result.inspect_err(|_| _ = fs::remove_file(&begun))?;
     let entry = Entry { name, size, hash };
     let to = set.file(&entry);

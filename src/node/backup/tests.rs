@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
+use rustix::fs::{FileType, Mode};
 use tempfile::TempDir;
 
 use super::*;
@@ -208,6 +209,40 @@ async fn damage_anywhere_in_a_backup_is_noticed_and_nothing_is_restored_from_it(
 }
 
 #[tokio::test]
+async fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
+    let home = Home::new("a.test");
+    home.back_up(0..100, 0, None).await.unwrap();
+    home.destroy();
+    let lock = home.set().join("lock");
+    for (path, bytes) in content(&home.set()).iter().filter(|(path, _)| **path != lock) {
+        for make in [
+            (|path| std::os::unix::fs::symlink("/dev/zero", path)) as fn(&Path) -> io::Result<()>,
+            |path| Ok(rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::RUSR, 0)?),
+            |path| fs::create_dir(path),
+        ] {
+            fs::remove_file(path).unwrap();
+            make(path).unwrap();
+            for error in [verified(&home.set(), None).unwrap_err(), home.restore().await.unwrap_err()] {
+                assert!(error.to_string().contains("no regular file"), "{}: {error}", path.display());
+            }
+            assert!(!home.config.data.join("CURRENT").exists());
+            let gone = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+            gone.and_then(|()| fs::write(path, bytes)).unwrap();
+        }
+    }
+    // Something without end is read no further than what should be there.
+    let mut read = 0;
+    let endless = |chunk: &[u8]| {
+        read += chunk.len();
+        Ok(())
+    };
+    let file = home.directory.path().join("long");
+    fs::write(&file, vec![7; 3 * CHUNK]).unwrap();
+    assert_eq!(read_through(&file, 5, endless).unwrap().1, 6);
+    assert_eq!(read, 6);
+}
+
+#[tokio::test]
 async fn directories_of_others_and_of_other_domains_are_left_alone() {
     let (home, other) = (Home::new("a.test"), Home::new("b.test"));
     fs::create_dir(home.set()).unwrap();
@@ -316,8 +351,8 @@ async fn a_restore_that_was_interrupted_anywhere_is_told_of_and_can_be_done_agai
 async fn a_clock_that_went_back_makes_no_backup_look_newer_than_it_is() {
     let home = Home::new("a.test");
     home.back_up(0..10, 10, None).await.unwrap();
-    for second in [10, 9] {
+    for (second, why) in [(10, "of this very second: try again"), (9, "is the clock right?")] {
         let refused = home.back_up(0..0, second, None).await.unwrap_err().to_string();
-        assert!(refused.contains("is the clock right?"), "{refused}");
+        assert!(refused.contains(why), "{refused}");
     }
 }

@@ -42,7 +42,7 @@ pub fn verify(set: &Set, name: Option<&str>, tell: Tell<'_>) -> Result<Verified,
 
 fn check(set: &Set, entry: &Entry, mut read: impl FnMut(u64)) -> Result<(), NodeError> {
     let path = set.file(entry);
-    let (hash, size) = read_through(&path, |chunk| {
+    let (hash, size) = read_through(&path, entry.size, |chunk| {
         read(chunk.len() as u64);
         Ok(())
     })?;
@@ -56,6 +56,7 @@ impl Entry {
     /// What is the matter with it.
     pub(super) fn check(&self, hash: [u8; 32], size: u64) -> Result<(), String> {
         if size != self.size {
+            let size = if size > self.size { "more".into() } else { size.to_string() };
             return Err(format!("has {size} bytes of {} ({})", self.size, self.name));
         }
         if hash != self.hash {

@@ -60,6 +60,13 @@ impl Finding {
     }
 }
 
+/// Logs what is the matter with the files of a homeserver that starts all the same.
+pub fn warn_of_files(config: &Config) {
+    for Finding { subject, found, .. } in files::look(config).into_iter().filter(|finding| finding.level != Level::Ok) {
+        tracing::warn!(subject, %found, "`bennu check` says what to do");
+    }
+}
+
 /// Looks at everything that a configuration file names, and tells each finding as it comes.
 pub async fn run(path: &Path, tell: &mut (dyn FnMut(Finding) + Send)) {
     let config = match Config::load(path) {
@@ -79,6 +86,10 @@ pub async fn run(path: &Path, tell: &mut (dyn FnMut(Finding) + Send)) {
     files::look(&config).into_iter().for_each(&mut *tell);
     certificate::look(&config, &SystemClock).into_iter().for_each(&mut *tell);
     network::look(&config, tell).await;
+    let looked = config.clone();
+    if let Ok(Some(finding)) = tokio::task::spawn_blocking(move || files::database(&looked)).await {
+        tell(finding);
+    }
     let data = config.clone();
     // Writes to the disk, and waits for it.
     if let Ok(findings) = tokio::task::spawn_blocking(move || machine::look(&data)).await {

@@ -1,7 +1,7 @@
 //! Whether clients and other homeservers find this one: DNS, the UDP port, and the buffers behind it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ pub async fn look(config: &Config, tell: &mut (dyn FnMut(Finding) + Send)) {
     let running = here(config).await;
     let is_running = matches!(running, Here::Running);
     tell(running.finding(config));
+    config.watch.and_then(|address| watch(address, is_running)).into_iter().for_each(&mut *tell);
     let routes = Routes::new().private_addresses(PrivateAddresses::Allowed);
     let route = match routes.find(&config.domain).await {
         Ok(route) => route,
@@ -62,6 +63,27 @@ impl Here {
             ),
         }
     }
+}
+
+/// What is the matter with the address where figures are shown.
+fn watch(address: SocketAddr, is_running: bool) -> Option<Finding> {
+    const SUBJECT: &str = "figures";
+    if !is_running && let Err(error) = TcpListener::bind(address) {
+        let found = format!("TCP address {address} is not to be had: {error}");
+        return Some(Finding::failure(
+            SUBJECT,
+            found,
+            "`[watch] listen` must be an address of this machine that nobody else has",
+        ));
+    }
+    (!address.ip().is_loopback()).then(|| {
+        let found = format!("whoever reaches {address} can read them, without a password");
+        Finding::warning(
+            SUBJECT,
+            found,
+            "let `[watch] listen` be 127.0.0.1, or let only those through who may read them",
+        )
+    })
 }
 
 /// Looks at the address itself, from this machine.

@@ -8,9 +8,13 @@ use std::{
 };
 
 use super::*;
-use crate::node::{
-    certificates::generate,
-    setup::{Setup, create},
+use crate::{
+    crypto::sha256,
+    node::{
+        Node,
+        certificates::generate,
+        setup::{Setup, create},
+    },
 };
 
 fn home() -> (tempfile::TempDir, PathBuf) {
@@ -64,6 +68,69 @@ async fn what_is_wrong_with_files_is_found_with_what_to_do() {
     fs::write(path("keys/storage.key"), [1; 31]).unwrap();
     fs::set_permissions(path("keys/storage.key"), fs::Permissions::from_mode(0o600)).unwrap();
     assert!(about(&check(&config).await, "storage key").found.contains("32 bytes"));
+
+    // What is something else is not to be changed, whatever its mode.
+    fs::write(path("certs/server.key.pem"), "no key").unwrap();
+    fs::set_permissions(path("certs/server.key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path("data/letter.txt"), "somebody's").unwrap();
+    fs::write(path("admin.sock"), "").unwrap();
+    let findings = check(&config).await;
+    for (subject, found) in [
+        ("certificate key", "server.key.pem"),
+        ("data directory", "holds files but no database"),
+        ("admin socket", "is a file, and no socket"),
+    ] {
+        let finding = about(&findings, subject);
+        assert!(finding.level == Level::Failure && finding.found.contains(found), "{finding:?}");
+        assert!(!finding.advice.as_ref().unwrap().contains("chmod"), "{finding:?}");
+    }
+    fs::create_dir(path("data").join(crate::store::RESTORING)).unwrap();
+    assert!(about(&check(&config).await, "data directory").found.contains("was interrupted"));
+}
+
+#[tokio::test]
+async fn a_database_of_another_domain_or_with_another_key_is_found_and_left_as_it_is() {
+    let (directory, config) = home();
+    let node = Node::start(&Config::load(&config).unwrap()).await.unwrap();
+    node.run(std::future::ready(())).await.unwrap();
+    let contents = || {
+        let files = fs::read_dir(directory.path().join("data")).unwrap().map(|entry| entry.unwrap().path());
+        // RocksDB's own log may still be written to by what has ended.
+        let files = files.filter(|path| !path.ends_with("LOG"));
+        let summed = files.map(|path| (path.clone(), sha256(&fs::read(path).unwrap())));
+        summed.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = contents();
+    assert_eq!(about(&check(&config).await, "database").level, Level::Ok);
+    let key = directory.path().join("keys/storage.key");
+    let right = fs::read(&key).unwrap();
+    fs::write(&key, [1; 32]).unwrap();
+    let findings = check(&config).await;
+    assert!(about(&findings, "database").found.contains("the storage key is not the one"), "{findings:?}");
+    fs::write(&key, right).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("domain = \"a.test\"", "domain = \"b.test\"")).unwrap();
+    let findings = check(&config).await;
+    assert!(about(&findings, "database").found.contains("belongs to another domain"), "{findings:?}");
+    assert_eq!(contents(), before);
+}
+
+#[tokio::test]
+async fn an_address_for_figures_that_cannot_be_had_or_that_others_reach_is_found() {
+    let (_directory, config) = home();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let watched = |address: &str| {
+        let text = fs::read_to_string(&config).unwrap();
+        let kept: Vec<_> = text.lines().filter(|line| !line.starts_with("[watch]")).collect();
+        let kept: Vec<_> = kept.into_iter().filter(|line| !line.contains("watched")).collect();
+        fs::write(&config, format!("{}\n[watch]\nlisten = \"{address}\" # watched\n", kept.join("\n"))).unwrap();
+    };
+    watched(&taken.local_addr().unwrap().to_string());
+    let findings = check(&config).await;
+    assert!(about(&findings, "figures").level == Level::Failure, "{findings:?}");
+    watched("0.0.0.0:0");
+    let findings = check(&config).await;
+    assert!(about(&findings, "figures").found.contains("without a password"), "{findings:?}");
 }
 
 #[tokio::test]
