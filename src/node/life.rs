@@ -3,14 +3,14 @@
 
 use bytes::Bytes;
 
-use super::{Config, NodeError, read_storage_key};
+use super::{Config, NodeError};
 use crate::{
     authentication,
     base::Domain,
     crypto::{at_rest::StorageKey, random, system_rng},
     federation::{Outbox, outbox},
     queuing,
-    store::{Batch, Engine as _, Key, RocksEngine, Store, StoreError, Table},
+    store::{Batch, Key, Store, Table},
     wire::queue::Incarnation,
 };
 
@@ -72,7 +72,10 @@ fn other(config: &Config, domain: &Domain) -> NodeError {
 ///
 /// # Errors
 /// [`NodeError`] if not, or if it cannot be read.
+#[cfg(feature = "rocksdb")]
 pub fn look_at(config: &Config) -> Result<(), NodeError> {
+    use crate::store::{Engine as _, RocksEngine, StoreError};
+
     let engine = RocksEngine::open_read_only(&config.data)?;
     let get = |key: Key| engine.get_now(Table::Meta, key.as_bytes()).map_err(StoreError::from);
     if let Some((domain, _)) = decoded(get(row("domain"))?, get(row("incarnation"))?)?
@@ -81,7 +84,7 @@ pub fn look_at(config: &Config) -> Result<(), NodeError> {
         return Err(other(config, &domain));
     }
     match get(Key::new().bytes(KEY_CHECK))? {
-        Some(wrapped) => opens(&read_storage_key(&config.storage_key)?, &wrapped),
+        Some(wrapped) => opens(&super::read_storage_key(&config.storage_key)?, &wrapped),
         None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ pub mod admin;
 #[cfg(feature = "rocksdb")]
 pub mod backup;
 pub mod certificates;
+#[cfg(feature = "rocksdb")]
 pub mod check;
 pub mod config;
 pub mod federation;
