@@ -89,8 +89,8 @@ pub fn take(
 /// # Errors
 /// [`NodeError::Config`] if it is: whatever becomes of the database would become of its backups.
 pub fn refuse_inside(directory: &Path, data: &Path) -> Result<(), NodeError> {
-    let parents = directory.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
-    let place = parents.filter_map(|path| fs::canonicalize(path).ok()).next();
+    let mut parents = directory.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let place = parents.find_map(|path| fs::canonicalize(path).ok());
     let is_inside = fs::canonicalize(data).is_ok_and(|data| place.is_some_and(|place| place.starts_with(data)));
     match is_inside {
         true => Err(wrong(directory, "is in the data directory, with which it would be lost: choose another")),
