@@ -11,7 +11,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bennu::{
-    base::{AliasId, ClientId, Clock as _, Domain, GroupId, Secret, Status, SystemClock, UserId},
+    base::{
+        AliasId, ClientId, Clock as _, Domain, GroupId, Secret, Status, SystemClock, UserId,
+        limits::MAX_RENEWED_CREDENTIALS,
+    },
     client::{Client, ClientError, Connector, Isolation, Options, QuicConnector, RegisterOptions},
     crypto::{
         alias::Alias,
@@ -42,7 +45,9 @@ use bennu::{
             SecondFactorChallenge, UpdateUserProfile,
         },
         connection::{AliasPackage, ConnectionPackage, ConnectionPackageTbs, DirectMessage},
-        credential::{CIPHERSUITE, DayValidity, HpkeCiphertext, HpkePublicKey, SignaturePublicKey, Validity},
+        credential::{
+            CIPHERSUITE, ClientCredential, DayValidity, HpkeCiphertext, HpkePublicKey, SignaturePublicKey, Validity,
+        },
         delivery::{
             AddUsers, CommitBundle, GetExternalCommitInfo, GetWelcomeInfo, GroupAccess, GroupInfoUpdate,
             JoinConnectionGroup, RemoveUsers, Resync, SendMessage, UpdateClient, UpdateProfileKey, UpdateQueueInfo,
@@ -802,20 +807,26 @@ async fn every_wrong_proof_is_refused_and_changes_nothing(world: World) {
     }
 }
 
+/// The credential that the homeserver has of a client.
+async fn known(connection: &Connection, client: &ClientId) -> ClientCredential {
+    let package = GetConnectionPackage { user: client.user.clone() };
+    call::<call::AsGetConnectionPackage>(connection, None, &package).await.unwrap().credential
+}
+
 /// A renewal is proven by the old key and by the new one, both of the client that it is for.
 async fn a_renewal_needs_both_keys_and_the_word_of_the_old_one(world: World) {
     let (client, old) = user_with_password(&world).await;
     let (_, other) = user_with_password(&world).await;
     let connection = world.connection().await;
     let credentials = call::<call::AsGetCredentials>(&connection, None, &GetCredentials {}).await.unwrap();
-    let package = GetConnectionPackage { user: client.user.clone() };
-    let credential = call::<call::AsGetConnectionPackage>(&connection, None, &package).await.unwrap().credential;
+    let credential = known(&connection, &client).await;
     let signer = &credentials.intermediates[0];
     let validity = credential.request.payload.validity.clone();
     let new = SigningKey::generate(&mut system_rng()).unwrap();
     let sender = SenderId::AsClient(client.clone());
     let renew = |client: ClientId, validity: Validity, by: &SigningKey| RenewCredential {
         request: request_client(client, validity, signer, &new, Some((&credential, by))),
+        history: Vec::new(),
     };
     let send = async |request: &RenewCredential, keys: &[&SigningKey]| {
         let (stream, body) = (open(&connection).await, request.to_vec());
@@ -850,17 +861,55 @@ async fn a_renewal_needs_both_keys_and_the_word_of_the_old_one(world: World) {
     unknown.request.payload.signer = [7; 32];
     assert_eq!(send(&unknown, both).await, Status::Malformed, "the old key has not signed that");
 
-    let again = &[&new, &new][..];
-    let by_another = renew(client.clone(), validity.clone(), &other);
-    assert_eq!(send(&by_another, again).await, Status::Unauthenticated, "the old key has not signed for the new one");
-    assert_eq!(
-        send(&right, again).await,
-        Status::Ok,
-        "granted before, and forgotten: the old key has signed for the new one"
-    );
-    assert_eq!(send(&right, both).await, Status::Ok, "a repeat, after a lost reply");
+    // What this homeserver does not know, as if it had granted it and had been restored from a backup since: whoever signed it.
+    let granted = |RenewCredential { request, .. }: &RenewCredential| ClientCredential {
+        request: request.clone(),
+        signature: (&[7; 64][..]).into(),
+    };
+    let [third, fourth] = [(); 2].map(|()| SigningKey::generate(&mut system_rng()).unwrap());
+    let next = |before: &RenewCredential, by: &SigningKey, key: &SigningKey| {
+        let before = granted(before);
+        let renews = Some((&before, by));
+        RenewCredential {
+            request: request_client(client.clone(), validity.clone(), signer, key, renews),
+            history: vec![credential.clone(), before.clone()],
+        }
+    };
+    let second = next(&right, &new, &third);
+    let mut last = next(&second, &third, &fourth);
+    last.history = vec![granted(&right), granted(&second)];
+    for (what, keys) in [("a key that is not the last of the history", [&old, &fourth]), ("as well", [&new, &fourth])] {
+        assert_eq!(send(&last, &keys).await, Status::Unauthenticated, "{what}");
+    }
+    let keys = &[&third, &fourth][..];
+    let mut gap = last.clone();
+    gap.history.remove(0);
+    assert_eq!(send(&gap, keys).await, Status::Unauthenticated, "nothing that is known is in the history");
+    let mut forged = last.clone();
+    forged.history[0] = granted(&renew(client.clone(), validity.clone(), &other));
+    assert_eq!(send(&forged, keys).await, Status::Unauthenticated, "the known key has not signed for the history");
+    let mut forged = last.clone();
+    forged.history[1] = granted(&next(&right, &other, &third));
+    assert_eq!(send(&forged, keys).await, Status::Unauthenticated, "nor has one in the history for the next");
+    let mut long = last.clone();
+    long.history = vec![credential.clone(); MAX_RENEWED_CREDENTIALS + 1];
+    assert_eq!(send(&long, keys).await, Status::Malformed, "a history without end");
+    let by_another = RenewCredential { request: next(&second, &other, &fourth).request, ..last.clone() };
+    assert_eq!(send(&by_another, keys).await, Status::Malformed, "the last key of the history has not signed");
+    let mut again = second.clone();
+    again.history.push(granted(&second));
+    assert_eq!(send(&again, &[&third, &third]).await, Status::Ok, "granted before and forgotten: granted once more");
+    assert_eq!(send(&again, &[&new, &third]).await, Status::Ok, "a repeat, after a lost reply");
+    // And what the homeserver knows now is the end of the history.
+    assert_eq!(send(&right, both).await, Status::Unauthenticated, "of a key that was replaced");
+    last.history = vec![credential.clone(), granted(&right), known(&connection, &client).await];
+    assert_eq!(send(&next(&second, &third, &fourth), keys).await, Status::Malformed, "made after another credential");
+    last.request = request_client(client.clone(), validity.clone(), signer, &fourth, Some((&last.history[2], &third)));
+    assert_eq!(send(&last, keys).await, Status::Ok, "the next one");
+    assert_eq!(send(&last, keys).await, Status::Ok, "a repeat, after a lost reply");
     let profile = UpdateUserProfile { profile: vec![9; 64].into() }.to_vec();
-    for (key, wanted) in [(&old, Status::Unauthenticated), (&new, Status::Ok)] {
+    let outcomes = [(&old, Status::Unauthenticated), (&third, Status::Unauthenticated), (&fourth, Status::Ok)];
+    for (key, wanted) in outcomes {
         let outcome = ask(&connection, Method::AsUpdateUserProfile, Some((sender.clone(), key)), &profile).await;
         assert_eq!(status(outcome), wanted, "the new key has taken the place of the old one");
     }

@@ -124,16 +124,21 @@ pub async fn clients(context: &Context<'_>, user: &UserId) -> Result<Vec<Client>
 impl Client {
     /// Fingerprints of its credential and of those before that may be valid still, each with the last second in which it is.
     pub fn names(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
-        let until = self.credential.request.payload.validity.not_after;
-        std::iter::once((fingerprint(&self.credential), until)).chain(self.earlier.iter().copied())
+        std::iter::once(name(&self.credential)).chain(self.earlier.iter().copied())
     }
 
-    /// The client with a new credential in place of this one.
+    /// The client with a new credential in place of this one, and of those `between` that this homeserver had forgotten.
     ///
     /// # Errors
     /// `quota_exceeded` if too many were renewed that are still valid.
-    pub fn renewed(self, credential: ClientCredential, now: Timestamp) -> Result<Self, Refusal> {
-        let earlier: Vec<_> = self.names().filter(|(_, until)| *until >= now.seconds()).collect();
+    pub fn renewed(
+        self,
+        credential: ClientCredential,
+        between: &[ClientCredential],
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let between = between.iter().filter(|of| of.request != credential.request).map(name);
+        let earlier: Vec<_> = self.names().chain(between).filter(|(_, until)| *until >= now.seconds()).collect();
         if earlier.len() > MAX_RENEWED_CREDENTIALS {
             return Err(Refusal::quota_exceeded("this credential was renewed too often"));
         }
@@ -152,6 +157,10 @@ impl Client {
         let credential = ClientCredential::from_slice(&record.credential).map_err(damaged)?;
         Ok(Self { credential, earlier: record.earlier, disabled: record.disabled })
     }
+}
+
+fn name(credential: &ClientCredential) -> (Fingerprint, u64) {
+    (fingerprint(credential), credential.request.payload.validity.not_after)
 }
 
 /// Adds a user and its first client to the batch; the batch fails if the user exists, or did once.

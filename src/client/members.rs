@@ -24,11 +24,7 @@ use super::{
 };
 use crate::{
     base::{Domain, Timestamp},
-    crypto::{
-        CryptoError,
-        credential::{fingerprint, is_renewal_of},
-        mls,
-    },
+    crypto::{CryptoError, credential::fingerprint, mls},
     wire::{
         authentication::RevocationReason,
         credential::{ClientCredential, LeafCredential},
@@ -234,16 +230,12 @@ fn seen(
         contacts::forget_name(connection, &user)?;
     }
     let Some(mut contact) = contacts::contact(connection, &user)? else { return Ok(events) };
-    let (old, new) = (&contact.credential, member.client.credential());
-    let (mut changed, is_older) = (false, is_renewal_of(&old.request, new));
-    if old != new && !is_older {
-        if !is_renewal_of(&new.request, old) {
-            let text = format!("{user} has another identity key than before, which the old one has not signed");
-            inbox::problem(connection, &text, now)?;
-            events.extend([Event::Problem(text), Event::IdentityChanged { user }]);
-        }
-        contact.credential = new.clone();
-        changed = true;
+    let new = member.client.credential();
+    let mut changed = contact.credential != *new && !contact.had(new);
+    if changed && !contact.take(new.clone()) {
+        let text = format!("{user} has another identity key than before, which the old one has not signed");
+        inbox::problem(connection, &text, now)?;
+        events.extend([Event::Problem(text), Event::IdentityChanged { user }]);
     }
     let key = member.profile_key.as_ref();
     if let Some(key) = key.filter(|key| own_commit && **key != contact.friendship.user_profile_key) {

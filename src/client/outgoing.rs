@@ -412,7 +412,7 @@ fn done(connection: &Connection, pending: &Pending, now: u64) -> Result<(), Clie
             contacts::answer_request(connection, &offer.offer_id)?;
             let user = &offer.credential.request.payload.client.user;
             contacts::put_name(connection, user, &super::direct::tidy(&offer.profile.name.0), now)?;
-            let contact = Contact { credential: offer.credential, friendship: offer.friendship, chat: group };
+            let contact = Contact::new(offer.credential, offer.friendship, group);
             contacts::insert_contact(connection, &contact)?;
             blocking::connected(connection, &contact.chat)
         }

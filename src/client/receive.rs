@@ -250,7 +250,7 @@ fn connected(
     match friendship {
         Ok(friendship) => {
             let user = chain.credential.request.payload.client.user.clone();
-            let contact = Contact { credential: chain.credential, friendship, chat: chat.group.clone() };
+            let contact = Contact::new(chain.credential, friendship, chat.group.clone());
             contacts::insert_contact(work.connection, &contact)?;
             work.events.push(Event::Connected { user, chat: chat.group.clone() });
             Ok(blocking::connected(work.connection, &chat.group)?)

@@ -17,11 +17,11 @@ use super::{
     },
 };
 use crate::{
-    base::{Secret, Status},
+    base::{Secret, Status, limits::MAX_RENEWED_CREDENTIALS},
     crypto::{credential::request_client, random_secret, signature::SigningKey, system_rng},
     wire::{
         authentication::{CredentialRenewed, RenewCredential},
-        credential::ClientRequest,
+        credential::{ClientCredential, ClientRequest},
         method::call,
     },
 };
@@ -37,6 +37,10 @@ const NEXT_KEY: &str = "next identity key";
 
 /// Where the request for it is.
 const REQUEST: &str = "renewal";
+
+/// Where the credentials before the current one are, oldest first: the homeserver may have one of them only, once it was
+/// restored from a backup.
+const EARLIER: &str = "earlier credentials";
 
 impl Core {
     /// Learns what was revoked, and renews the own credential if it is time.
@@ -73,8 +77,8 @@ impl Core {
         self.resume(true).await
     }
 
-    /// The homeserver does not know the current credential: it was restored from a backup that is older. If it has the one before, it
-    /// grants the same renewal once more, which the key before has signed.
+    /// The homeserver does not know the current credential: it was restored from a backup that is older. If it has one of those
+    /// before, it grants the same renewal once more, which the key before has signed.
     pub async fn renew_again(self: &Arc<Self>) -> Result<(), ClientError> {
         let _turn = self.lane(LANE).await;
         let account = self.account();
@@ -84,13 +88,8 @@ impl Core {
         }
         let key = &account.keys.identity;
         let sender = Sender::Renewing(account.identity(), key, key);
-        let renew = RenewCredential { request: request.clone() };
-        let CredentialRenewed { credential } =
-            self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, &renew).await?;
-        if credential.request != request {
-            return Err(ClientError::untrusted("the AS certified something else than was asked for"));
-        }
-        self.verify_client(&credential).await?;
+        let history = self.database.run(history).await?;
+        let credential = self.ask_to_renew(sender, &RenewCredential { request, history }).await?;
         self.database.run(move |connection| meta::put(connection, "credential", &credential)).await?;
         self.reload_account().await
     }
@@ -104,15 +103,14 @@ impl Core {
     /// The caller holds the lane. A refusal is an error, or else only the end of what was asked for.
     async fn resume(self: &Arc<Self>, must_succeed: bool) -> Result<(), ClientError> {
         let stored = self.database.run(|connection| {
-            let seed = meta::get::<Secret>(connection, NEXT_KEY)?;
-            Ok::<_, ClientError>(seed.zip(meta::get::<ClientRequest>(connection, REQUEST)?))
+            let Some(seed) = meta::get::<Secret>(connection, NEXT_KEY)? else { return Ok(None) };
+            let Some(request) = meta::get::<ClientRequest>(connection, REQUEST)? else { return Ok(None) };
+            Ok::<_, ClientError>(Some((seed, RenewCredential { request, history: history(connection)? })))
         });
-        let Some((seed, request)) = stored.await? else { return Ok(()) };
+        let Some((seed, renew)) = stored.await? else { return Ok(()) };
         let (account, new) = (self.account(), SigningKey::from_seed(seed.clone())?);
         let sender = Sender::Renewing(account.identity(), &account.keys.identity, &new);
-        let renew = RenewCredential { request: request.clone() };
-        let answer =
-            self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, &renew).await;
+        let answer = self.ask_to_renew(sender, &renew).await;
         if let Err(ClientError::Refused(refusal)) = &answer
             && matches!(refusal.status, Status::Malformed | Status::Forbidden)
         {
@@ -122,13 +120,12 @@ impl Core {
                 return Ok(());
             }
         }
-        let CredentialRenewed { credential } = answer?;
-        if credential.request != request {
-            return Err(ClientError::untrusted("the AS certified something else than was asked for"));
-        }
-        self.verify_client(&credential).await?;
+        let credential = answer?;
         self.database
             .run(move |connection| {
+                let mut earlier = renew.history;
+                let over = earlier.len().saturating_sub(MAX_RENEWED_CREDENTIALS - 1);
+                meta::put(connection, EARLIER, &earlier.split_off(over))?;
                 meta::put(connection, "identity key", &seed)?;
                 meta::put(connection, "credential", &credential)?;
                 forget(connection)?;
@@ -139,6 +136,27 @@ impl Core {
             .await?;
         self.reload_account().await
     }
+
+    async fn ask_to_renew(
+        self: &Arc<Self>,
+        sender: Sender<'_>,
+        renew: &RenewCredential,
+    ) -> Result<ClientCredential, ClientError> {
+        let CredentialRenewed { credential } =
+            self.network.call::<call::AsRenewCredential>(self.domain(), Isolation::Identity, sender, renew).await?;
+        if credential.request != renew.request {
+            return Err(ClientError::untrusted("the AS certified something else than was asked for"));
+        }
+        self.verify_client(&credential).await?;
+        Ok(credential)
+    }
+}
+
+/// The credentials up to the current one, oldest first.
+fn history(connection: &Connection) -> Result<Vec<ClientCredential>, ClientError> {
+    let mut history = meta::get::<Vec<ClientCredential>>(connection, EARLIER)?.unwrap_or_default();
+    history.push(meta::require(connection, "credential")?);
+    Ok(history)
 }
 
 fn forget(connection: &Connection) -> Result<(), ClientError> {

@@ -108,6 +108,9 @@ wire_structs! {
     pub struct RenewCredential {
         /// The new identity key to certify, signed by the old one as well.
         pub request: ClientRequest,
+        /// The sender's credentials up to the current one, oldest first, as far as it has them, at most 8: a homeserver that was restored
+        /// from a backup may have one of the older ones only.
+        pub history: Vec<ClientCredential>,
     }
 
     /// The credential is renewed.

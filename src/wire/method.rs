@@ -193,7 +193,7 @@ methods! {
     /// OPAQUE registration, second half; makes the user.
     AsFinishRegistration = 0x0103, Request, Exempt, Once, Same, 128 * KIB, auth::FinishRegistration => auth::Registered;
     /// Certifies a new identity key before the old credential expires.
-    AsRenewCredential = 0x0104, Renewal, Exempt, Once, Same, 4 * KIB, auth::RenewCredential => auth::CredentialRenewed;
+    AsRenewCredential = 0x0104, Renewal, Exempt, Once, Same, 8 * KIB, auth::RenewCredential => auth::CredentialRenewed;
     /// Starts an OPAQUE login, the second factor of what follows.
     AsInit2fa = 0x0105, AsClient, Charged, Once, Again, KIB, auth::Init2fa => auth::SecondFactorChallenge;
     /// Replaces the sender's password.

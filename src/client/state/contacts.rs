@@ -4,12 +4,13 @@ use rusqlite::Connection;
 
 use super::{all, array, decoded, execute, first};
 use crate::{
-    base::{GroupId, Secret, UserId},
+    base::{GroupId, Secret, UserId, limits::MAX_RENEWED_CREDENTIALS},
     client::error::ClientError,
+    crypto::credential::{fingerprint, is_renewal_of},
     wire::{
         Encode,
         connection::{ConnectionOfferTbs, FriendshipPackage, Recipient},
-        credential::ClientCredential,
+        credential::{ClientCredential, Fingerprint},
     },
 };
 
@@ -128,28 +129,64 @@ pub fn answer_request(connection: &Connection, offer_id: &[u8; 16]) -> Result<()
 pub struct Contact {
     /// Who, as the AS certified it.
     pub credential: ClientCredential,
+    /// The credentials that this one has taken the place of, one after the other, oldest first, as far as they were seen: at
+    /// most [`MAX_RENEWED_CREDENTIALS`].
+    pub earlier: Vec<Fingerprint>,
     /// What it gave us.
     pub friendship: FriendshipPackage,
     /// The connection group.
     pub chat: GroupId,
 }
 
+impl Contact {
+    /// One that was not known before.
+    pub const fn new(credential: ClientCredential, friendship: FriendshipPackage, chat: GroupId) -> Self {
+        Self { credential, earlier: Vec::new(), friendship, chat }
+    }
+
+    /// Whether a credential is one that the known one has taken the place of.
+    pub fn had(&self, credential: &ClientCredential) -> bool {
+        is_renewal_of(&self.credential.request, credential) || self.earlier.contains(&fingerprint(credential))
+    }
+
+    /// It was seen with another credential; whether the key of the one before has signed for it.
+    pub fn take(&mut self, credential: ClientCredential) -> bool {
+        let is_same = is_renewal_of(&credential.request, &self.credential);
+        let before = std::mem::replace(&mut self.credential, credential);
+        if !is_same {
+            self.earlier.clear();
+            return false;
+        }
+        if self.earlier.len() >= MAX_RENEWED_CREDENTIALS {
+            self.earlier.remove(0);
+        }
+        self.earlier.push(fingerprint(&before));
+        true
+    }
+}
+
 /// Adds or renews a contact.
 pub fn insert_contact(connection: &Connection, contact: &Contact) -> Result<(), ClientError> {
-    let sql = "INSERT OR REPLACE INTO contacts (user, credential, friendship, chat) VALUES (?, ?, ?, ?)";
-    let user = contact.credential.request.payload.client.user.to_vec();
-    let row = (user, contact.credential.to_vec(), contact.friendship.to_vec(), contact.chat.to_vec());
+    let sql = "INSERT OR REPLACE INTO contacts (user, credential, friendship, chat, earlier) VALUES (?, ?, ?, ?, ?)";
+    let Contact { credential, earlier, friendship, chat } = contact;
+    let user = credential.request.payload.client.user.to_vec();
+    let row = (user, credential.to_vec(), friendship.to_vec(), chat.to_vec(), earlier.to_vec());
     execute(connection, sql, row).map(drop)
 }
 
 /// A contact.
 pub fn contact(connection: &Connection, user: &UserId) -> Result<Option<Contact>, ClientError> {
-    first(connection, "SELECT credential, friendship, chat FROM contacts WHERE user = ?", [user.to_vec()], contact_of)
+    first(
+        connection,
+        "SELECT credential, friendship, chat, earlier FROM contacts WHERE user = ?",
+        [user.to_vec()],
+        contact_of,
+    )
 }
 
 /// All contacts.
 pub fn contacts(connection: &Connection) -> Result<Vec<Contact>, ClientError> {
-    all(connection, "SELECT credential, friendship, chat FROM contacts ORDER BY user", [], contact_of)
+    all(connection, "SELECT credential, friendship, chat, earlier FROM contacts ORDER BY user", [], contact_of)
 }
 
 fn contact_of(row: &rusqlite::Row<'_>) -> Result<Contact, ClientError> {
@@ -157,6 +194,7 @@ fn contact_of(row: &rusqlite::Row<'_>) -> Result<Contact, ClientError> {
         credential: decoded(&row.get::<_, Vec<u8>>(0)?)?,
         friendship: decoded(&row.get::<_, Vec<u8>>(1)?)?,
         chat: decoded(&row.get::<_, Vec<u8>>(2)?)?,
+        earlier: decoded(&row.get::<_, Vec<u8>>(3)?)?,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Version of the tables below, in SQLite's `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -42,7 +42,8 @@ CREATE TABLE requests (
     id TEXT PRIMARY KEY, offer_id BLOB NOT NULL UNIQUE, offer BLOB, received INTEGER NOT NULL,
     expires INTEGER NOT NULL);
 CREATE TABLE contacts (
-    user BLOB PRIMARY KEY, credential BLOB NOT NULL, friendship BLOB NOT NULL, chat BLOB NOT NULL);
+    user BLOB PRIMARY KEY, credential BLOB NOT NULL, friendship BLOB NOT NULL, chat BLOB NOT NULL,
+    earlier BLOB NOT NULL);
 -- Users of whom nothing is wanted, and the groups of theirs whose messages the homeserver drops.
 CREATE TABLE blocked (user BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE blocked_groups (chat BLOB PRIMARY KEY, user BLOB NOT NULL) WITHOUT ROWID;
@@ -106,6 +107,9 @@ CREATE TABLE earlier_leaves (
 CREATE TABLE removed (chat BLOB NOT NULL, identity BLOB NOT NULL, PRIMARY KEY (chat, identity)) WITHOUT ROWID;
 ";
 
+/// From version 5: a contact's credentials before the one that is known now, of which there are none (an empty vector).
+const FROM_5: &str = "ALTER TABLE contacts ADD COLUMN earlier BLOB NOT NULL DEFAULT x'00';";
+
 /// Opens `home/client.db`, with its tables.
 pub fn open(home: &Path) -> Result<Connection, ClientError> {
     let path = home.join("client.db");
@@ -160,21 +164,20 @@ pub fn prepare(connection: &mut Connection) -> Result<(), ClientError> {
             transaction.pragma_update(None, "user_version", VERSION)?;
             Ok(transaction.commit()?)
         }
-        3 => {
+        3..VERSION => {
             let transaction = connection.transaction()?;
-            transaction.execute_batch(FROM_3)?;
-            if let Some(home) = meta::get::<Domain>(&transaction, "domain")? {
-                let sql = "INSERT INTO tokens SELECT nonce, ?, token, not_after FROM old_tokens";
-                transaction.execute(sql, [home.as_str()])?;
+            if version <= 3 {
+                transaction.execute_batch(FROM_3)?;
+                if let Some(home) = meta::get::<Domain>(&transaction, "domain")? {
+                    let sql = "INSERT INTO tokens SELECT nonce, ?, token, not_after FROM old_tokens";
+                    transaction.execute(sql, [home.as_str()])?;
+                }
+                transaction.execute_batch("DROP TABLE old_tokens")?;
             }
-            transaction.execute_batch("DROP TABLE old_tokens")?;
-            transaction.execute_batch(FROM_4)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            Ok(transaction.commit()?)
-        }
-        4 => {
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(FROM_4)?;
+            if version <= 4 {
+                transaction.execute_batch(FROM_4)?;
+            }
+            transaction.execute_batch(FROM_5)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             Ok(transaction.commit()?)
         }

@@ -6,21 +6,29 @@ use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::Connection;
 
 use super::{
-    Database, inbox, meta,
+    Database,
+    contacts::{self, Contact},
+    inbox, meta,
     outbox::{self, Chore, Kind, New},
     queues::{self, Cursor, Queue},
     schema, strangers, tokens,
 };
 use crate::{
-    base::{Domain, GroupId, Secret, Timestamp, UserId},
+    base::{ClientId, Domain, GroupId, Secret, Timestamp, UserId},
     client::{
         error::{ClientError, Local},
         mls::Json,
     },
-    crypto::ratchet::Ratchet,
+    crypto::{
+        credential::{issue_client, issue_intermediate, issue_root, request_client, request_intermediate},
+        ratchet::Ratchet,
+        signature::SigningKey,
+    },
     wire::{
         Encode, Method,
+        connection::FriendshipPackage,
         content::{ApplicationMessage, Content},
+        credential::{ClientCredential, Validity},
     },
 };
 
@@ -244,7 +252,7 @@ fn a_state_of_version_3_keeps_its_tokens() {
     let home: Domain = "a.test".parse().unwrap();
     meta::put(&connection, "domain", &home).unwrap();
     let old = "DROP TABLE tokens; DROP TABLE strangers; DROP TABLE aside; PRAGMA user_version = 3;
-        DROP TABLE earlier_leaves; DROP TABLE removed;
+        DROP TABLE earlier_leaves; DROP TABLE removed; ALTER TABLE contacts DROP COLUMN earlier;
         CREATE TABLE tokens (nonce BLOB PRIMARY KEY, token BLOB NOT NULL, not_after INTEGER NOT NULL) WITHOUT ROWID;";
     connection.execute_batch(old).unwrap();
     let token = crate::wire::Token {
@@ -259,4 +267,53 @@ fn a_state_of_version_3_keeps_its_tokens() {
     assert_eq!(tokens::take(&connection, &home, 1).unwrap(), (Some(token), 0));
     assert!(strangers::wanted(&connection).unwrap().is_empty());
     schema::prepare(&mut connection).unwrap();
+}
+
+#[test]
+fn a_state_of_version_5_keeps_its_contacts_and_what_they_were_certified_as_before_is_remembered_from_then_on() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::prepare(&mut connection).unwrap();
+    let (user, domain) = (UserId { uuid: [1; 16], domain: "a.test".parse().unwrap() }, "a.test".parse().unwrap());
+    let client = ClientId { user: user.clone(), client: [2; 16] };
+    let [root_key, key] = [[3; 32], [4; 32]].map(|seed| SigningKey::from_seed(Secret::new(seed)).unwrap());
+    let validity = Validity { not_before: 0, not_after: 100 };
+    let root = issue_root(domain, validity.clone(), &root_key);
+    let request = request_intermediate(root.payload.domain.clone(), validity.clone(), &root, &root_key);
+    let signer = issue_intermediate(request, &root_key);
+    let certified = |renews: Option<(&ClientCredential, &SigningKey)>| {
+        issue_client(request_client(client.clone(), validity.clone(), &signer, &key, renews), &root_key)
+    };
+    let secret = || Secret::new([5; 32]);
+    let friendship = FriendshipPackage {
+        friendship_token: secret(),
+        friendship_encryption_key: secret(),
+        welcome_attribution_key: secret(),
+        user_profile_key: secret(),
+    };
+    let mut renewed = vec![certified(None)];
+    contacts::insert_contact(&connection, &Contact::new(renewed[0].clone(), friendship, group())).unwrap();
+    connection.execute_batch("ALTER TABLE contacts DROP COLUMN earlier; PRAGMA user_version = 5;").unwrap();
+    schema::prepare(&mut connection).unwrap();
+
+    let found = || contacts::contact(&connection, &user).unwrap().unwrap();
+    assert!(found().credential == renewed[0] && found().earlier.is_empty());
+    for _ in 0..12 {
+        let next = certified(renewed.last().map(|before| (before, &key)));
+        let mut contact = found();
+        assert!(!contact.had(&next));
+        assert!(contact.take(next.clone()));
+        contacts::insert_contact(&connection, &contact).unwrap();
+        renewed.push(next);
+    }
+    let (last, earlier) = renewed.split_last().unwrap();
+    assert_eq!(found().credential, *last);
+    assert_eq!(earlier.iter().map(|credential| found().had(credential)).collect::<Vec<_>>(), {
+        let mut remembered = vec![true; 12];
+        remembered[..4].fill(false);
+        remembered
+    });
+    // Somebody else under the same name has no past.
+    let mut contact = found();
+    assert!(!contact.take(certified(None)));
+    assert!(contact.earlier.is_empty());
 }

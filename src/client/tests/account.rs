@@ -228,13 +228,7 @@ async fn signer_revoked(root: bool) {
     let dispatcher = server.dispatcher();
     let keyring = dispatcher.keyring();
     let old = fingerprint(keyring.intermediates().next().unwrap());
-    let now = SystemClock.now();
-    if root {
-        let change = dispatcher.change_keyring(|keys, context| keys.rotate_root(context.domain, now, context.rng));
-        change.await.unwrap();
-    } else {
-        dispatcher.change_keyring(|keys, context| keys.rotate_intermediate(now, context.rng)).await.unwrap();
-    }
+    server.rotate(root).await;
     // Nobody has noticed yet.
     alice.say(&chat, "rotated").await;
     if root {

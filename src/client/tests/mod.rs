@@ -329,6 +329,17 @@ impl Homeserver {
         }
     }
 
+    /// New users are certified by another intermediate, or by one of another root.
+    async fn rotate(&self, root: bool) {
+        let now = self.clock.now();
+        let dispatcher = self.dispatcher();
+        let change = dispatcher.change_keyring(|keys, context| match root {
+            true => keys.rotate_root(context.domain, now, context.rng),
+            false => keys.rotate_intermediate(now, context.rng),
+        });
+        change.await.unwrap();
+    }
+
     /// Everything that is durable now.
     fn backup(&self) -> MemoryEngine {
         let backup = self.engine.snapshot();

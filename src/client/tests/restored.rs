@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     base::UserId,
     client::{commit::Intent, state::chats::ChatState},
+    crypto::credential::is_renewal_of,
     store::Limit,
 };
 
@@ -176,6 +177,59 @@ async fn what_waited_for_another_homeserver_arrives_once_whether_or_not_it_had_a
     people.talk(group, &[alice, bob, carol]).await;
     // What goes out now is of the new life, and arrives once too.
     assert!(!bob.problem("secret reuse").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_certified_anew_after_the_backup_proves_to_be_the_same_however_often_and_by_whom() {
+    // Whether a root is rotated, or an intermediate, or nothing.
+    for (renewals, rotated) in [(1, Some(false)), (1, Some(true)), (2, None), (3, Some(true))] {
+        for many in [false, true] {
+            println!("{renewals} renewals, root rotated: {rotated:?}, on several homeservers: {many}");
+            let servers = if many {
+                World::of_many().start_all(["a.test", "b.test", "c.test", "d.test"]).await.to_vec()
+            } else {
+                vec![Homeserver::start().await]
+            };
+            let people = People::meet(servers).await;
+            let People { servers, alice, bob, carol, group, chats, .. } = &people;
+            let server = &servers[1 % servers.len()];
+            let backup = server.backup();
+            if let Some(root) = rotated {
+                server.rotate(root).await;
+            }
+            // So that nobody has to wait for a minute, as between two questions to a homeserver that is not one's own.
+            for user in people.all() {
+                user.client.0.fetch_authority(&server.domain).await.unwrap();
+            }
+            for _ in 0..renewals {
+                bob.client.0.renew_credential().await.unwrap();
+                people.settle().await;
+            }
+            people.talk(group, &[alice, bob, carol]).await;
+            let before = bob.client.0.account().credential.clone();
+
+            server.restore(&backup).await;
+            people.settle().await;
+
+            let after = bob.client.0.account().credential.clone();
+            // Where the signer is still known the same key is certified once more, and else a fresh one that it has signed for.
+            if rotated.is_none() {
+                assert_eq!(after, before);
+            } else {
+                assert!(is_renewal_of(&after.request, &before));
+            }
+            for user in [alice, carol] {
+                assert!(!user.problem("another identity key").await, "{}", user.id());
+            }
+            people.talk(group, &[alice, bob, carol]).await;
+            people.talk(&chats[0], &[alice, bob]).await;
+            assert_eq!(members(alice, group).await, sorted([alice, bob, carol]));
+            // It goes on from there as always.
+            bob.client.0.renew_credential().await.unwrap();
+            people.settle().await;
+            people.talk(group, &[alice, bob, carol]).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,6 @@ use super::{Answer, Call};
 use crate::{
     authentication as auth,
     base::{ClientId, Refusal},
-    crypto::credential::is_renewal_of,
     dispatch::{Dispatcher, admin::INVITATIONS, credit::DOMAINS, run::Scope},
     service::{QueueId, policy::Rate, proof},
     store::Table,
@@ -56,20 +55,14 @@ impl Dispatcher {
         let mut scope = self.locked(("user", client.user.uuid)).await;
         let stored = auth::records::find(&scope.context(), client).await?.ok_or_else(proof::unproven)?;
         let old = &stored.credential;
-        // After a lost reply the new key is the one that is stored, and the old one is not known any more.
-        let old_key = Some(&old.request.payload.verifying_key).filter(|_| old.request != request.request);
-        let new_key = &request.request.payload.verifying_key;
         if request.request.payload.client != *client {
             return Err(Refusal::unauthenticated("the sender is not whom the credential request names"));
         }
-        let proven = presented.prove_renewing(client.clone(), old_key, new_key);
-        // In a request that this homeserver has granted before, and has forgotten since it was restored from a backup, the old key has
-        // signed for the new one; the client need not have it any more, and proves the new one twice.
-        let again = || {
-            let by_new = || presented.prove_renewing(client.clone(), Some(new_key), new_key);
-            is_renewal_of(&request.request, old).then(by_new)
-        };
-        let sender = proven.or_else(|refusal| again().unwrap_or(Err(refusal)))?;
+        let current = auth::renew_credential::forgotten(old, &request.history)?.last().unwrap_or(old);
+        // After a lost reply the new key is the one that is stored, and the old one is not known any more.
+        let old_key = Some(&current.request.payload.verifying_key).filter(|_| old.request != request.request);
+        let new_key = &request.request.payload.verifying_key;
+        let sender = presented.prove_renewing(client.clone(), old_key, new_key)?;
         self.authentication.check_own(&stored, self.parts.clock.now())?;
         call.charge()?;
         let service = &self.authentication;
