@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rusqlite::Connection;
 use tokio::{
     sync::{Notify, OwnedMutexGuard, mpsc},
     task::AbortHandle,
@@ -18,14 +19,18 @@ use super::{
     event::Event,
     network::{Network, Sender},
     record,
-    state::{Database, chats, outbox::Pending},
+    state::{
+        Database,
+        chats::{self, Chat},
+        outbox::Pending,
+    },
     trust::{Doubt, Trust},
 };
 use crate::{
     base::{AliasId, Day, Domain, GroupId},
     crypto::signature::SigningKey,
     wire::{
-        Method, SenderId,
+        Decode, Method, SenderId,
         credential::{ClientCredential, SignaturePublicKey},
         delivery::GetDeliveryKeys,
         envelope::LeafId,
@@ -167,29 +172,27 @@ impl Core {
     }
 
     /// Sends a request of the outbox, proven as its method wants it.
-    pub async fn transmit(&self, pending: &Pending) -> Result<Bytes, ClientError> {
+    pub async fn transmit(&self, pending: &Pending, chat: Option<Chat>) -> Result<Bytes, ClientError> {
         let Pending { method, domain, body, .. } = pending;
         let body = Bytes::copy_from_slice(body);
         let account = self.account();
         let keys = &account.keys;
-        let lane = pending.lane.clone();
-        match method.proof() {
-            ProofKind::AsClient => {
+        match (method.proof(), chat) {
+            (ProofKind::AsClient, _) => {
                 let sender = Sender::Bound(account.identity(), &keys.identity);
                 self.network.send(domain, Isolation::Identity, *method, sender, body).await
             }
-            ProofKind::QsClient => {
+            (ProofKind::QsClient, _) => {
                 let sender = Sender::Bound(account.queuing_client(), &keys.queuing_client);
                 self.network.send(domain, Isolation::Pseudonym, *method, sender, body).await
             }
-            ProofKind::AsAlias => {
+            (ProofKind::AsAlias, _) => {
                 let alias = AliasId(pending.extra[..].try_into().map_err(ClientError::storage)?);
                 let key = self.alias_key(alias).await?;
                 let sender = Sender::Bound(SenderId::AsAlias(alias), &key);
                 self.network.send(domain, Isolation::Alias(alias), *method, sender, body).await
             }
-            proof @ (ProofKind::Leaf | ProofKind::FirstLeaf) => {
-                let chat = self.chat_of_lane(lane).await?;
+            (proof @ (ProofKind::Leaf | ProofKind::FirstLeaf), Some(chat)) => {
                 let key = SigningKey::from_seed(chat.leaf_seed)?;
                 let isolation = self.delivery(&chat.group);
                 let sender = SenderId::DsLeaf(LeafId { group: chat.group, leaf: chat.leaf });
@@ -199,21 +202,21 @@ impl Core {
                 };
                 self.network.send(domain, isolation, *method, sender, body).await
             }
-            ProofKind::EarKey => {
-                let isolation = self.delivery(&self.chat_of_lane(lane).await?.group);
-                self.network.send(domain, isolation, *method, Sender::Nobody, body).await
+            (ProofKind::EarKey, Some(chat)) => {
+                self.network.send(domain, self.delivery(&chat.group), *method, Sender::Nobody, body).await
             }
             _ => self.network.send(domain, Isolation::Anonymous, *method, Sender::Nobody, body).await,
         }
     }
 
-    async fn chat_of_lane(&self, lane: Vec<u8>) -> Result<chats::Chat, ClientError> {
-        self.database
-            .run(move |connection| {
-                use crate::wire::Decode;
-                chats::require(connection, &GroupId::from_slice(&lane)?)
-            })
-            .await
+    /// The chat that a request is proven by, if it is, as it is now.
+    pub async fn proving_chat(&self, pending: &Pending) -> Result<Option<Chat>, ClientError> {
+        if !matches!(pending.method.proof(), ProofKind::Leaf | ProofKind::FirstLeaf | ProofKind::EarKey) {
+            return Ok(None);
+        }
+        let lane = pending.lane.clone();
+        let find = move |connection: &Connection| chats::require(connection, &GroupId::from_slice(&lane)?);
+        self.database.run(find).await.map(Some)
     }
 
     /// The method that fetches from a queue and the one that listens to it.

@@ -17,7 +17,7 @@ use super::{
     network::jittered,
     resync::{self, Reason, on_its_way},
     state::{
-        chats::{self, ChatKind, ChatState},
+        chats::{self, Chat, ChatKind, ChatState},
         contacts::{self, Contact},
         inbox,
         outbox::{self, Chore, Kind, Pending},
@@ -145,7 +145,10 @@ impl Core {
 
     /// Sends one request and records what became of it.
     pub async fn deliver(self: &Arc<Self>, pending: &Pending) -> Result<Settled, ClientError> {
-        let outcome = self.transmit(pending).await;
+        let (proven_by, outcome) = match self.proving_chat(pending).await {
+            Ok(chat) => (chat.clone(), self.transmit(pending, chat).await),
+            Err(error) => (None, Err(error)),
+        };
         let row = pending.clone();
         match outcome {
             Ok(answer) => {
@@ -169,7 +172,7 @@ impl Core {
                 }
                 let status = if let ClientError::Refused(refusal) = &error { Some(refusal.status) } else { None };
                 self.database.run(move |connection| undo(connection, &row, status)).await?;
-                Err(self.explained(pending, error).await)
+                Err(self.explained(pending, proven_by, error).await)
             }
             Err(error) => Err(error),
         }
@@ -191,7 +194,12 @@ impl Core {
     }
 
     /// Why the DS does not believe that this client is a member, if the reason is on its way.
-    async fn explained(self: &Arc<Self>, pending: &Pending, error: ClientError) -> ClientError {
+    async fn explained(
+        self: &Arc<Self>,
+        pending: &Pending,
+        proven_by: Option<Chat>,
+        error: ClientError,
+    ) -> ClientError {
         if error.status() == Status::NotFound.name()
             && matches!(pending.kind, Kind::Message | Kind::Commit | Kind::Leave)
         {
@@ -205,22 +213,26 @@ impl Core {
         if error.status() != Status::Unauthenticated.name() || outbox::group_of(&pending.lane).is_none() {
             return error;
         }
-        let epoch = async || {
+        let now = async || {
             let lane = pending.lane.clone();
             let find = move |connection: &Connection| {
                 let chat = chats::require_active(connection, &GroupId::from_slice(&lane)?)?;
-                Ok(mls::find(&Provider::new(connection), &chat.group)?.map(|state| state.epoch()))
+                let epoch = mls::find(&Provider::new(connection), &chat.group)?.map(|state| state.epoch());
+                Ok((chat, epoch))
             };
             self.database.run(find).await
         };
-        let before = epoch().await;
+        let before = now().await.map(|(_, epoch)| epoch);
         if self.drain(Queue::Client).await.is_err() {
             return error;
         }
-        match (before, epoch().await) {
+        let is_same = |chat: &Chat| {
+            proven_by.is_none_or(|proven| (proven.leaf, proven.leaf_seed) == (chat.leaf, chat.leaf_seed.clone()))
+        };
+        match (before, now().await) {
             (_, Err(reason)) => reason,
-            // The package it was added by may be the same as the last time.
-            (Ok(before), Ok(after)) if before != after => {
+            // While the request was under way, or only now; and the package it was added by may be the same as the last time.
+            (Ok(before), Ok((chat, epoch))) if !is_same(&chat) || before != epoch => {
                 ClientError::invalid("you were removed from this chat and added again: try again")
             }
             _ => error,

@@ -370,9 +370,10 @@ pub const fn commented(default: bool) -> &'static str {
 
 /// The line of the setting that a complaint begins with, as in `limits.max_streams`, if it is one.
 fn line_of(text: &str, complaint: &str) -> Option<usize> {
-    let named = complaint.split([' ', ':']).next()?;
-    let (wanted, key) = match named.split_once(".\"") {
-        Some((table, key)) => (table, key.trim_end_matches('"')),
+    let named = complaint.split([' ', ':', '"']).next()?;
+    let (wanted, key) = match named.strip_suffix('.') {
+        // A key in quotes may have anything in it.
+        Some(table) => (table, complaint.split('"').nth(1)?),
         None => named.rsplit_once('.').unwrap_or(("", named)),
     };
     let mut table = "";
@@ -427,6 +428,7 @@ mod tests {
             (format!("{MINIMAL}[limits]\n# max_streams = 1\nmax_streams = 0\n"), "line 7: limits.max_streams"),
             (MINIMAL.replace("a.test", "localhost"), "line 1: domain"),
             (format!("{MINIMAL}[federation.peers]\n\"a.test\" = \"127.0.0.1:1\"\n"), "line 6: federation.peers"),
+            (format!("{MINIMAL}[federation.peers]\n\"a test\" = \"127.0.0.1:1\"\n"), "line 6: federation.peers"),
             (format!("{MINIMAL}[limits]\nmax_steams = 5\n"), "line 6"),
             (format!("{MINIMAL}[log]\nlevels = \"info\"\n"), "line 6"),
             (format!("{MINIMAL}[log]\n\notlp = \"udp://127.0.0.1\"\n"), "line 7: log.otlp"),

@@ -245,3 +245,30 @@ async fn a_friendship_token_that_somebody_took_meanwhile_keeps_nobody_from_comin
     let group = alice.client.create_group("Trip").await.unwrap();
     alice.client.invite(&group, &[bob.id()]).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_and_added_again_while_a_message_was_on_its_way_is_told_so() {
+    let server = Homeserver::start().await;
+    let (alice, bob) = (server.register("Alice").await, server.register("Bob").await);
+    befriend(&alice, &bob).await;
+    let group = alice.client.create_group("Trip").await.unwrap();
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    bob.client.sync().await.unwrap();
+    *server.handler.hang_at.lock().unwrap() = Some(Method::DsSendMessage);
+    *server.handler.hang.lock().unwrap() = Some(Hang { after: 0, carried_out: false });
+    let sending = tokio::spawn({
+        let (client, group) = (bob.client.clone(), group.clone());
+        async move { client.send(&group, Content::Text("on its way".into())).await }
+    });
+    server.handler.hung.notified().await;
+    alice.client.remove(&group, &[bob.id()]).await.unwrap();
+    alice.client.invite(&group, &[bob.id()]).await.unwrap();
+    // As one that listens does meanwhile: when the answer comes it is a member again, by another leaf.
+    bob.client.0.drain(Queue::Client).await.unwrap();
+    server.kill().await;
+    let error = sending.await.unwrap().unwrap_err();
+    assert_eq!(error.status(), "invalid", "{error}");
+    assert!(error.to_string().contains("removed from this chat and added again"), "{error}");
+    bob.say(&group, "again").await;
+    assert_eq!(alice.hear().await, [said("Bob", "again")]);
+}
