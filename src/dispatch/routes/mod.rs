@@ -7,6 +7,7 @@ mod delivery;
 mod queuing;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -183,7 +184,8 @@ impl Dispatcher {
             Ok(request) => {
                 let charged = AtomicBool::new(false);
                 let call = Call { session, stream, request, dispatcher: &self, charged };
-                self.clone().route(&call).instrument(span.clone()).await
+                // By reference: what answers has room for every method in it, and is not to be moved for each request.
+                pin!(self.clone().route(&call)).instrument(span.clone()).await
             }
             Err(refusal) => Err(refusal.clone()),
         };
