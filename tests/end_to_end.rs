@@ -426,3 +426,25 @@ async fn a_homeserver_is_set_up_once_and_its_data_belongs_to_one_process() {
     let (code, _) = run(&["serve", "--config", server.path("none.toml").to_str().unwrap()]).await;
     assert_eq!(code, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_homeserver_is_away_people_see_what_is_known_and_are_told_what_they_wait_for() {
+    let mut server = Server::start().await;
+    let (alice, bob) = (server.cli("Alice"), server.cli("Bob"));
+    let (_, bob_id) = (alice.register().await, bob.register().await);
+    let chat = alice.run(&["connect", &bob_id]).await.one()["chat"].as_str().unwrap().to_owned();
+    server.stop().await;
+    let (shown, refused) = within("a homeserver that is away", async {
+        tokio::join!(alice.command_for_people(["chats"]).output(), bob.run(&["chats"]))
+    })
+    .await;
+    // A program is not told what may be old.
+    assert_eq!(refused.failure(), "unreachable");
+    let shown = shown.unwrap();
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(shown.status.success(), "{said}");
+    assert!(String::from_utf8(shown.stdout).unwrap().contains(&chat));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].contains("has not answered yet") && lines[1].starts_with("as it was known before: "), "{said}");
+}

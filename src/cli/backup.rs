@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{Failure, Output};
+use super::output::{Failure, Output, private, size};
 use crate::{
     base::{Clock, SystemClock},
     node::{
@@ -148,6 +148,7 @@ impl Restore {
         if std::os::unix::net::UnixStream::connect(&config.admin_socket).is_ok() {
             return Err(NodeError::Config("the homeserver runs: stop it first".into()).into());
         }
+        private();
         let (set, mut told) = (Set::open(&self.directory)?, Told::new("restored"));
         let restored =
             backup::restore(&config, &set, self.backup.as_deref(), &mut |progress| told.tell(progress)).await;
@@ -247,29 +248,5 @@ impl Told {
 impl Drop for Told {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// A number of bytes, for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, "bytes");
-    for next in UNITS {
-        if value < 1_024.0 {
-            break;
-        }
-        (value, unit) = (value / 1_024.0, next);
-    }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.1} {unit}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_are_told_in_units_that_fit() {
-        let told = [0, 1_023, 1_024, 1_536, 5 << 20, 7 << 40].map(size);
-        assert_eq!(told, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "5.0 MiB", "7.0 TiB"]);
     }
 }

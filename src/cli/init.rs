@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     base::{Domain, limits::DEFAULT_PORT},
-    node::setup::{Admission, Created, Mode, Setup, create},
+    node::{
+        renewal,
+        setup::{Admission, Created, Mode, Setup, create},
+    },
 };
 
 /// What to set up.
@@ -131,14 +134,23 @@ impl Choice for Watch {
 
 impl Choice for Who {
     fn read(text: &str) -> Result<Self, String> {
-        Self::from_str(text, true)
+        one_of(text)
     }
 }
 
 impl Choice for Others {
     fn read(text: &str) -> Result<Self, String> {
-        Self::from_str(text, true)
+        one_of(text)
     }
+}
+
+/// One of a few names.
+fn one_of<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, true).map_err(|_| {
+        let all = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
+        format!("this is none of {}", names.join(", "))
+    })
 }
 
 /// Asks on a terminal, or wherever lines come from.
@@ -228,7 +240,7 @@ impl Init {
         };
         let (certificate, key) = match self.certificate {
             Some(certificate) => (Some(certificate), self.key),
-            None => ask_for_certificate(questions)?,
+            None => ask_for_certificate(&domain, questions)?,
         };
         let registration = match self.registration {
             Some(who) => who,
@@ -266,15 +278,22 @@ impl Init {
     }
 }
 
-/// The files of a certificate, or neither.
+/// The files of a certificate for the domain, or neither.
 fn ask_for_certificate<R: BufRead, W: Write>(
+    domain: &Domain,
     questions: &mut Questions<R, W>,
 ) -> Result<(Option<PathBuf>, Option<PathBuf>), Failure> {
     let why = "The certificate chain for the domain (a PEM file, as from Let's Encrypt: fullchain.pem). \
                \"none\" makes one for trying things out, which clients have to be told to trust.";
-    let Chain(Some(certificate)) = questions.ask("Certificate", why, Some("none"))? else { return Ok((None, None)) };
-    let Readable(key) = questions.ask("Private key", "The private key of the certificate (PEM).", None)?;
-    Ok((Some(certificate), Some(key)))
+    loop {
+        let chain = questions.ask("Certificate", why, Some("none"))?;
+        let Chain(Some(certificate)) = chain else { return Ok((None, None)) };
+        let Readable(key) = questions.ask("Private key", "The private key of the certificate (PEM).", None)?;
+        match renewal::look_at(domain, &certificate, &key) {
+            Ok(()) => return Ok((Some(certificate), Some(key))),
+            Err(error) => writeln!(questions.out, "  {error}")?,
+        }
+    }
 }
 
 /// Every address of this machine.
@@ -303,13 +322,24 @@ fn told(dir: &std::path::Path, setup: &Setup, Created { config, authority }: &Cr
         let host = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
         reach = format!(" --at {} --ca {authority}", SocketAddr::new(host, setup.listen.port()));
     }
+    match setup.registration {
+        Admission::Open => {}
+        Admission::Invitation => {
+            lines.push(format!("a code:     bennu admin --config {config} invite create"));
+            reach += " --invitation CODE";
+        }
+        Admission::Closed => lines.push("Nobody can register before [registration] policy is another.".into()),
+    }
     lines.push(format!("first user: bennu client --home ./alice register --domain {domain}{reach} --name Alice"));
     lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::node::certificates;
 
     fn nothing() -> Init {
         Init {
@@ -348,24 +378,52 @@ mod tests {
         let given = Init { domain: Some("a.test".parse().unwrap()), ..nothing() };
         let directory = tempfile::tempdir().unwrap();
         let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
-        std::fs::write(&chain, "").and_then(|()| std::fs::write(&key, "")).unwrap();
+        let [made, other] = ["a.test", "b.test"]
+            .map(|domain| certificates::generate(&domain.parse().unwrap(), SystemTime::now()).unwrap());
+        let others = directory.path().join("other.pem");
+        for (path, content) in [(&chain, &made.server_chain), (&key, &*made.server_key), (&others, &*other.server_key)]
+        {
+            std::fs::write(path, content).unwrap();
+        }
         let answers = format!(
-            "home\nsomewhere\n0.0.0.0:1\nnowhere.pem\n{}\n{}\n{}\nfriends\ninvitation\nallowlist\nnever\noff\n",
-            chain.display(),
-            directory.path().display(),
-            key.display()
+            "home\nsomewhere\n0.0.0.0:1\nnowhere.pem\n{chain}\n{directory}\n{others}\n{chain}\n{key}\n\
+             friends\ninvitation\nallowlist\nnever\noff\n",
+            chain = chain.display(),
+            directory = directory.path().display(),
+            others = others.display(),
+            key = key.display()
         );
         let (completed, shown) = answered(given, &answers);
         let completed = completed.ok().unwrap();
         assert!(!shown.contains("Domain:") && shown.contains("no address with a port"), "{shown}");
         assert!(shown.contains("neither an address with a port nor \"off\""), "{shown}");
         assert!(shown.contains("nowhere.pem: No such file") && shown.contains("it is no file"), "{shown}");
+        assert!(shown.contains("the private key is not that of the certificate"), "{shown}");
+        assert!(shown.contains("this is none of open, invitation, closed"), "{shown}");
         assert_eq!(completed.certificate.zip(completed.key).unwrap(), (chain, key));
         assert!(matches!(
             (completed.registration, completed.federation),
             (Some(Who::Invitation), Some(Others::Allowlist))
         ));
         assert!(completed.watch.unwrap().0.is_none());
+    }
+
+    #[test]
+    fn what_to_do_next_is_what_the_policy_asks_for() {
+        let said = |registration| {
+            let domain = "a.test".parse().unwrap();
+            let setup = Setup { registration, ..Setup::new(domain, any()) };
+            told("home".as_ref(), &setup, &Created { config: "home/bennu.toml".into(), authority: None })
+        };
+        let open = said(Admission::Open);
+        assert!(
+            open.ends_with("first user: bennu client --home ./alice register --domain a.test --name Alice\n"),
+            "{open}"
+        );
+        let invited = said(Admission::Invitation);
+        assert!(invited.contains("bennu admin --config home/bennu.toml invite create\n"), "{invited}");
+        assert!(invited.contains("--domain a.test --invitation CODE --name Alice"), "{invited}");
+        assert!(said(Admission::Closed).contains("Nobody can register"));
     }
 
     #[test]

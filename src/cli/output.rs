@@ -103,17 +103,45 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     })
 }
 
+/// What this process makes from now on is for its user alone, whatever the mask of whoever started it.
+pub fn private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
 /// Text from other people as it may be shown on a terminal: without control characters.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A time in UTC. One that no calendar has is shown as its number.
+/// A time in UTC, to the second. One that no calendar has is shown as its number.
 pub fn rfc3339(time: Timestamp) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000)
+    i64::try_from(time.seconds())
         .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_else(|| time.0.to_string())
+}
+
+/// The same to the millisecond, all three digits of it.
+pub fn rfc3339_millis(time: Timestamp) -> String {
+    let seconds = rfc3339(time);
+    match seconds.strip_suffix('Z') {
+        Some(seconds) => format!("{seconds}.{:03}Z", time.0 % 1_000),
+        None => seconds,
+    }
+}
+
+/// A number of bytes, for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, "bytes");
+    for next in UNITS {
+        if value < 1_024.0 {
+            break;
+        }
+        (value, unit) = (value / 1_024.0, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.1} {unit}") }
 }
 
 /// A text in a result.
@@ -124,4 +152,32 @@ pub fn word<'a>(value: &'a Value, name: &str) -> &'a str {
 /// A time in a result, in seconds there, for people.
 pub fn time(value: &Value, name: &str) -> String {
     rfc3339(Timestamp(value[name].as_u64().unwrap_or_default().saturating_mul(1_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_units_that_fit() {
+        let told = [0, 1_023, 1_024, 1_536, 5 << 20, 7 << 40].map(size);
+        assert_eq!(told, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "5.0 MiB", "7.0 TiB"]);
+    }
+
+    #[test]
+    fn a_time_has_as_many_digits_as_any_other() {
+        let times = [0, 999, 1_795_814_389_000, 1_795_814_389_450].map(Timestamp);
+        assert_eq!(
+            times.map(rfc3339_millis),
+            [
+                "1970-01-01T00:00:00.000Z",
+                "1970-01-01T00:00:00.999Z",
+                "2026-11-27T21:19:49.000Z",
+                "2026-11-27T21:19:49.450Z"
+            ]
+        );
+        assert_eq!(rfc3339(times[3]), "2026-11-27T21:19:49Z");
+        let never = u64::MAX.to_string();
+        assert_eq!([rfc3339(Timestamp(u64::MAX)), rfc3339_millis(Timestamp(u64::MAX))], [never.clone(), never]);
+    }
 }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{Failure, print};
+use super::output::{Failure, print, private};
 use crate::node::{Config, Node, check, logging};
 
 /// What to run.
@@ -25,8 +24,7 @@ impl Serve {
     pub async fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config)?;
         let log = logging::start(&config)?;
-        // What the homeserver makes is for its user alone, whatever the mask of whoever starts it.
-        rustix::process::umask(Mode::from_raw_mode(0o077));
+        private();
         check::warn_of_files(&config);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

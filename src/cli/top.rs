@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::output::{Failure, Output, print, word};
+use super::output::{Failure, Output, print, size, word};
 use crate::node::admin::{self, Command as Ask};
 
 /// Clears the terminal and begins at its top.
@@ -59,8 +59,7 @@ fn text(figures: &Value) -> String {
     };
     let number = |name: &str| field(name).map_or_else(|| "-".into(), short);
     let millis = |name: &str| field(name).map_or_else(|| "-".into(), |value| format!("{} ms", short(value)));
-    let bytes =
-        |name: &str| field(name).map_or_else(|| "-".into(), |value| format!("{} MiB", short(value / 1_048_576.0)));
+    let bytes = |name: &str| field(name).map_or_else(|| "-".into(), |value| size(value as u64));
     let mut text = format!(
         "{}  {}  bennu {}  up {}\n\n",
         word(figures, "domain"),

@@ -31,9 +31,14 @@ impl Wipe {
             return Err(Failure::new("usage", format!("that is not {}; nothing was deleted", config.domain)));
         }
         let paths: Vec<_> = belongings.paths().iter().map(|path| path.display().to_string()).collect();
-        belongings.delete()?;
+        let others: Vec<_> = belongings.delete()?.iter().map(|path| path.display().to_string()).collect();
         let done = format!("{} is deleted", config.domain);
-        output.line(|| done.clone(), || json!({ "done": done, "deleted": paths }))
+        let said = || match &others[..] {
+            [] => done.clone(),
+            [first] => format!("{done}; {first} is not of it and stays"),
+            [first, rest @ ..] => format!("{done}; {first} and {} more are not of it and stay", rest.len()),
+        };
+        output.line(said, || json!({ "done": done, "deleted": paths, "left": others }))
     }
 }
 

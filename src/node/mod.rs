@@ -14,7 +14,7 @@ pub mod life;
 pub mod logging;
 mod policy;
 mod reload;
-mod renewal;
+pub(crate) mod renewal;
 mod room;
 pub mod setup;
 mod supervisor;
@@ -23,6 +23,7 @@ mod tests;
 #[cfg(feature = "otlp")]
 pub mod traces;
 pub mod watch;
+#[cfg(feature = "rocksdb")]
 pub mod wipe;
 
 use std::{

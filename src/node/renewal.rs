@@ -158,8 +158,11 @@ impl Renewal {
         if !asked && (!settled || self.judged == state) {
             return;
         }
+        let is_same = self.judged == state;
         self.judged = state;
         match read.and_then(|(_, contents)| self.renew(&contents)) {
+            // Whom the platform trusts may be another now.
+            Ok(()) if is_same => tracing::info!("the certificate is the same, and was read again"),
             Ok(()) => tracing::info!(domain = %self.files.domain, "another certificate is in use"),
             Err(error) => tracing::warn!(%error, "the certificate in use stays: the files are not usable"),
         }

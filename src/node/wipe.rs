@@ -1,5 +1,5 @@
-//! The end of a homeserver: everything of its own is deleted. The storage key goes first, without which the secrets in the
-//! database are lost whatever is left of it.
+//! The end of a homeserver: everything of its own is deleted, and nothing else. The storage key goes first, without which the
+//! secrets in the database are lost whatever is left of it.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, NodeError};
+use super::{Config, NodeError, backup::RESTORE_LOCK};
+use crate::store::{RESTORING, is_of_database};
 
 /// What belongs to a homeserver and to nobody else.
 pub struct Belongings {
@@ -40,23 +41,54 @@ impl Belongings {
     }
 
     /// Deletes everything, and directories that are empty then. When this returns it is gone from the directories on the disk.
+    /// Gives what is in the data directory and is not the homeserver's: it stays.
     ///
     /// # Errors
     /// [`NodeError::File`] for the first that cannot be deleted; those after it are still there.
-    pub fn delete(self) -> Result<(), NodeError> {
+    pub fn delete(self) -> Result<Vec<PathBuf>, NodeError> {
+        let mut others = Vec::new();
         for path in &self.paths {
-            let failed = |error| NodeError::File { path: path.clone(), error };
-            let deleted = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            match deleted {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => sync_parent(path).map_err(failed)?,
+            if path.is_dir() {
+                others.extend(empty(path)?);
+            } else {
+                delete(path)?;
+                sync_parent(path).map_err(|error| NodeError::File { path: path.clone(), error })?;
             }
         }
-        for path in self.paths.iter().filter_map(|path| path.parent()) {
+        let around = self.paths.iter().filter_map(|path| path.parent());
+        for directory in self.paths.iter().map(PathBuf::as_path).chain(around) {
             // One that holds something else stays.
-            let _ = fs::remove_dir(path);
+            if fs::remove_dir(directory).is_ok() {
+                sync_parent(directory).map_err(|error| NodeError::File { path: directory.to_owned(), error })?;
+            }
         }
-        Ok(())
+        Ok(others)
+    }
+}
+
+/// Deletes a database and what a restore has left in its directory; gives what else is there.
+fn empty(data: &Path) -> Result<Vec<PathBuf>, NodeError> {
+    let failed = |error| NodeError::File { path: data.to_owned(), error };
+    let mut others = Vec::new();
+    for entry in fs::read_dir(data).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        match entry.file_name().to_str() {
+            Some(name) if is_of_database(name) || name == RESTORE_LOCK => delete(&entry.path())?,
+            Some(RESTORING) => {
+                others.extend(empty(&entry.path())?);
+                let _ = fs::remove_dir(entry.path());
+            }
+            _ => others.push(entry.path()),
+        }
+    }
+    File::open(data).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    Ok(others)
+}
+
+fn delete(path: &Path) -> Result<(), NodeError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NodeError::File { path: path.to_owned(), error }),
+        _ => Ok(()),
     }
 }
 
@@ -86,7 +118,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().join("home");
         let created = create(&home, &Setup::new("a.test".parse().unwrap(), "127.0.0.1:0".parse().unwrap())).unwrap();
-        fs::write(home.join("data/CURRENT"), "x").unwrap();
+        for name in ["CURRENT", "LOG", "LOG.old.17", "MANIFEST-000005", "OPTIONS-000007", "000012.sst", "000013.log"] {
+            fs::write(home.join("data").join(name), "x").unwrap();
+        }
+        fs::create_dir(home.join("data/restoring")).unwrap();
+        fs::write(home.join("data/restoring/000001.sst"), "x").unwrap();
+        fs::write(home.join("data/restore.lock"), "").unwrap();
         fs::write(home.join("certs/mine.pem"), "mine").unwrap();
         let config = Config::load(&created.config).unwrap();
         let belongings = Belongings::of(&config).unwrap();
@@ -96,6 +133,24 @@ mod tests {
         assert_eq!(left, ["certs"]);
         assert_eq!(fs::read(home.join("certs/mine.pem")).unwrap(), b"mine");
         assert!(!home.join("certs/server.key.pem").exists());
+    }
+
+    #[test]
+    fn what_is_in_the_data_directory_and_is_no_database_stays_and_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("home");
+        let created = create(&home, &Setup::new("a.test".parse().unwrap(), "127.0.0.1:0".parse().unwrap())).unwrap();
+        let others =
+            ["MANIFEST-of-mine", "notes.txt", "photographs", "x12.sst"].map(|name| home.join("data").join(name));
+        fs::create_dir(&others[2]).unwrap();
+        for path in [&others[0], &others[1], &others[2].join("000012.sst"), &others[3], &home.join("data/CURRENT")] {
+            fs::write(path, "mine").unwrap();
+        }
+        let mut left = Belongings::of(&Config::load(&created.config).unwrap()).unwrap().delete().unwrap();
+        left.sort();
+        assert_eq!(left, others);
+        assert!(others[2].join("000012.sst").exists());
+        assert!(!home.join("data/CURRENT").exists() && !home.join("keys/storage.key").exists());
     }
 
     #[test]

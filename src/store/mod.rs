@@ -35,7 +35,7 @@ pub use key::{Key, KeyError, KeyRange, KeyReader};
 pub use memory::MemoryEngine;
 pub use meters::Meters;
 #[cfg(feature = "rocksdb")]
-pub use rocks::{OpenError, RESTORING, RocksEngine, RocksOptions};
+pub use rocks::{OpenError, RESTORING, RocksEngine, RocksOptions, is_of_database};
 pub use timed::Timed;
 pub use view::View;
 

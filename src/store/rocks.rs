@@ -247,6 +247,17 @@ fn prepare_directory(path: &Path, create: bool) -> Result<bool, OpenError> {
     }
 }
 
+/// Whether a file in a data directory is one of RocksDB's, by its name.
+pub fn is_of_database(name: &str) -> bool {
+    let numbered = |stem: &str| !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit());
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+    matches!(name, "CURRENT" | "IDENTITY" | "LOCK" | "LOG")
+        || name.strip_prefix("LOG.old.").is_some_and(numbered)
+        || stem.strip_prefix("MANIFEST-").is_some_and(numbered)
+        || stem.strip_prefix("OPTIONS-").is_some_and(numbered)
+        || matches!(ending, "sst" | "log" | "blob" | "dbtmp") && numbered(stem)
+}
+
 /// Creates a directory for this user only, not its parents: a missing parent is more likely a disk not mounted.
 fn create_private(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();

@@ -4,16 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, InconsistentKeys, RootCertStore, SignatureScheme,
     client::{Resumption, danger::HandshakeSignatureValid},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
         ServerSessionMemoryCache,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     time_provider::TimeProvider,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+    pem::{self, PemObject},
+};
 
 use super::TlsError;
 use crate::base::{Clock, Domain, SystemClock, Timestamp};
@@ -37,10 +41,19 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From PEM: one or more certificates, and a private key.
+    /// From PEM: one or more certificates, and the private key of the first.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError(format!("private key: {error}")))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            pem::Error::NoItemsFound => TlsError("there is no private key in the file, or one under a password".into()),
+            error => TlsError(format!("private key: {error}")),
+        })?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError("the private key is not that of the certificate".into())
+            }
+            error => error.into(),
+        })?;
         Ok(Self { chain, key })
     }
 

@@ -402,8 +402,15 @@ impl Cli {
 
     /// `bennu client --home HOME --json ARGUMENTS`, not started yet.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command_for_people(arguments);
+        command.arg("--json");
+        command
+    }
+
+    /// The same without `--json`.
+    pub fn command_for_people<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = command();
-        command.args(["client", "--json", "--home"]).arg(&self.home).args(arguments);
+        command.args(["client", "--home"]).arg(&self.home).args(arguments);
         command.env("BENNU_PASSWORD", format!("the password of {}", self.name));
         command
     }

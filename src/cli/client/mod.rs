@@ -8,9 +8,10 @@ mod receive;
 mod register;
 mod send;
 
-use std::{io::Write as _, path::PathBuf};
+use std::{io::Write as _, path::PathBuf, pin::pin, time::Duration};
 
 use clap::{Args, Subcommand};
+use tokio::time::timeout;
 
 use super::{
     output::{Failure, Output},
@@ -18,8 +19,11 @@ use super::{
 };
 use crate::{
     base::{Clock as _, Domain, GroupId, SystemClock, Timestamp, UserId},
-    client::Client,
+    client::{Client, ClientError},
 };
+
+/// After how long people are told what they wait for.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Which client, and what it is to do.
 #[derive(Args)]
@@ -155,9 +159,35 @@ async fn tell_of_problems(client: &Client, since: Timestamp) {
     }
 }
 
+/// Fetches what there is. People are told if that takes long.
+async fn sync(client: &Client, output: Output) -> Result<(), ClientError> {
+    let mut synced = pin!(client.sync());
+    if let Ok(outcome) = timeout(SILENCE, &mut synced).await {
+        return outcome;
+    }
+    if output == Output::Human {
+        let domain = client.whoami().0.domain;
+        // Where standard error is closed there is nobody to tell.
+        let _ =
+            writeln!(std::io::stderr(), "{domain} has not answered yet and is tried again; to stop here loses nothing");
+    }
+    synced.await
+}
+
 impl Command {
+    /// Whether it shows what the client knows by itself.
+    const fn is_local(&self) -> bool {
+        matches!(self, Self::Requests | Self::Contacts | Self::Blocked | Self::Problems | Self::Chats)
+    }
+
     async fn run(self, client: &Client, output: Output) -> Result<(), Failure> {
-        client.sync().await?;
+        match sync(client, output).await {
+            // A program that reads this takes it for what is.
+            Err(error @ ClientError::Unreachable(_)) if self.is_local() && output == Output::Human => {
+                let _ = writeln!(std::io::stderr(), "as it was known before: {error}");
+            }
+            outcome => outcome?,
+        }
         match self {
             Self::Register(_) | Self::Place { .. } | Self::Whoami | Self::Tokens => Ok(()),
             Self::Name { name } => people::rename(client, &name, output).await,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    cli::output::{Failure, Output, printable, rfc3339},
+    cli::output::{Failure, Output, printable, rfc3339_millis},
     client::{Client, Event, Message},
     wire::content::Content,
 };
@@ -80,8 +80,8 @@ pub async fn print_unread(client: &Client, max: u64, output: Output) -> Result<u
 /// If the state cannot be read.
 pub async fn problems(client: &Client, output: Output) -> Result<(), Failure> {
     for (time, text) in client.problems().await? {
-        let human = || format!("{}  {}", rfc3339(time), printable(&text));
-        output.line(human, || json!({ "time": rfc3339(time), "problem": text }))?;
+        let human = || format!("{}  {}", rfc3339_millis(time), printable(&text));
+        output.line(human, || json!({ "time": rfc3339_millis(time), "problem": text }))?;
     }
     Ok(())
 }
@@ -93,7 +93,7 @@ fn human(message: &Message) -> String {
         // It is not kept as a message.
         Content::Friendship(_) => "[for the client]".into(),
     };
-    format!("{}  {}: {text}", rfc3339(message.sent), printable(&message.name))
+    format!("{}  {}: {text}", rfc3339_millis(message.sent), printable(&message.name))
 }
 
 fn json(message: &Message) -> Value {
@@ -101,7 +101,7 @@ fn json(message: &Message) -> Value {
         "chat": message.chat.to_string(),
         "from": message.from.to_string(),
         "name": message.name,
-        "time": rfc3339(message.sent),
+        "time": rfc3339_millis(message.sent),
     });
     match &message.content {
         Content::Text(text) => line["text"] = text.0.as_str().into(),

@@ -31,7 +31,7 @@ use crate::{
 };
 
 pub use list::{Entry, List};
-pub use restore::{Restored, restore};
+pub use restore::{LOCK as RESTORE_LOCK, Restored, restore};
 pub use take::{Source, Taken, refuse_inside, take};
 pub use verify::{Verified, verify};
 

@@ -23,7 +23,7 @@ use crate::{
 const CURRENT: &str = "CURRENT";
 
 /// Locked while a restore is under way.
-const LOCK: &str = "restore.lock";
+pub const LOCK: &str = "restore.lock";
 
 /// Room that is to be left beside the backup, in bytes: what opening the database writes.
 const MARGIN: u64 = 64 << 20;

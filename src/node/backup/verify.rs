@@ -56,8 +56,8 @@ impl Entry {
     /// What is the matter with it.
     pub(super) fn check(&self, hash: [u8; 32], size: u64) -> Result<(), String> {
         if size != self.size {
-            let size = if size > self.size { "more".into() } else { size.to_string() };
-            return Err(format!("has {size} bytes of {} ({})", self.size, self.name));
+            let size = if size > self.size { "more than".into() } else { format!("{size} of") };
+            return Err(format!("has {size} {} bytes ({})", self.size, self.name));
         }
         if hash != self.hash {
             return Err(format!("is not what its checksum says ({})", self.name));

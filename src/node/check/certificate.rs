@@ -35,7 +35,8 @@ pub fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
         Err(error) => Finding::failure(
             SUBJECT,
             format!("{} is not valid: {error}", config.certificate.display()),
-            "renew it, and have the file hold the whole chain, the homeserver's own certificate first",
+            "renew it, and have the file hold the whole chain, the homeserver's own certificate first; an authority of your own \
+             is named in `[tls] authority`, and clients have to trust it",
         ),
         Ok(()) => valid(good),
     };
