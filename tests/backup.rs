@@ -273,3 +273,45 @@ async fn a_homeserver_moves_to_another_machine_and_address_by_a_backup() {
     support::terminate(&process).await;
     assert!(within("the end of the homeserver", process.wait()).await.unwrap().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_killed_keeps_nothing_from_the_next_one_and_nobody_deletes_what_runs() {
+    let mut server = Server::start().await;
+    let config = server.config();
+    let config = config.to_str().unwrap();
+    let snapshot = data(&server).join("snapshot");
+    for round in 0..12 {
+        let set = server.path(&format!("backups {round}"));
+        let mut killed = command().args(["admin", "--config", config, "backup"]).arg(&set).spawn().unwrap();
+        let is_there = || match round % 3 {
+            0 => snapshot.with_extension("tmp").exists() || snapshot.exists(),
+            1 => snapshot.exists(),
+            _ => set.exists(),
+        };
+        while !is_there() && killed.try_wait().unwrap().is_none() {
+            std::hint::spin_loop();
+        }
+        killed.start_kill().unwrap();
+        killed.wait().await.unwrap();
+        let again = async {
+            loop {
+                let (done, _, error) = said(&run(&["admin", "--config", config, "backup"], &[&set]).await);
+                if done {
+                    break;
+                }
+                // What the one before has begun is being let go, or it was done in this very second.
+                let is_busy = error.contains("another backup is under way") || error.contains("this very second");
+                assert!(is_busy, "round {round}: {error}");
+            }
+        };
+        within("the next backup", again).await;
+        assert!(!snapshot.with_extension("tmp").exists());
+    }
+    // Nor does somebody delete it who looks for its socket elsewhere.
+    fs::remove_file(Path::new(config).with_file_name("admin.sock")).unwrap();
+    let wipe = ["admin", "--config", config, "wipe", "--delete-everything-of", support::DOMAIN];
+    let (done, _, error) = said(&run(&wipe, &[]).await);
+    assert!(!done && error.contains("in use by another bennu process"), "{error}");
+    assert!(data(&server).join("CURRENT").exists());
+    server.stop().await;
+}

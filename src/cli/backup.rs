@@ -115,7 +115,11 @@ impl Backups {
             Command::List { directory } => list(&Set::open(&directory)?, output),
             Command::Verify { directory, backup, all } => {
                 let set = Set::open(&directory)?;
-                let names = if all { set.names()?.into_iter().map(Some).collect() } else { vec![backup] };
+                let names: Vec<_> = if all { set.names()?.into_iter().map(Some).collect() } else { vec![backup] };
+                if names.is_empty() {
+                    let none = format!("{} has no backup yet", directory.display());
+                    return Err(Failure::new("not_found", none));
+                }
                 let mut damaged = None;
                 for name in names {
                     let directory = directory.clone();

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{Config, NodeError, read};
 use crate::{
-    base::Domain,
+    base::{Clock as _, Domain, SystemClock},
     transport::{Context, Endpoint, tls},
 };
 
@@ -86,6 +86,10 @@ impl Files {
         let authorities = contents.authority.as_deref().map(tls::certificates).transpose()?.unwrap_or_default();
         let (roots, source) = tls::roots_and_source(&authorities)?;
         tracing::info!(public = %source, configured = authorities.len(), "certification authorities");
+        // Whoever trusts another authority may take it all the same.
+        if let Err(error) = identity.check_chain(&roots, SystemClock.now()) {
+            tracing::warn!(%error, "clients will not take the certificate: `bennu check` says what to do");
+        }
         Ok(Loaded { identity, roots, state: Ok(contents.hash()) })
     }
 }

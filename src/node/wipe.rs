@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FlockOperation, fcntl_lock};
+
 use super::{Config, NodeError, backup::RESTORE_LOCK};
-use crate::store::{RESTORING, is_of_database};
+use crate::store::{OpenError, RESTORING, is_of_database};
 
 /// What belongs to a homeserver and to nobody else.
 pub struct Belongings {
@@ -24,6 +26,12 @@ impl Belongings {
     pub fn of(config: &Config) -> Result<Self, NodeError> {
         if std::os::unix::net::UnixStream::connect(&config.admin_socket).is_ok() {
             return Err(NodeError::Config("the homeserver runs: stop it first".into()));
+        }
+        // Its socket may be elsewhere, or gone.
+        if let Ok(lock) = File::options().write(true).open(config.data.join("LOCK"))
+            && fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+        {
+            return Err(OpenError::InUse(config.data.clone()).into());
         }
         let mut paths = vec![config.storage_key.clone(), config.data.clone()];
         if let Some(authority) = config.authority.as_ref().filter(|authority| made_by_init(config, authority)) {

@@ -52,11 +52,17 @@ impl Snapshots {
         let identity = life::identity(&self.store).await.map_err(|error| Refusal::internal(error.to_string()))?;
         let of = identity.ok_or_else(|| Refusal::internal("the store is of nobody"))?;
         let held = Held { directory: self.directory.clone(), of, _one: one };
-        if let Err(error) = self.store.snapshot(self.directory.clone()).await {
-            held.end().await;
-            return Err(store_failure(error));
+        let (store, directory) = (self.store.clone(), self.directory.clone());
+        // Once begun it goes on although nobody waits for it any more; then what it has made goes at its end.
+        let making = tokio::spawn(async move { (store.snapshot(directory).await, held) });
+        match making.await {
+            Ok((Ok(()), held)) => Ok(held),
+            Ok((Err(error), held)) => {
+                held.end().await;
+                Err(store_failure(error))
+            }
+            Err(error) => Err(Refusal::internal(error.to_string())),
         }
-        Ok(held)
     }
 }
 
@@ -69,7 +75,13 @@ impl Held {
 
     pub(super) async fn end(self) {
         // Many files may be theirs alone by now.
-        let _ = tokio::task::spawn_blocking(move || remove(&self.directory)).await;
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        remove(&self.directory);
     }
 }
 

@@ -102,7 +102,11 @@ impl Set {
     /// # Errors
     /// [`NodeError`] if it holds anything else, or cannot be written to.
     fn open_or_make(directory: &Path, domain: &Domain) -> Result<Self, NodeError> {
-        match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        // What a first backup leaves that was interrupted before it could say whose it is.
+        let is_begun = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| ["begun", "files", "backups", "lock"].iter().any(|own| entry.file_name() == *own))
+        };
+        match fs::read_dir(directory).map(|mut entries| entries.all(is_begun)) {
             Ok(true) => {}
             Ok(false) if directory.join(MARK_FILE).exists() => {
                 let set = Self::open(directory)?;
@@ -116,9 +120,9 @@ impl Set {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(directory)?,
             Err(error) => return Err(NodeError::File { path: directory.to_owned(), error }),
         }
-        let set = Self { directory: directory.to_owned(), domain: domain.clone() }.ready()?;
+        let set = Self { directory: directory.to_owned(), domain: domain.clone() };
         set.write(&directory.join(MARK_FILE), format!("{MARK}\n{domain}\n").as_bytes())?;
-        Ok(set)
+        set.ready()
     }
 
     /// With the directories that belong to it.

@@ -243,6 +243,21 @@ async fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
 }
 
 #[tokio::test]
+async fn a_first_backup_that_was_interrupted_before_it_had_a_mark_can_be_taken_again() {
+    let home = Home::new("a.test");
+    for left in [&["begun"][..], &["files"], &["backups", "begun", "files"], &["lock"]] {
+        fs::create_dir_all(home.set()).unwrap();
+        for name in left {
+            let path = home.set().join(name);
+            if matches!(*name, "files" | "backups") { fs::create_dir(path) } else { fs::write(path, "half") }.unwrap();
+        }
+        home.back_up(0..10, 0, None).await.unwrap();
+        verified(&home.set(), None).unwrap();
+        fs::remove_dir_all(home.set()).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn directories_of_others_and_of_other_domains_are_left_alone() {
     let (home, other) = (Home::new("a.test"), Home::new("b.test"));
     fs::create_dir(home.set()).unwrap();
