@@ -9,7 +9,10 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{Failure, Output, private, size};
+use super::{
+    output::{Failure, Output, size},
+    private,
+};
 use crate::{
     base::{Clock, SystemClock},
     node::{

@@ -98,6 +98,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Help and version go to standard output, wrong usage to standard error with exit code 2.
+/// What this process makes from now on is for its user alone, whatever the mask of whoever started it.
+fn private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
 fn usage(error: &clap::Error) -> ExitCode {
     let wrong = error.use_stderr();
     if wrong && std::env::args_os().any(|argument| argument == "--json") {

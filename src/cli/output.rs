@@ -103,9 +103,9 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     })
 }
 
-/// What this process makes from now on is for its user alone, whatever the mask of whoever started it.
-pub fn private() {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+/// Tells people something beside the result. Where standard error is closed there is nobody to tell.
+pub fn tell(what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Text from other people as it may be shown on a terminal: without control characters.

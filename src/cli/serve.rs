@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{Failure, print, private};
+use super::{
+    output::{Failure, print},
+    private,
+};
 use crate::node::{Config, Node, check, logging};
 
 /// What to run.

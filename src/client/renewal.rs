@@ -90,6 +90,7 @@ impl Core {
         let sender = Sender::Renewing(account.identity(), key, key);
         let history = self.database.run(history).await?;
         let credential = self.ask_to_renew(sender, &RenewCredential { request, history }).await?;
+        self.verify_client(&credential).await?;
         self.database.run(move |connection| meta::put(connection, "credential", &credential)).await?;
         self.reload_account().await
     }
@@ -120,7 +121,9 @@ impl Core {
                 return Ok(());
             }
         }
+        // What it takes to verify it is no answer to the request: its key is kept if that fails.
         let credential = answer?;
+        self.verify_client(&credential).await?;
         self.database
             .run(move |connection| {
                 let mut earlier = renew.history;
@@ -147,7 +150,6 @@ impl Core {
         if credential.request != renew.request {
             return Err(ClientError::untrusted("the AS certified something else than was asked for"));
         }
-        self.verify_client(&credential).await?;
         Ok(credential)
     }
 }

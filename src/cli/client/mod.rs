@@ -8,13 +8,13 @@ mod receive;
 mod register;
 mod send;
 
-use std::{io::Write as _, path::PathBuf, pin::pin, time::Duration};
+use std::{path::PathBuf, pin::pin, time::Duration};
 
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
 use super::{
-    output::{Failure, Output},
+    output::{Failure, Output, tell},
     typed::typed,
 };
 use crate::{
@@ -153,9 +153,7 @@ async fn tell_of_problems(client: &Client, since: Timestamp) {
     let problems = client.problems().await.unwrap_or_default();
     let count = problems.iter().filter(|(time, _)| *time >= since).count();
     if count > 0 {
-        // Where standard error is closed there is nobody to tell.
-        let _ =
-            writeln!(std::io::stderr(), "something went wrong meanwhile ({count}): `bennu client problems` says what");
+        tell(format_args!("something went wrong meanwhile ({count}): `bennu client problems` says what"));
     }
 }
 
@@ -167,9 +165,7 @@ async fn sync(client: &Client, output: Output) -> Result<(), ClientError> {
     }
     if output == Output::Human {
         let domain = client.whoami().0.domain;
-        // Where standard error is closed there is nobody to tell.
-        let _ =
-            writeln!(std::io::stderr(), "{domain} has not answered yet and is tried again; to stop here loses nothing");
+        tell(format_args!("{domain} has not answered yet and is tried again; to stop here loses nothing"));
     }
     synced.await
 }
@@ -184,7 +180,7 @@ impl Command {
         match sync(client, output).await {
             // A program that reads this takes it for what is.
             Err(error @ ClientError::Unreachable(_)) if self.is_local() && output == Output::Human => {
-                let _ = writeln!(std::io::stderr(), "as it was known before: {error}");
+                tell(format_args!("as it was known before: {error}"));
             }
             outcome => outcome?,
         }

@@ -102,10 +102,8 @@ impl Set {
     /// # Errors
     /// [`NodeError`] if it holds anything else, or cannot be written to.
     fn open_or_make(directory: &Path, domain: &Domain) -> Result<Self, NodeError> {
-        // What a first backup leaves that was interrupted before it could say whose it is.
-        let is_begun = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| ["begun", "files", "backups", "lock"].iter().any(|own| entry.file_name() == *own))
-        };
+        let mark = format!("{MARK}\n{domain}\n");
+        let is_begun = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| is_begun(&entry.path(), &mark));
         match fs::read_dir(directory).map(|mut entries| entries.all(is_begun)) {
             Ok(true) => {}
             Ok(false) if directory.join(MARK_FILE).exists() => {
@@ -121,7 +119,7 @@ impl Set {
             Err(error) => return Err(NodeError::File { path: directory.to_owned(), error }),
         }
         let set = Self { directory: directory.to_owned(), domain: domain.clone() };
-        set.write(&directory.join(MARK_FILE), format!("{MARK}\n{domain}\n").as_bytes())?;
+        set.write(&directory.join(MARK_FILE), mark.as_bytes())?;
         set.ready()
     }
 
@@ -208,6 +206,20 @@ impl Lock {
             Err(fs::TryLockError::WouldBlock) => Err(NodeError::Config(format!("{whose} is under way"))),
             Err(fs::TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+}
+
+/// Whether this is all that a first backup can leave that was interrupted before it could say whose it is: directories with
+/// nothing in them, and a part of the mark.
+fn is_begun(path: &Path, mark: &str) -> bool {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("files" | "backups") => fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()),
+        Some("begun") => {
+            let mut content = String::new();
+            let read = open(path).and_then(|file| file.take(MAX_MARK).read_to_string(&mut content));
+            read.is_ok() && mark.starts_with(&content)
+        }
+        _ => false,
     }
 }
 

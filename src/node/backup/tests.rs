@@ -245,14 +245,23 @@ async fn what_is_no_file_is_neither_waited_for_nor_read_without_end() {
 #[tokio::test]
 async fn a_first_backup_that_was_interrupted_before_it_had_a_mark_can_be_taken_again() {
     let home = Home::new("a.test");
-    for left in [&["begun"][..], &["files"], &["backups", "begun", "files"], &["lock"]] {
+    for left in [&["begun"][..], &["files"], &["backups", "begun", "files"]] {
         fs::create_dir_all(home.set()).unwrap();
         for name in left {
             let path = home.set().join(name);
-            if matches!(*name, "files" | "backups") { fs::create_dir(path) } else { fs::write(path, "half") }.unwrap();
+            if *name == "begun" { fs::write(path, "bennu ba") } else { fs::create_dir(path) }.unwrap();
         }
         home.back_up(0..10, 0, None).await.unwrap();
         verified(&home.set(), None).unwrap();
+        fs::remove_dir_all(home.set()).unwrap();
+    }
+    // Somebody else's have something in them.
+    for others in ["files/photo.jpg", "backups/letter.txt", "begun"] {
+        let path = home.set().join(others);
+        fs::create_dir_all(path.parent().unwrap()).and_then(|()| fs::write(&path, "somebody's")).unwrap();
+        let refused = home.back_up(0..10, 0, None).await.unwrap_err().to_string();
+        assert!(refused.contains("holds something else than backups"), "{others}: {refused}");
+        assert_eq!(content(&home.set()).len(), 1);
         fs::remove_dir_all(home.set()).unwrap();
     }
 }
